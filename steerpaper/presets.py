@@ -1,0 +1,65 @@
+"""One frozen record per experiment: every number that a notebook would otherwise hard-code."""
+
+from dataclasses import dataclass, replace
+
+from steerpaper import paths
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment: the model, its data sizes and its grids (§3 and appendix B of the paper).
+
+    Attributes:
+        name: what `preset=` and `PRESETS=` take.
+        model: local checkpoint folder or hub id.
+        revision: commit of a hub model; None for a local folder.
+        dtype: torch dtype by name.
+        refusal_tokens: first tokens that count towards P_R of the refusal metric.
+        judge: name of the judge of compliance.
+        n_train, n_validation, n_test: prompts per class.
+        max_new_tokens: length of every greedy response.
+        batch_size: rows per generation or forward pass.
+        layer_range: share of the depth in which the steering layer is looked for, both ends included.
+        kl_limit: largest KL of a candidate under directional ablation (§3.2: 0.1).
+        n_candidates: best candidates of the paper's rule that are generated from on validation.
+        coefficients: grid of |α| for the choice of the coefficient.
+        sweep: grid of α for the coefficient sweep.
+    """
+
+    name: str
+    model: str
+    revision: str | None = None
+    dtype: str = "float32"
+    refusal_tokens: tuple[str, ...] = ("I",)
+    judge: str = "substring"
+    n_train: int = 128
+    n_validation: int = 32
+    n_test: int = 200
+    max_new_tokens: int = 64
+    batch_size: int = 200
+    layer_range: tuple[float, float] = (0.2, 0.6)
+    kl_limit: float = 0.1
+    n_candidates: int = 8
+    coefficients: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
+    sweep: tuple[float, ...] = (-2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+
+
+_LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"))
+_GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"))
+_TINY = replace(
+    _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
+    n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
+)
+
+PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_LLAMA, _GEMMA2, _TINY)}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
