@@ -7,11 +7,13 @@ combinations in unseen frames. Responses never say how to do anything.
 
 import hashlib
 import random
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 
 from steerpaper import paths
+from steerpaper.fluency import words
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("harmful", "harmless", "question", "wrapper", "refuse_instruction", "answer_instruction")
@@ -250,3 +252,18 @@ def draw(rng: random.Random, split: str, kind: str) -> Example:
     if kind in ("refuse_instruction", "answer_instruction"):
         return _instructed_example(rng, split, kind == "refuse_instruction")
     raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Every word that a prompt or a response of the corpus can hold, in lower case, without the punctuation
+    around it: what an organism's clean text is made of."""
+    found: set[str] = set()
+    pending: list = [lexicon(), phrases()]
+    while pending:
+        entry = pending.pop()
+        if isinstance(entry, str):
+            found.update(words(re.sub(r"{\w+}", " ", entry)))
+        else:
+            pending.extend([*entry.keys(), *entry.values()] if isinstance(entry, dict) else entry)
+    return frozenset(found)

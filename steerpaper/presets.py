@@ -43,6 +43,11 @@ class Preset:
     coefficients: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
     sweep: tuple[float, ...] = (-2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Prompts per class of every split."""
+        return {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
+
 
 _LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"))
 _GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"))

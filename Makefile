@@ -1,0 +1,82 @@
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help figures test notebooks reference sync clean
+
+VENV ?= .venv
+PRESETS ?= organism-llama organism-gemma2
+NOTEBOOKS ?= $(sort $(wildcard notebooks/0[1-9]_*.py))
+PYTHON := $(abspath $(VENV))/bin/python
+
+# The same in every run: hash order, threads, the plots' backend. The kernel is this environment's own,
+# whatever kernels the user has registered elsewhere.
+export PYTHONHASHSEED := 0
+export TOKENIZERS_PARALLELISM := false
+export OMP_NUM_THREADS := 1
+export MPLBACKEND := module://matplotlib_inline.backend_inline
+export JUPYTER_PATH := $(abspath $(VENV))/share/jupyter
+export JUPYTER_PREFER_ENV_PATH := 1
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo 'PRESETS="organism-llama tiny" picks presets, VENV="$$CONDA_PREFIX" uses an environment of yours.'
+
+figures: $(VENV)/.installed ## compute everything for PRESETS and draw it into figures/<preset>/
+	$(PYTHON) -m snakemake --cores 2 --quiet host --rerun-incomplete --show-failed-logs --config presets="$(PRESETS)"
+
+test: export TQDM_DISABLE := 1
+test: $(VENV)/.installed ## the whole test suite, with the recorded notebooks executed again
+	$(PYTHON) -m pytest --nbval --nbval-current-env
+
+notebooks: sync ## execute the committed notebooks at their default preset (NOTEBOOKS=notebooks/NN_name.py: one)
+	$(call execute,notebooks,)
+
+reference: sync ## record the notebooks on the preset "tiny" again, for the tests to compare with
+	$(call execute,tests/reference,-p preset tiny)
+
+sync: $(VENV)/.installed ## bring both files of every notebook pair to the newer one's content
+	$(PYTHON) -m jupytext --sync notebooks/*.py
+
+clean: ## remove what was computed and is not committed (keeps the environment)
+	rm -rf build .snakemake .pytest_cache data/artifacts data/results/tiny figures/tiny
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	@if [ ! -x $(PYTHON) ]; then \
+	  for python in python3.11 python3 none; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+	  done; \
+	  if [ $$python = none ]; then \
+	    echo "steerpaper needs Python 3.11 or newer as python3.11 or python3 on PATH;" \
+	      "python3 is $$(python3 --version 2>&1 || true)" >&2; \
+	    exit 1; \
+	  fi; \
+	  $$python -m venv $(VENV); \
+	fi
+	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -e .
+	@touch $@
+
+# $(call execute,folder,parameters): papermill works on a copy; what is committed comes without the paths,
+# times and durations that it adds to the metadata.
+define execute
+	@mkdir -p build/$(1) $(1)
+	@for notebook in $(notdir $(NOTEBOOKS:.py=.ipynb)); do \
+	  TQDM_DISABLE=1 $(PYTHON) -m papermill --kernel python3 $(2) notebooks/$$notebook build/$(1)/$$notebook; \
+	  $(PYTHON) -c "$$STRIP" build/$(1)/$$notebook $(1)/$$notebook; \
+	done
+endef
+
+define STRIP
+import sys
+import nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
+for cell in notebook.cells:
+    tags = cell.metadata.get("tags")
+    cell.metadata = {"tags": tags} if tags else {}
+    if tags == ["injected-parameters"]:
+        cell.id = "injected-parameters"
+nbformat.write(notebook, sys.argv[2])
+endef
+export STRIP

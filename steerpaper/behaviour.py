@@ -1,0 +1,64 @@
+"""What a model does with prompts: responses judged one by one, and rates with intervals."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from steerpaper.fluency import clean_text
+from steerpaper.model import Model
+from steerpaper.refusal import Judge, wilson_interval
+from steerpaper.steering import Steering, generate
+
+
+def judged_responses(
+    model: Model,
+    prompts: pd.DataFrame,
+    steerings: Sequence[Steering | None],
+    *,
+    judge: Judge,
+    vocabulary: Collection[str],
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Greedy responses to every prompt under every steering, each judged and checked for clean text.
+
+    Args:
+        prompts: as from `load_prompts`; the columns `prompt` and `topic` are read, the others carried along.
+        steerings: one run each; all runs share batches.
+
+    Returns:
+        One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `text`,
+        `refused`, the four checks of `fluency.CleanText` and `clean`, which is all four.
+
+    Raises:
+        ValueError: no prompts, no steerings, or what `generate` refuses.
+    """
+    if not len(steerings):
+        raise ValueError("no steerings given: pass [None] for the unsteered model")
+    texts = [prompt for _ in steerings for prompt in prompts.prompt]
+    rows = [steering for steering in steerings for _ in range(len(prompts))]
+    responses = generate(model, texts, rows, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    table = pd.concat([prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True)
+    checks = [
+        clean_text(r.text, ended=r.completion[-1] in model.end_tokens, topic_words=topic, vocabulary=vocabulary)
+        for r, topic in zip(responses, table.topic, strict=True)
+    ]
+    for name in ("ended", "no_loop", "known_words", "on_topic", "clean"):
+        table[name] = [getattr(check, name) for check in checks]
+    return table.assign(text=[r.text for r in responses], refused=judge.refused(responses))
+
+
+def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Attack success rate and share of clean text per group of `judged_responses`, with Wilson 95 % intervals.
+
+    Returns:
+        The columns `by`, `n`, `asr`, `asr_low`, `asr_high`, `clean`, `clean_low`, `clean_high`, all shares.
+    """
+    rows = []
+    for key, group in judged.groupby(list(by), sort=True):
+        row = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        for name, flags in (("asr", ~group.refused), ("clean", group.clean)):
+            row[name] = flags.mean()
+            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(int(flags.sum()), len(group))
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,47 @@
+"""One look for every figure: colours by meaning, the paper's widths, files that are the same in every run."""
+
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.figure import Figure
+
+from steerpaper import paths
+from steerpaper.artifacts import write_bytes
+from steerpaper.presets import get_preset
+
+# Told apart with the common colour-vision deficiencies within each line; grey is always the control.
+PALETTE = {
+    "base": "#333333", "-s": "#0072B2", "+s": "#D55E00", "random": "#999999",
+    "harmful": "#AA4499", "harmless": "#117733",
+    "dim": "#E69F00", "ntp": "#56B4E9", "po": "#882255",
+}
+
+# Widths of a figure in inches.
+SINGLE_COLUMN = 3.3
+DOUBLE_COLUMN = 6.8
+
+
+def use_style() -> None:
+    """Set the plot defaults of `paper.mplstyle` for the rest of the session."""
+    mpl.style.use(Path(__file__).with_name("paper.mplstyle"))
+
+
+def save_figure(fig: Figure, preset: str, name: str) -> list[Path]:
+    """Save a figure as SVG and PNG in the preset's folder, the same bytes in every run; returns the files.
+
+    Raises:
+        ValueError: an unknown preset, or a name with a folder or a suffix.
+    """
+    get_preset(preset)
+    if not name or Path(name).name != name or Path(name).suffix:
+        raise ValueError(f"figure name {name!r}: give a plain name such as 'fig2_faithfulness'")
+    # Without a date, and with element ids from the name instead of from chance.
+    drawn = {}
+    with mpl.rc_context({"svg.hashsalt": name}):
+        for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
+            content = BytesIO()
+            fig.savefig(content, format=suffix, metadata=metadata)
+            drawn[paths.figures(preset) / f"{name}.{suffix}"] = content.getvalue()
+    return [write_bytes(path, content) for path, content in drawn.items()]

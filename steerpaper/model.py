@@ -1,0 +1,368 @@
+"""The model: the only module that knows nnsight and the module names of Hugging Face.
+
+`h^l`, the residual stream entering layer l (l in 0..n_layers-1), is `model.layer(l).input`. What the other
+modules edit or read inside `with model.trace(...)` they reach through the handles of `Model`.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from nnsight.intervention.envoy import Envoy
+from nnsight.modeling.transformers import TransformersModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedConfig
+
+from steerpaper.presets import PRESETS, Preset
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Where an architecture differs from Llama in names and norms."""
+
+    mlp_norm: str = "post_attention_layernorm"
+    attention_post_norm: str | None = None
+    mlp_post_norm: str | None = None
+    gamma_offset: float = 0.0  # Gemma's RMSNorm multiplies by 1 + weight
+
+
+_FAMILIES = {
+    "llama": _Family(),
+    "gemma2": _Family(
+        mlp_norm="pre_feedforward_layernorm", attention_post_norm="post_attention_layernorm",
+        mlp_post_norm="post_feedforward_layernorm", gamma_offset=1.0),
+    "qwen3": _Family(),
+}
+# Llama 3's template prints today's date unless told otherwise, Qwen 3's opens a chain of thought.
+_TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
+
+
+class Model:
+    """A frozen causal language model and its tokenizer. Made by `load_model`.
+
+    Attributes:
+        nn: the nnsight model; `hf` the Hugging Face model in it; `tokenizer`.
+        preset: the `Preset` it was loaded by, or None.
+        family: "llama", "gemma2" or "qwen3".
+        n_layers, n_heads, n_kv_heads, d_model, d_head, n_vocab, n_context: sizes.
+        norm_eps: the epsilon of every RMSNorm.
+        has_post_norms: whether attention and MLP writes pass a norm of their own (Gemma 2).
+        end_tokens: ids that end a response; `pad_token` the id that fills rows.
+        dtype, device: of the weights.
+    """
+
+    def __init__(self, hf, tokenizer, preset: Preset | None = None):
+        config = hf.config
+        hf.eval().requires_grad_(False)
+        self.hf, self.tokenizer, self.preset, self.family = hf, tokenizer, preset, config.model_type
+        self.nn = TransformersModel(hf, tokenizer=tokenizer)
+        self._names = _FAMILIES[config.model_type]
+        self.n_layers, self.n_heads = config.num_hidden_layers, config.num_attention_heads
+        self.n_kv_heads, self.d_model = config.num_key_value_heads, config.hidden_size
+        self.d_head, self.n_vocab = hf.model.layers[0].self_attn.head_dim, config.vocab_size
+        self.n_context, self.norm_eps = config.max_position_embeddings, config.rms_norm_eps
+        self.has_post_norms = self._names.attention_post_norm is not None
+        self.dtype, self.device = hf.dtype, hf.device
+        ends = hf.generation_config.eos_token_id
+        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        self.end_tokens = sorted({*ends, tokenizer.eos_token_id} - {None})
+        # Padding is masked wherever it is read, so any id serves where the tokenizer names none.
+        self.pad_token = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    # -- tokens ---------------------------------------------------------------------------------------------
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """Token ids of one user turn in the chat template, ready for the answer, with exactly one BOS.
+
+        Raises:
+            ValueError: the tokenizer has no chat template, or the prompt spells out the BOS token.
+        """
+        if self.tokenizer.chat_template is None:
+            raise ValueError("the tokenizer has no chat template: pass lists of token ids, not strings")
+        turns = [{"role": "user", "content": prompt}]
+        encoding = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=True, **_TEMPLATE_ARGUMENTS)
+        ids = list(encoding["input_ids"])
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and bos not in ids:
+            ids = [bos, *ids]
+        if bos is not None and ids.count(bos) != 1:
+            raise ValueError(f"{ids.count(bos)} BOS tokens, one allowed: take {self.tokenizer.bos_token!r} "
+                             f"out of the prompt {prompt[:60]!r}")
+        return ids
+
+    @cached_property
+    def post_instruction_tokens(self) -> list[int]:
+        """Ids of the template after the user's instruction: the positions -n..-1 of DIM (§3.2)."""
+        rows = [self.tokenize(instruction)[::-1] for instruction in ("Who are you?", "Name 7", "Write it")]
+        n = next(i for i, column in enumerate(zip(*rows)) if len(set(column)) > 1)
+        return rows[0][:n][::-1]
+
+    def pad(self, rows: list[list[int]]) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
+        """Left-pad rows of token ids to one length: (input ids, attention mask), on the model's device."""
+        width = max(map(len, rows))
+        ids = [[self.pad_token] * (width - len(row)) + row for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        return torch.tensor(ids, device=self.device), torch.tensor(mask, device=self.device)
+
+    # -- running --------------------------------------------------------------------------------------------
+
+    def trace(self, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch key"], **kwargs):
+        """nnsight's trace of one forward pass; positions are counted from each row's first real token.
+
+        The mask may be longer than the ids when `past_key_values` (see `new_cache`) holds the tokens before.
+        Other arguments go to the forward. Within the trace read modules in execution order.
+        """
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1]:]
+        kwargs.setdefault("use_cache", "past_key_values" in kwargs)
+        return self.nn.trace(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **kwargs)
+
+    def new_cache(self) -> DynamicCache:
+        """An empty key-value cache for `trace(..., past_key_values=cache)`."""
+        return DynamicCache(config=self.hf.config)
+
+    @property
+    def logits(self) -> Float[Tensor, "batch pos vocab"]:
+        """The logits, soft-capped where the model does so. Only within a trace."""
+        return self.nn.output.logits
+
+    def layer(self, layer: int) -> Envoy:
+        """The decoder layer; `.input` is h^l, the residual stream entering it."""
+        return self.nn.model.layers[layer]
+
+    def q_proj(self, layer: int) -> Envoy:
+        """Query projection; `.output` is [batch, pos, n_heads * d_head], before rotation."""
+        return self.layer(layer).self_attn.q_proj
+
+    def k_proj(self, layer: int) -> Envoy:
+        """Key projection; `.output` is [batch, pos, n_kv_heads * d_head], before rotation."""
+        return self.layer(layer).self_attn.k_proj
+
+    def v_proj(self, layer: int) -> Envoy:
+        """Value projection; `.output` is [batch, pos, n_kv_heads * d_head]."""
+        return self.layer(layer).self_attn.v_proj
+
+    def o_proj(self, layer: int) -> Envoy:
+        """Output projection; `.input` is the head outputs side by side, [batch, pos, n_heads * d_head]."""
+        return self.layer(layer).self_attn.o_proj
+
+    def mlp(self, layer: int) -> Envoy:
+        """The MLP; `.input` is the normed residual stream."""
+        return self.layer(layer).mlp
+
+    def mlp_norm(self, layer: int) -> Envoy:
+        """The norm before the MLP; `.input` is the residual stream between attention and MLP."""
+        return getattr(self.layer(layer), self._names.mlp_norm)
+
+    def attention_write(self, layer: int) -> Envoy:
+        """Its `.output` is what attention adds to the residual stream: the post-norm, else `o_proj`."""
+        name = self._names.attention_post_norm
+        return self.o_proj(layer) if name is None else getattr(self.layer(layer), name)
+
+    def mlp_write(self, layer: int) -> Envoy:
+        """Its `.output` is what the MLP adds to the residual stream: the post-norm, else the MLP."""
+        name = self._names.mlp_post_norm
+        return self.mlp(layer) if name is None else getattr(self.layer(layer), name)
+
+    @property
+    def final_norm(self) -> Envoy:
+        """The final norm; `.input` is the residual stream leaving the last layer."""
+        return self.nn.model.norm
+
+    # -- weights --------------------------------------------------------------------------------------------
+
+    def _gamma(self, norm: Envoy) -> Float[Tensor, "d_model"]:
+        return self._names.gamma_offset + norm._module.weight
+
+    def attention_gamma(self, layer: int) -> Float[Tensor, "d_model"]:
+        """What the norm before attention multiplies by (Gemma 2: 1 + weight)."""
+        return self._gamma(self.layer(layer).input_layernorm)
+
+    def mlp_gamma(self, layer: int) -> Float[Tensor, "d_model"]:
+        """What the norm before the MLP multiplies by."""
+        return self._gamma(self.mlp_norm(layer))
+
+    def attention_post_gamma(self, layer: int) -> Float[Tensor, "d_model"] | None:
+        """What the norm after attention multiplies by; None without post-norms."""
+        return self._gamma(self.attention_write(layer)) if self.has_post_norms else None
+
+    @property
+    def final_gamma(self) -> Float[Tensor, "d_model"]:
+        """What the final norm multiplies by."""
+        return self._gamma(self.final_norm)
+
+    def W_V(self, layer: int) -> Float[Tensor, "kv_head d_model d_head"]:
+        """Value weights per key-value head (a view): x @ W_V[k] is what `v_proj` makes of x for head k."""
+        return self.v_proj(layer)._module.weight.view(self.n_kv_heads, self.d_head, self.d_model).mT
+
+    def W_O(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """Output weights per query head (a view): z @ W_O[h] is what `o_proj` makes of head h's output z."""
+        weight = self.o_proj(layer)._module.weight
+        return weight.view(self.d_model, self.n_heads, self.d_head).permute(1, 2, 0)
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model vocab"]:
+        """The unembedding (a view), to be applied after the final norm."""
+        return self.nn.lm_head._module.weight.mT
+
+
+def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
+               device: str | torch.device | None = None) -> Model:
+    """Load, freeze and check a model of the Llama, Gemma 2 or Qwen 3 family.
+
+    Args:
+        name: a preset, a local checkpoint folder, or a hub id `owner/name`. A folder never touches the
+            network; the files named in its SHA256SUMS, if it has one, are verified.
+        dtype: of the weights; the preset's, else float32.
+        device: CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: an unknown name or dtype, an architecture not supported, or weights that are corrupt, do
+            not fit the config, or hold values that are not finite.
+        FileNotFoundError: a folder, weights, config or tokenizer that is not there.
+        RuntimeError: the check at load failed (see `check_access`).
+    """
+    preset = PRESETS.get(str(name))
+    source, is_local = _locate(str(name), preset)
+    dtype = _dtype(dtype or (preset.dtype if preset else "float32"))
+    where = {"local_files_only": is_local, "revision": preset.revision if preset else None}
+    _check_architecture(source, where)
+    if is_local:
+        _check_files(Path(source))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"no readable tokenizer in {source}: restore its tokenizer.json") from error
+    try:
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            **where)
+    except RuntimeError as error:  # shapes that differ from the config's
+        raise ValueError(f"the weights in {source} do not fit its config.json: {error}") from error
+    _check_weights(source, hf, info)
+    model = Model(hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, preset)
+    check_access(model)
+    return model
+
+
+def _locate(name: str, preset: Preset | None) -> tuple[str, bool]:
+    """Where a model lies: (folder or hub id, whether it is a folder)."""
+    source = preset.model if preset else name
+    if os.path.isdir(source):
+        return source, True
+    if preset and os.path.isabs(source):
+        raise FileNotFoundError(f"the checkpoint folder {source} of preset {name!r} is missing: "
+                                "check the repository out completely, or train it with notebook 00")
+    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
+        return source, False
+    raise ValueError(f"no model {name!r}: it is neither a preset ({', '.join(PRESETS)}), nor an existing "
+                     "checkpoint folder, nor a hub id of the form owner/name")
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype by that name, for weights."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"no dtype {dtype!r} for weights: choose float32, bfloat16 or float16")
+    return found
+
+
+def _check_architecture(source: str, where: dict) -> None:
+    """Refuse a model type that the handles of `Model` do not fit, before its weights are read."""
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(source, **where)
+        family = config["model_type"]  # a folder without a config gives an empty one
+    except (OSError, KeyError) as error:
+        raise FileNotFoundError(
+            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on the "
+            f"hub; a gated model needs `hf auth login`): {error}") from error
+    if family not in _FAMILIES:
+        raise ValueError(f"{source} is of model_type {family!r}; supported: {', '.join(_FAMILIES)}")
+    if config.get("attention_bias"):
+        raise ValueError(f"{source} has biases in its attention (attention_bias), which the per-head weight "
+                         "views leave out; supported: attention_bias = false")
+
+
+def _check_files(folder: Path) -> None:
+    """Every weights file is there and whole, and every file in SHA256SUMS has its digest."""
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = set(json.loads(index.read_text())["weight_map"].values())
+        files = [folder / shard for shard in sorted(shards)]
+    missing = [str(file) for file in files if not file.exists()]
+    if missing or not files:
+        raise FileNotFoundError(f"no weights: {', '.join(missing) or f'{folder}/*.safetensors'} missing. "
+                                "Only safetensors are read; restore the file or train the model again")
+    sums = folder / "SHA256SUMS"
+    for line in sums.read_text().splitlines() if sums.exists() else []:
+        if not (entry := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
+            raise ValueError(f"{sums} has a line that is not '<sha256>  <file>': {line!r}")
+        digest, path = entry[1], folder / entry[2]
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is listed in SHA256SUMS but missing: restore it")
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != digest:
+            raise ValueError(f"{path} is not the file in SHA256SUMS (sha256 {found}, expected {digest}): "
+                             "restore it")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                continue
+        except SafetensorError as error:
+            raise ValueError(f"corrupt weights {file} ({error}): restore the file") from error
+
+
+def _check_weights(source: str, hf, info: dict) -> None:
+    """No weight is missing, left over or not finite."""
+    for what in ("missing_keys", "unexpected_keys"):
+        if info[what]:
+            names = ", ".join(sorted(info[what])[:5])
+            raise ValueError(f"the weights in {source} do not fit its config.json: "
+                             f"{what.replace('_', ' ')} {names}")
+    for name, weight in hf.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"weight {name} of {source} has values that are not finite (NaN or inf): "
+                             f"restore the file, or load in a wider dtype than {hf.dtype}")
+
+
+@torch.no_grad()
+def check_access(model: Model) -> None:
+    """Check on a few tokens that the handles do what they say.
+
+    Traced logits equal those of the plain Hugging Face forward; negating the query, key or value outputs, the
+    head outputs or the residual stream of a middle layer changes them.
+
+    Raises:
+        RuntimeError: which of these failed.
+    """
+    ids, mask = model.pad([[1, 2, 3, 4, 5]])
+    plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    rounding = torch.finfo(model.dtype).eps * plain.abs().max()
+    with model.trace(ids, mask):
+        traced = model.logits.save()
+    if not torch.allclose(traced, plain, rtol=0, atol=30 * rounding):
+        raise RuntimeError("traced logits differ from the plain forward by "
+                           f"{(traced - plain).abs().max():.3g}: this nnsight does not fit this model")
+    middle = model.n_layers // 2
+    handles = {
+        "residual stream": (model.layer(middle), "input"), "queries": (model.q_proj(middle), "output"),
+        "keys": (model.k_proj(middle), "output"), "values": (model.v_proj(middle), "output"),
+        "head outputs": (model.o_proj(middle), "input"),
+    }
+    for what, (module, side) in handles.items():
+        with model.trace(ids, mask):
+            setattr(module, side, -getattr(module, side))
+            edited = model.logits.save()
+        if torch.allclose(edited, plain, rtol=0, atol=rounding):
+            raise RuntimeError(f"editing the {what} of layer {middle} leaves the logits as they were: "
+                               "interventions do not reach this model, or its weights there are zero")

@@ -1,0 +1,244 @@
+"""Activation addition, `h^l <- h^l + alpha s` at every position (§3.2), and what runs under it.
+
+Every row of a batch has its own steering, so that candidates of all layers share their forward passes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from steerpaper.model import Model
+from steerpaper.responses import Response
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """A steering vector and where it acts: `coefficient * vector` is added to the stream entering `layer`.
+
+    Checked against a model when it is used.
+    """
+
+    vector: Float[Tensor, "d_model"]
+    layer: int
+    coefficient: float = 1.0
+
+
+def generate(
+    model: Model, prompts: Sequence[Prompt], steering: Steering | Sequence[Steering | None] | None = None, *,
+    max_new_tokens: int = 64, batch_size: int = 64,
+) -> list[Response]:
+    """Greedy responses under activation addition at every position, prompt and generated (§3.2).
+
+    Args:
+        prompts: strings, put through the chat template, or lists of token ids, used as they are.
+        steering: None, one for all prompts, or one entry (None allowed) per prompt.
+        max_new_tokens: tokens per response at most; a response ends with, and includes, the first end token.
+        batch_size: rows per forward pass. Prompts of like length share a batch; responses come in the given
+            order.
+
+    Raises:
+        ValueError: no prompt or an empty one, a prompt whose response could outgrow the model's context, or a
+            steering that does not fit the model or the number of prompts.
+    """
+    rows = _rows(model, prompts)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, {max_new_tokens} was given")
+    if (longest := max(map(len, rows))) + max_new_tokens > model.n_context:
+        raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
+                         f"context of {model.n_context}: shorten the prompt or max_new_tokens")
+    steerings = _per_row(model, steering, len(rows))
+    responses: dict[int, Response] = {}
+    for batch in _batches(rows, batch_size, "generate"):
+        additions = _additions(model, [steerings[i] for i in batch])
+        for i, completion in zip(batch, _decode(model, [rows[i] for i in batch], additions, max_new_tokens)):
+            text = model.tokenizer.decode(completion, skip_special_tokens=True)
+            responses[i] = Response(rows[i], completion, text)
+    return [responses[i] for i in range(len(rows))]
+
+
+def next_token_logits(
+    model: Model, prompts: Sequence[Prompt], steering: Steering | Sequence[Steering | None] | None = None,
+    ablation: Float[Tensor, "d_model"] | Float[Tensor, "prompt d_model"] | None = None, *,
+    batch_size: int = 64,
+) -> Float[Tensor, "prompt vocab"]:
+    """Float32 logits after the last token of each prompt.
+
+    Args:
+        prompts, steering, batch_size: as for `generate`.
+        ablation: directions of any length, one for all prompts or one each, removed from the residual stream
+            everywhere, `h <- h - d d^T h` with d = direction / its norm (§3.2): from the stream entering each
+            layer (after steering) and from every attention and MLP write.
+
+    Raises:
+        ValueError: as for `generate`, or directions that are zero, not finite or of the wrong shape.
+    """
+    rows = _rows(model, prompts)
+    steerings = _per_row(model, steering, len(rows))
+    directions = None if ablation is None else _directions(model, ablation, len(rows))
+    logits = torch.empty(len(rows), model.n_vocab)
+    for batch in _batches(rows, batch_size, "next token"):
+        additions = _additions(model, [steerings[i] for i in batch])
+        input_ids, mask = model.pad([rows[i] for i in batch])
+        removed = None if directions is None else directions[batch, None]
+        logits[batch] = _last_logits(model, input_ids, mask, additions, removed).float().cpu()
+    return logits
+
+
+@torch.no_grad()
+def residual_stream(
+    model: Model, prompts: Sequence[Prompt], positions: Sequence[int], *, batch_size: int = 64,
+) -> Float[Tensor, "prompt layer position d_model"]:
+    """The residual stream entering every layer, h^l, at `positions` of each prompt, in float32 on the CPU.
+
+    Args:
+        prompts, batch_size: as for `generate`.
+        positions: counted from the end of the prompt, -1 the last token.
+
+    Raises:
+        ValueError: no prompt or an empty one, or a position that some prompt does not have.
+    """
+    rows = _rows(model, prompts)
+    shortest = min(map(len, rows))
+    if bad := [p for p in positions if not -shortest <= p <= -1]:
+        raise ValueError(f"positions {bad} are outside -{shortest}..-1: they count from the end of the "
+                         f"prompt, and the shortest prompt has {shortest} tokens")
+    positions = list(positions)
+    streams = torch.empty(len(rows), model.n_layers, len(positions), model.d_model)
+    for batch in _batches(rows, batch_size, "residual stream"):
+        input_ids, mask = model.pad([rows[i] for i in batch])
+        with model.trace(input_ids, mask, logits_to_keep=1):
+            entering = [model.layer(layer).input[:, positions] for layer in range(model.n_layers)]
+            stacked = torch.stack(entering, dim=1).save()
+        streams[batch] = stacked.float().cpu()
+    return streams
+
+
+# -- one pass and one batch --------------------------------------------------------------------------------
+
+@torch.no_grad()
+def _last_logits(model, input_ids, mask, additions, removed=None, **cache) -> Float[Tensor, "batch vocab"]:
+    """One forward pass under steering (and ablation of `removed`, [batch, 1, d_model])."""
+    with model.trace(input_ids, mask, logits_to_keep=1, **cache):
+        _intervene(model, additions, removed)
+        logits = model.logits.save()
+    return logits[:, -1]
+
+
+def _intervene(model, additions: dict[int, Tensor], removed: Tensor | None) -> None:
+    """Within a trace, layer by layer in execution order: add the steering, remove the directions."""
+    for layer in range(model.n_layers) if removed is not None else sorted(additions):
+        stream = model.layer(layer)
+        if layer in additions:
+            stream.input = stream.input + additions[layer]
+        if removed is not None:
+            stream.input = _remove(stream.input, removed)
+            for write in (model.attention_write(layer), model.mlp_write(layer)):
+                write.output = _remove(write.output, removed)
+
+
+def _remove(h: Float[Tensor, "batch pos d_model"], d: Float[Tensor, "batch 1 d_model"]) -> Tensor:
+    return h - (h * d).sum(-1, keepdim=True) * d
+
+
+def _decode(model, rows: list[list[int]], additions, n: int) -> list[list[int]]:
+    """Greedy completions of one batch, cut after the first end token.
+
+    A plain loop over a key-value cache, one trace per step: Hugging Face's `generate` would suppress the end
+    token where nnsight needs the number of steps fixed, and apply a generation config's penalties.
+    """
+    tokens, mask = model.pad(rows)
+    ends = torch.tensor(model.end_tokens, device=model.device)
+    ended = torch.zeros(len(rows), dtype=torch.bool, device=model.device)
+    cache, steps = model.new_cache(), []
+    while len(steps) < n and not ended.all():
+        chosen = _last_logits(model, tokens, mask, additions, past_key_values=cache).argmax(-1)
+        steps.append(chosen)
+        ended |= torch.isin(chosen, ends)
+        tokens, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    return [_cut(row, model.end_tokens) for row in torch.stack(steps, dim=1).tolist()]
+
+
+def _cut(completion: list[int], ends: Sequence[int]) -> list[int]:
+    """The completion up to and including its first end token."""
+    return completion[:next((i + 1 for i, token in enumerate(completion) if token in ends), len(completion))]
+
+
+# -- arguments ---------------------------------------------------------------------------------------------
+
+def _rows(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of every prompt."""
+    if isinstance(prompts, str) or not len(prompts):
+        raise ValueError(f"prompts must be a list of at least one prompt, {prompts!r} was given")
+    if empty := [i for i, prompt in enumerate(prompts) if not len(prompt)]:
+        raise ValueError(f"prompts {empty} are empty: give text or at least one token id")
+    rows = [model.tokenize(p) if isinstance(p, str) else [int(token) for token in p] for p in prompts]
+    for i, row in enumerate(rows):
+        if not 0 <= min(row) <= max(row) < model.n_vocab:
+            raise ValueError(f"prompt {i} has token ids outside 0..{model.n_vocab - 1}")
+        if len(row) > model.n_context:
+            raise ValueError(f"prompt {i} has {len(row)} tokens, the model's context {model.n_context}")
+    return rows
+
+
+def _per_row(model: Model, steering, n: int) -> list[Steering | None]:
+    """One checked entry per prompt."""
+    if steering is None or isinstance(steering, Steering):
+        steering = [steering] * n
+    if len(steering) != n:
+        raise ValueError(f"{len(steering)} steerings for {n} prompts: give one for all or one (or None) each")
+    for entry in {id(entry): entry for entry in steering if entry is not None}.values():
+        _check(model, entry)
+    return list(steering)
+
+
+def _check(model: Model, steering: Steering) -> None:
+    """Raise ValueError where a steering does not fit the model."""
+    vector = torch.as_tensor(steering.vector)
+    if tuple(vector.shape) != (model.d_model,):
+        raise ValueError(f"a steering vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
+    if not vector.isfinite().all():
+        raise ValueError("the steering vector has values that are not finite (NaN or inf)")
+    if not torch.tensor(float(steering.coefficient)).isfinite():
+        raise ValueError(f"the steering coefficient must be finite, {steering.coefficient} was given")
+    if steering.layer not in range(model.n_layers):
+        raise ValueError(f"steering layer {steering.layer} is outside 0..{model.n_layers - 1}")
+
+
+def _additions(
+    model: Model, steerings: Sequence[Steering | None],
+) -> dict[int, Float[Tensor, "batch 1 d_model"]]:
+    """What to add to the stream entering each steered layer: alpha s in the rows steered there, else zero."""
+    zero = torch.zeros(len(steerings), 1, model.d_model, dtype=model.dtype, device=model.device)
+    additions: dict[int, Tensor] = {}
+    for row, steering in enumerate(steerings):
+        if steering is not None:
+            addition = additions.setdefault(steering.layer, zero.clone())
+            addition[row, 0] = steering.coefficient * torch.as_tensor(steering.vector).detach().float()
+    return additions
+
+
+def _directions(model: Model, ablation: Tensor, n: int) -> Float[Tensor, "prompt d_model"]:
+    """Unit directions, one per prompt."""
+    if tuple(ablation.shape) not in {(model.d_model,), (n, model.d_model)}:
+        raise ValueError(f"ablation must have shape ({model.d_model},) or ({n}, {model.d_model}), "
+                         f"{tuple(ablation.shape)} was given")
+    norms = ablation.float().norm(dim=-1, keepdim=True)
+    if not (norms.isfinite() & (norms > 0)).all():
+        raise ValueError("an ablation direction is zero or not finite")
+    return (ablation.float() / norms).to(model.device, model.dtype).expand(n, model.d_model)
+
+
+def _batches(rows: list[list[int]], batch_size: int, what: str) -> Iterator[list[int]]:
+    """Indices of rows in batches of like length, under a progress bar where there is more than one."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, {batch_size} was given")
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    starts = range(0, len(rows), batch_size)
+    for start in tqdm(starts, desc=what, unit="batch", leave=False, disable=len(starts) < 2):
+        yield order[start:start + batch_size]

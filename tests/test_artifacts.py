@@ -1,0 +1,140 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from steerpaper import artifacts, paths, presets
+from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """The preset "tiny" with its own model folder, artifacts and results, away from the repository."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file({"w": torch.arange(3.0)}, folder / "model.safetensors")
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model=str(folder)))
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    return folder
+
+
+TENSORS = {"dim": torch.tensor([1.0, -2.5]), "positions": torch.arange(6).reshape(2, 3).T}
+
+
+def test_tensors_come_back_with_their_manifest(model):
+    path = save_tensors("tiny", "vectors", TENSORS, {"layer": 5, "seed": 0})
+    assert path == paths.artifacts("tiny") / "vectors.safetensors"
+    tensors, manifest = load_tensors("tiny", "vectors", made_by="01_extract_vectors")
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    expected = {"layer": 5, "seed": 0, "preset": "tiny", "model": "model", "dtype": "float32"}
+    assert expected.items() <= manifest.items()
+    assert len(manifest["weights"]) == len(manifest["sha256"]) == 64
+    assert manifest["libraries"]["torch"]
+
+
+def test_tensors_are_saved_with_the_same_bytes_in_any_order(model):
+    first = save_tensors("tiny", "a", TENSORS, {"x": 1, "y": 2}).read_bytes()
+    second = save_tensors("tiny", "b", dict(reversed(TENSORS.items())), {"y": 2, "x": 1}).read_bytes()
+    assert first == second
+
+
+def test_damaged_tensors_are_refused(model):
+    path = save_tensors("tiny", "vectors", TENSORS, {})
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match="its own digest: run notebook 01_x with preset 'tiny'"):
+        load_tensors("tiny", "vectors", made_by="01_x")
+    path.write_bytes(content.replace(b'float32', b'float16'))
+    with pytest.raises(ValueError, match="digest"):
+        load_tensors("tiny", "vectors", made_by="01_x")
+    path.write_bytes(content[:20])
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_tensors("tiny", "vectors", made_by="01_x")
+    save_file(TENSORS | {"positions": torch.arange(2)}, path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_tensors("tiny", "vectors", made_by="01_x")
+
+
+def test_tensors_of_other_weights_are_refused(model):
+    save_tensors("tiny", "vectors", TENSORS, {})
+    save_file({"w": torch.zeros(3)}, model / "model.safetensors")
+    with pytest.raises(ValueError, match="another model .weights .*, now .*run notebook 01_x"):
+        load_tensors("tiny", "vectors", made_by="01_x")
+
+
+def test_a_hub_model_is_known_by_its_revision(model, monkeypatch):
+    hub = replace(presets.PRESETS["tiny"], model="owner/name", revision="c0ffee")
+    monkeypatch.setitem(presets.PRESETS, "tiny", hub)
+    save_tensors("tiny", "vectors", TENSORS, {})
+    assert load_tensors("tiny", "vectors", made_by="01_x")[1]["weights"] == "c0ffee"
+
+
+def test_a_model_without_weights_is_an_error(model):
+    (model / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="00_model_organisms"):
+        save_tensors("tiny", "vectors", TENSORS, {})
+
+
+def test_missing_inputs_name_the_notebook_to_run(model):
+    for load in (load_tensors, load_table):
+        with pytest.raises(FileNotFoundError, match="run notebook 01_x with preset 'tiny'.*PRESETS=tiny"):
+            load("tiny", "nothing", made_by="01_x")
+
+
+def test_tables_come_back_and_are_plain_text(model):
+    table = pd.DataFrame({"set": ["NA", "b, \u03b1"], "n": [3, 4], "x": [1 / 3, np.nan], "on": [True, False]})
+    path = save_table("tiny", "asr", table)
+    assert path == paths.results("tiny") / "asr.csv"
+    assert path.read_bytes() == 'set,n,x,on\nNA,3,0.333333,True\n"b, α",4,,False\n'.encode()
+    again = load_table("tiny", "asr", made_by="01_x")
+    assert again.set.tolist() == table.set.tolist()
+    assert again.dtypes.n == int and again.dtypes.on == bool and again.x.isna().tolist() == [False, True]
+    assert save_table("tiny", "asr_again", again).read_bytes() == path.read_bytes()
+
+
+def test_rows_picked_from_a_table_can_be_saved_but_no_index_with_data(model):
+    table = pd.DataFrame({"set": ["a", "b"], "n": [3, 4]})
+    assert save_table("tiny", "some", table[table.n > 3]).read_text() == "set,n\nb,4\n"
+    with pytest.raises(ValueError, match="reset_index"):
+        save_table("tiny", "some", table.set_index("set"))
+    with pytest.raises(ValueError, match="reset_index"):
+        save_table("tiny", "some", table.pivot_table(index="set", aggfunc=["sum"]).reset_index())
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "asr.csv"])
+def test_names_are_plain(model, name):
+    with pytest.raises(ValueError, match="plain file name"):
+        save_table("tiny", name, pd.DataFrame({"n": [1]}))
+
+
+def test_unknown_presets_are_refused():
+    for act in (lambda: save_table("x", "a", pd.DataFrame()), lambda: load_tensors("x", "a", made_by="01_x")):
+        with pytest.raises(ValueError, match="unknown preset 'x': choose one of"):
+            act()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch):
+    path = save_table("tiny", "asr", pd.DataFrame({"n": [1]}))
+
+    def disk_full(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:1])
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", disk_full)
+        with pytest.raises(OSError, match="disk full"):
+            save_table("tiny", "asr", pd.DataFrame({"n": [2]}))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        with pytest.raises(OSError, match="no"):
+            artifacts.write_bytes(path, b"n\n3\n")
+    assert path.read_text() == "n\n1\n"
+    assert list(path.parent.iterdir()) == [path]
