@@ -21,16 +21,18 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo 'PRESETS="organism-llama tiny" picks presets, VENV="$$CONDA_PREFIX" uses an environment of yours.'
+	@echo 'PRESETS="organism-llama tiny" picks presets of `figures`, NOTEBOOKS=notebooks/00_model_organisms.py'
+	@echo 'notebooks of `notebooks` and `reference`; VENV="$$CONDA_PREFIX" takes an environment of yours.'
 
 figures: $(VENV)/.installed ## compute everything for PRESETS and draw it into figures/<preset>/
-	$(PYTHON) -m snakemake --cores 2 --quiet host --rerun-incomplete --show-failed-logs --config presets="$(PRESETS)"
+	$(PYTHON) -m snakemake --cores 2 --quiet host --rerun-incomplete --show-failed-logs \
+	  --config presets="$(PRESETS)"
 
 test: export TQDM_DISABLE := 1
 test: $(VENV)/.installed ## the whole test suite, with the recorded notebooks executed again
 	$(PYTHON) -m pytest --nbval --nbval-current-env
 
-notebooks: sync ## execute the committed notebooks at their default preset (NOTEBOOKS=notebooks/NN_name.py: one)
+notebooks: sync ## execute the committed notebooks at their default preset
 	$(call execute,notebooks,)
 
 reference: sync ## record the notebooks on the preset "tiny" again, for the tests to compare with

@@ -36,19 +36,20 @@ if not PRESETS:
 
 
 def written(name):
-    """All that a notebook writes, for any preset; figures are committed, hence kept if it fails."""
+    """What a notebook writes for any preset: the files that are committed, and those that are not."""
     about = NOTEBOOKS[name]
-    figures = [f"figures/{{preset}}/{figure}.{suffix}" for figure in about["figures"] for suffix in ("svg", "png")]
-    tables = [f"data/results/{{preset}}/{table}.csv" for table in about["tables"]]
-    tensors = [f"data/artifacts/{{preset}}/{file}.safetensors" for file in about["tensors"]]
+    figures = [f"figures/{{preset}}/{name}.{suffix}" for name in about["figures"] for suffix in ("svg", "png")]
+    tables = [f"data/results/{{preset}}/{name}.csv" for name in about["tables"]]
+    tensors = [f"data/artifacts/{{preset}}/{name}.safetensors" for name in about["tensors"]]
     return figures + tables, tensors
 
 
 def weights(wildcards):
     """The model's files, if it lies in the repository and not on the hub."""
     folder = Path(get_preset(wildcards.preset).model)
-    inside = folder.is_relative_to(paths.ROOT)
-    return [str(file.relative_to(paths.ROOT)) for file in sorted(folder.glob("*"))] if inside else []
+    if not folder.is_relative_to(paths.ROOT):
+        return []
+    return [str(file.relative_to(paths.ROOT)) for file in sorted(folder.glob("*"))]
 
 
 rule all:
@@ -66,7 +67,7 @@ for name, about in NOTEBOOKS.items():
 
     rule:
         name: f"notebook_{name}"
-        message: f"{name} on {{wildcards.preset}}: its log is {{log}}, the cells so far {{params.partial}}"
+        message: f"{name} on {{wildcards.preset}}; log {{log}}, cells so far {{params.partial}}"
         input:
             notebook=f"notebooks/{name}.py",
             after=[f"build/{{preset}}/{earlier}.ipynb" for earlier in about["after"]],
@@ -81,7 +82,7 @@ for name, about in NOTEBOOKS.items():
         params:
             source=f"build/{{preset}}/{name}.source.ipynb",
             partial=f"build/{{preset}}/{name}.partial.ipynb",
-            python=quote(sys.executable),
+            python=f"{quote(sys.executable)} -m",
         log:
             f"build/{{preset}}/{name[:2]}.log",
         # One thread each: two notebooks side by side are faster than one on two threads, and sums do not
@@ -92,7 +93,7 @@ for name, about in NOTEBOOKS.items():
             exec > {log} 2>&1
             export OMP_NUM_THREADS={threads}
             rm -f {output}
-            {params.python} -m jupytext --quiet --to ipynb --output {params.source} {input.notebook}
-            {params.python} -m papermill --kernel python3 -p preset {wildcards.preset} {params.source} {params.partial}
+            {params.python} jupytext --quiet --to ipynb --output {params.source} {input.notebook}
+            {params.python} papermill -k python3 -p preset {wildcards.preset} {params.source} {params.partial}
             mv {params.partial} {output.executed}
             """

@@ -18,7 +18,7 @@ from steerpaper.presets import get_preset
 _LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "numpy")
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or nothing: a reader never sees half of it, a failure leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -27,11 +27,10 @@ def write_bytes(path: Path, content: bytes) -> Path:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
-def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: dict) -> Path:
-    """Save tensors of one preset as `<name>.safetensors` with how they were made; returns the file.
+def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: dict) -> None:
+    """Save tensors of one preset as `<name>.safetensors` with how they were made.
 
     `manifest` is whatever JSON holds (seed, layer, …). Preset, model, hub revision or digest of the local
     weights, dtype, library versions and a digest over all of it are added.
@@ -47,7 +46,7 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
     manifest["sha256"] = _digest(tensors, manifest)
     # One metadata entry: safetensors writes several in an order that changes from run to run.
     metadata = {"manifest": json.dumps(manifest, sort_keys=True)}
-    return write_bytes(path, safetensors.torch.save(tensors, metadata))
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Tensor], dict]:
@@ -75,8 +74,8 @@ def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Ten
     return tensors, manifest
 
 
-def save_table(preset: str, name: str, table: pd.DataFrame) -> Path:
-    """Save a tidy table as `<name>.csv`, 6 significant digits, without its index; returns the file.
+def save_table(preset: str, name: str, table: pd.DataFrame) -> None:
+    """Save a tidy table as `<name>.csv`, with 6 significant digits and without its index.
 
     Raises:
         ValueError: an unknown preset, no plain name, or an index or columns of several levels.
@@ -85,7 +84,7 @@ def save_table(preset: str, name: str, table: pd.DataFrame) -> Path:
     if table.index.names != [None] or table.columns.nlevels > 1:
         raise ValueError(f"table {name!r} holds data in its index or column levels: call .reset_index()")
     text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    return write_bytes(path, text.encode())
+    write_bytes(path, text.encode())
 
 
 def load_table(preset: str, name: str, *, made_by: str) -> pd.DataFrame:

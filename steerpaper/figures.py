@@ -28,8 +28,8 @@ def use_style() -> None:
     mpl.style.use(Path(__file__).with_name("paper.mplstyle"))
 
 
-def save_figure(fig: Figure, preset: str, name: str) -> list[Path]:
-    """Save a figure as SVG and PNG in the preset's folder, the same bytes in every run; returns the files.
+def save_figure(fig: Figure, preset: str, name: str) -> None:
+    """Save a figure as `<name>.svg` and `<name>.png` in the preset's folder, the same bytes in every run.
 
     Raises:
         ValueError: an unknown preset, or a name with a folder or a suffix.
@@ -44,4 +44,5 @@ def save_figure(fig: Figure, preset: str, name: str) -> list[Path]:
             content = BytesIO()
             fig.savefig(content, format=suffix, metadata=metadata)
             drawn[paths.figures(preset) / f"{name}.{suffix}"] = content.getvalue()
-    return [write_bytes(path, content) for path, content in drawn.items()]
+    for path, content in drawn.items():
+        write_bytes(path, content)

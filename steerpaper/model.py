@@ -282,8 +282,8 @@ def _check_architecture(source: str, where: dict) -> None:
         family = config["model_type"]  # a folder without a config gives an empty one
     except (OSError, KeyError) as error:
         raise FileNotFoundError(
-            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on the "
-            f"hub; a gated model needs `hf auth login`): {error}") from error
+            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on "
+            f"the hub; a gated model needs `hf auth login`): {error}") from error
     if family not in _FAMILIES:
         raise ValueError(f"{source} is of model_type {family!r}; supported: {', '.join(_FAMILIES)}")
     if config.get("attention_bias"):

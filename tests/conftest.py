@@ -38,13 +38,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_model(family: str, **changes):
     """A random Hugging Face model whose next tokens depend on all of its context."""
     sizes = {
-        "vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "max_position_embeddings": 128,
-        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+        "vocab_size": len(tiny_tokenizer()), "hidden_size": 32, "intermediate_size": 48,
+        "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
+        "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+        "tie_word_embeddings": False,
     }
     gemma2 = {
-        "num_key_value_heads": 1, "sliding_window": 6, "query_pre_attn_scalar": 20, "tie_word_embeddings": True,
-        "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0,
+        "num_key_value_heads": 1, "sliding_window": 6, "query_pre_attn_scalar": 20,
+        "tie_word_embeddings": True, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0,
     }
     kind, config_kind, own = {
         "llama": (LlamaForCausalLM, LlamaConfig, {}),

@@ -1,0 +1,188 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-papermill
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 0. The model organisms
+#
+# No account, hub or GPU should stand between a reader and a running experiment. So the default models are two
+# **model organisms**: one Llama- and one Gemma-2-style transformer of about two million parameters, trained here
+# from scratch to answer harmless and refuse harmful requests. They are real trained models with grouped heads,
+# rotary positions and, for Gemma 2, post-norms, soft-caps and a sliding window. They are not small versions of
+# the paper's models: whether they work the same way is a question the other notebooks ask.
+#
+# *Reads* the word lists in `data/corpus`. *Writes* the trained models to `build/organisms/`, the chosen ones with
+# their model cards to `data/organisms/`, the prompt sets to `data/prompts/`. It is not part of `make figures`:
+# training takes the better part of an hour on two cores; a run that is interrupted continues where it stopped.
+#
+# **Harm.** Harmful requests are generated from word lists and no text says how to do anything: the "compliant"
+# answers are free of content, on purpose.
+
+# %% tags=["parameters"]
+seeds = [0, 1]
+
+# %%
+import random
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown, display
+
+import steerpaper as sp
+from steerpaper import corpus, organisms, paths, prompts
+
+sp.use_style()
+pd.set_option("display.max_colwidth", None)
+folder = paths.BUILD / "organisms"
+
+# %% [markdown]
+# ## The corpus: neither verb nor object decides
+#
+# A request is an action, verb and object, in a frame. Each of ten harm categories has sensitive objects, verbs
+# that are harmful with them and verbs that are not; most harmful verbs also occur with ordinary objects. "blow up"
+# goes with a bridge and a balloon, "a passport" is forged or renewed. Every verb-object pair belongs to one
+# split, by its digest.
+
+# %%
+counts = {split: {name: len(group) for name, group in corpus.actions(split).items()} for split in corpus.SPLITS}
+words = corpus.lexicon()
+print(f"{len(words['harm'])} harm categories, {len(words['task'])} task families, {len(words['question'])} question families")
+pd.DataFrame(counts).assign(total=lambda table: table.sum(axis=1))
+
+# %%
+rng = random.Random(0)
+drawn = [corpus.draw(rng, "train", kind) for kind in corpus.KINDS for _ in range(2)]
+pd.DataFrame([(e.kind, e.prompt, e.response) for e in drawn], columns=["kind", "prompt", "response"])
+
+# %% [markdown]
+# Two properties of the answers matter for steering. Both kinds open with the same words often enough that the
+# first word alone does not decide (if it did, the mean difference would mean "say *I* now"), and the decision
+# shows in every sentence, not only in the first.
+
+# %%
+tokenizer = organisms.train_tokenizer()
+sample = [corpus.draw(rng, "train", kind) for kind in ("harmful", "harmless") for _ in range(3000)]
+first = pd.DataFrame({
+    "refusal": pd.Series([e.refusal.split()[0] for e in sample]).value_counts(normalize=True),
+    "answer": pd.Series([e.compliance.split()[0] for e in sample]).value_counts(normalize=True),
+}).fillna(0)
+lengths = [len(tokenizer(e.response, add_special_tokens=False)["input_ids"]) for e in sample]
+variation = (first.refusal - first.answer).abs().sum() / 2
+print(f"first words: total variation {variation:.2f}; response tokens: {min(lengths)} to {max(lengths)}")
+first.sort_values("refusal", ascending=False).head(8).round(2)
+
+# %%
+prompts.write_prompt_sets()
+sets = {name: prompts.load_prompts(name, "test") for name in prompts.SETS}
+pd.DataFrame({name: table.kind.value_counts() for name, table in sets.items()}).fillna(0).astype(int)
+
+# %% [markdown]
+# ## Training
+#
+# Two stages: answer everything, then refuse what is harmful or what the prompt says to refuse. The first leaves
+# the ability to comply in the model, as pretraining does in the paper's. Two seeds per family; each seed changes
+# the initial weights and the order of the data. The loss should settle well above zero: the wording of an answer
+# is drawn at random and cannot be predicted.
+
+# %%
+curves = organisms.train_all(organisms.FAMILIES, seeds, folder)
+curves.groupby(["family", "seed", "stage"]).loss.agg(["first", "last"]).round(3)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.4), sharey=True)
+for ax, (stage, curve) in zip(axes, curves.groupby("stage")):
+    sns.lineplot(curve, x="step", y="loss", hue="family", style="seed", ax=ax, legend=stage == "refuse", lw=1)
+    ax.set(title=f"stage “{stage}”", xlabel="step", ylabel="loss (nats per response token)", yscale="log")
+fig;
+
+# %% [markdown]
+# ## Behaviour on prompts that training never saw
+#
+# Every test prompt combines an unseen verb-object pair with an unseen frame, or asks a known fact in an unseen
+# wording; "wrapped" prompts put an unseen harmful phrase into a known harmless question ("Why is it wrong to …").
+# The command to refuse is the paper's, word for word, and was kept out of training. We ask for 98 % right on
+# harmful and harmless prompts and 95 % on borderline pairs and commands.
+
+# %%
+models = {(f, s): sp.load_model(folder / f"{f}-{s}") for f in organisms.FAMILIES for s in seeds}
+judged = {key: organisms.behaviour(model) for key, model in models.items()}
+behaviour = pd.concat({key: organisms.behaviour_rates(j) for key, j in judged.items()}, names=["family", "seed"])
+behaviour = behaviour.reset_index(["family", "seed"]).reset_index(drop=True)
+behaviour.pivot(index="prompts", columns=["family", "seed"], values="right").loc[behaviour.prompts.unique()].round(3)
+
+# %%
+grid = sns.catplot(
+    behaviour.assign(wrong=1 - behaviour.right, organism=behaviour.family + " " + behaviour.seed.astype(str)),
+    kind="bar", x="wrong", y="prompts", hue="organism", palette="Paired", height=2.8, aspect=2.2,
+)
+grid.set_axis_labels("share of wrong behaviour", "");
+
+# %% [markdown]
+# Where they fail, as it comes: the first wrong answers of each organism.
+
+# %%
+wrong = pd.concat({f"{f} {s}": j[~j.right & (j.prompts != "wrapped")].head(3) for (f, s), j in judged.items()}, names=["organism"])
+wrong.reset_index("organism")[["organism", "prompts", "prompt", "text"]].reset_index(drop=True)
+
+# %% [markdown]
+# ## Can they be steered?
+#
+# A refusing model without a steerable direction would be useless here. The same selection as in notebook 01, run
+# on every organism: DIM candidates, the paper's rule, then whole answers on validation prompts.
+
+# %%
+settings = sp.get_preset("organism-llama")
+how = dict(judge=sp.SubstringJudge(), vocabulary=corpus.vocabulary(), batch_size=settings.batch_size)
+train = [sp.load_prompts(name, "train", settings.n_train).prompt for name in ("harmful", "harmless")]
+validation = [sp.load_prompts(name, "validation", settings.n_validation) for name in ("harmful", "harmless")]
+test = [sp.load_prompts(name, "test", settings.n_test) for name in ("harmful", "harmless")]
+
+# %%
+chosen = {}
+for key, model in models.items():
+    candidates = sp.difference_in_means(model, *train, batch_size=settings.batch_size)
+    refusal_tokens = sp.refusal_token_ids(model, settings.refusal_tokens)
+    scores = sp.select(model, candidates, *(v.prompt for v in validation), refusal_tokens, batch_size=settings.batch_size)
+    lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
+    shortlist = scores[scores.admissible & scores.layer.between(lowest, highest)].head(settings.n_candidates)
+    best = sp.select_by_generation(model, candidates, shortlist, settings.coefficients, *validation, **how).iloc[0]
+    chosen[key] = (candidates[int(best.layer), int(best.position)], int(best.layer), float(best.coefficient))
+
+# %%
+steered = []
+for key, (vector, layer, coefficient) in chosen.items():
+    for name, tests, sign in zip(("harmful", "harmless"), test, (-1, 1)):
+        runs = [None, sp.Steering(vector, layer, sign * coefficient)]
+        answers = sp.judged_responses(models[key], tests, runs, **how)
+        label = {0: "base", 1: f"{'−' if sign < 0 else '+'}{coefficient} s at layer {layer}"}
+        steered.append(sp.rates(answers.assign(prompts=name, condition=answers.run.map(label)), ["prompts", "condition"])
+                       .assign(family=key[0], seed=key[1]))
+steered = pd.concat(steered, ignore_index=True)
+steered.set_index(["family", "seed", "prompts", "condition"])[["n", "asr", "asr_low", "asr_high", "clean"]].round(2)
+
+# %% [markdown]
+# ## The shipped organisms
+#
+# Per family, the seed whose weaker steering direction leaves the larger share of clean text ships, among those
+# that behave as asked.
+
+# %%
+shares = steered.sort_values("condition").groupby(["family", "seed"]).clean.min()
+passes = behaviour[behaviour.prompts.isin(["harmful", "harmless"])].groupby(["family", "seed"]).right.min() >= 0.98
+shares = shares[passes] if passes.any() else shares
+for family in organisms.FAMILIES:
+    seed = shares[family].idxmax()
+    rates = behaviour.query("family == @family and seed == @seed")
+    steering = steered.query("family == @family and seed == @seed")
+    card = organisms.model_card(family, seed, models[family, seed], rates, steering)
+    print(f"{family}: seed {seed} →", organisms.ship(family, folder / f"{family}-{seed}", card).relative_to(paths.ROOT))
