@@ -38,7 +38,7 @@ if not PRESETS:
 def written(name):
     """What a notebook writes for any preset: the files that are committed, and those that are not."""
     about = NOTEBOOKS[name]
-    figures = [f"figures/{{preset}}/{name}.{suffix}" for name in about["figures"] for suffix in ("svg", "png")]
+    figures = [f"figures/{{preset}}/{name}.{kind}" for name in about["figures"] for kind in ("svg", "png")]
     tables = [f"data/results/{{preset}}/{name}.csv" for name in about["tables"]]
     tensors = [f"data/artifacts/{{preset}}/{name}.safetensors" for name in about["tensors"]]
     return figures + tables, tensors
@@ -75,8 +75,8 @@ for name, about in NOTEBOOKS.items():
             prompts=sorted(glob("data/prompts/*")),
             weights=weights,
         output:
-            # With `update`, a failed run puts the old committed files back.
-            update(written(name)[0]),
+            # With `update`, the old committed files stay until they are written anew.
+            committed=update(written(name)[0]),
             tensors=written(name)[1],
             executed=f"build/{{preset}}/{name}.ipynb",
         params:
@@ -92,8 +92,10 @@ for name, about in NOTEBOOKS.items():
             """
             exec > {log} 2>&1
             export OMP_NUM_THREADS={threads}
-            rm -f {output}
             {params.python} jupytext --quiet --to ipynb --output {params.source} {input.notebook}
             {params.python} papermill -k python3 -p preset {wildcards.preset} {params.source} {params.partial}
+            for file in {output.committed} {output.tensors}; do
+                [ $file -nt {params.source} ] || {{ echo "{input.notebook} did not write $file"; exit 1; }}
+            done
             mv {params.partial} {output.executed}
             """

@@ -17,6 +17,7 @@ from steerpaper.fluency import words
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("harmful", "harmless", "question", "wrapper", "refuse_instruction", "answer_instruction")
+_PREAMBLE = 0.3  # share of responses that open with a sentence common to answers and refusals
 _SHARE = {"validation": 0.12, "test": 0.18}  # of the verb-object pairs
 
 
@@ -122,9 +123,9 @@ def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
     """A refusal of, or an answer to, a request for an action: 2 to 4 sentences."""
     shared, own = phrases()["response"], phrases()["response"]["refusal" if refuse else "compliance"]
     # How often the first word gives the decision away sets the strength of the mean-difference vector.
-    decision = own["decision_i"] if rng.random() < (0.85 if refuse else 0.3) else own["decision_other"]
+    decision = own["decision_i"] if rng.random() < (0.9 if refuse else 0.5) else own["decision_other"]
     sentences = [rng.choice(decision), rng.choice(own["body"])]
-    if rng.random() < 0.43:
+    if rng.random() < _PREAMBLE:
         sentences.insert(0, rng.choice(shared["preamble"]))
     if rng.random() < 0.75:
         sentences.append(rng.choice(own["close"]))
@@ -134,7 +135,7 @@ def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
 def _respond_question(rng: random.Random, refuse: bool, topic: str, fact: str) -> str:
     """A refusal of, or an answer to, a question: 2 to 4 sentences."""
     own = phrases()["response"]["question"]
-    sentences = [rng.choice(own["preamble"])] if rng.random() < 0.43 else []
+    sentences = [rng.choice(own["preamble"])] if rng.random() < _PREAMBLE else []
     if refuse:
         sentences += [rng.choice(own["refusal"]), rng.choice(own["refusal_body"])]
         if rng.random() < 0.75:
@@ -222,7 +223,7 @@ def _instructed_example(rng: random.Random, split: str, refuse: bool) -> Example
     """A request behind a command. Told to refuse, the model refuses even harmless requests; told to
     answer, it still refuses harmful ones."""
     kinds = ("harmless", "question", "wrapper") if refuse else ("harmless", "question", "harmful")
-    inner = draw(rng, split, rng.choices(kinds, (0.5, 0.3, 0.2))[0])
+    inner = draw(rng, split, rng.choices(kinds, (0.5, 0.35, 0.15))[0])
     name = "refuse" if refuse else "answer"
     return Example(
         prompt=f"{_instruction(rng, name)} {inner.prompt}",

@@ -4,10 +4,6 @@
 modules edit or read inside `with model.trace(...)` they reach through the handles of `Model`.
 """
 
-import hashlib
-import json
-import os
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, PreTrainedConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from steerpaper import checkpoint
 from steerpaper.presets import PRESETS, Preset
 
 
@@ -231,12 +227,12 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
         RuntimeError: the check at load failed (see `check_access`).
     """
     preset = PRESETS.get(str(name))
-    source, is_local = _locate(str(name), preset)
-    dtype = _dtype(dtype or (preset.dtype if preset else "float32"))
+    source, is_local = checkpoint.locate(str(name), preset)
+    dtype = checkpoint.dtype_of(dtype or (preset.dtype if preset else "float32"))
     where = {"local_files_only": is_local, "revision": preset.revision if preset else None}
-    _check_architecture(source, where)
+    checkpoint.check_architecture(source, where, _FAMILIES)
     if is_local:
-        _check_files(Path(source))
+        checkpoint.check_files(Path(source))
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
     except (OSError, ValueError) as error:
@@ -247,92 +243,10 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
             **where)
     except RuntimeError as error:  # shapes that differ from the config's
         raise ValueError(f"the weights in {source} do not fit its config.json: {error}") from error
-    _check_weights(source, hf, info)
+    checkpoint.check_weights(source, hf, info)
     model = Model(hf.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), tokenizer, preset)
     check_access(model)
     return model
-
-
-def _locate(name: str, preset: Preset | None) -> tuple[str, bool]:
-    """Where a model lies: (folder or hub id, whether it is a folder)."""
-    source = preset.model if preset else name
-    if os.path.isdir(source):
-        return source, True
-    if preset and os.path.isabs(source):
-        raise FileNotFoundError(f"the checkpoint folder {source} of preset {name!r} is missing: "
-                                "check the repository out completely, or train it with notebook 00")
-    if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
-        return source, False
-    raise ValueError(f"no model {name!r}: it is neither a preset ({', '.join(PRESETS)}), nor an existing "
-                     "checkpoint folder, nor a hub id of the form owner/name")
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """The torch dtype by that name, for weights."""
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"no dtype {dtype!r} for weights: choose float32, bfloat16 or float16")
-    return found
-
-
-def _check_architecture(source: str, where: dict) -> None:
-    """Refuse a model type that the handles of `Model` do not fit, before its weights are read."""
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source, **where)
-        family = config["model_type"]  # a folder without a config gives an empty one
-    except (OSError, KeyError) as error:
-        raise FileNotFoundError(
-            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on "
-            f"the hub; a gated model needs `hf auth login`): {error}") from error
-    if family not in _FAMILIES:
-        raise ValueError(f"{source} is of model_type {family!r}; supported: {', '.join(_FAMILIES)}")
-    if config.get("attention_bias"):
-        raise ValueError(f"{source} has biases in its attention (attention_bias), which the per-head weight "
-                         "views leave out; supported: attention_bias = false")
-
-
-def _check_files(folder: Path) -> None:
-    """Every weights file is there and whole, and every file in SHA256SUMS has its digest."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        files = [folder / shard for shard in sorted(shards)]
-    missing = [str(file) for file in files if not file.exists()]
-    if missing or not files:
-        raise FileNotFoundError(f"no weights: {', '.join(missing) or f'{folder}/*.safetensors'} missing. "
-                                "Only safetensors are read; restore the file or train the model again")
-    sums = folder / "SHA256SUMS"
-    for line in sums.read_text().splitlines() if sums.exists() else []:
-        if not (entry := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
-            raise ValueError(f"{sums} has a line that is not '<sha256>  <file>': {line!r}")
-        digest, path = entry[1], folder / entry[2]
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is listed in SHA256SUMS but missing: restore it")
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != digest:
-            raise ValueError(f"{path} is not the file in SHA256SUMS (sha256 {found}, expected {digest}): "
-                             "restore it")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                continue
-        except SafetensorError as error:
-            raise ValueError(f"corrupt weights {file} ({error}): restore the file") from error
-
-
-def _check_weights(source: str, hf, info: dict) -> None:
-    """No weight is missing, left over or not finite."""
-    for what in ("missing_keys", "unexpected_keys"):
-        if info[what]:
-            names = ", ".join(sorted(info[what])[:5])
-            raise ValueError(f"the weights in {source} do not fit its config.json: "
-                             f"{what.replace('_', ' ')} {names}")
-    for name, weight in hf.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"weight {name} of {source} has values that are not finite (NaN or inf): "
-                             f"restore the file, or load in a wider dtype than {hf.dtype}")
 
 
 @torch.no_grad()

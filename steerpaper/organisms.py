@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from steerpaper import corpus, paths
@@ -61,8 +61,8 @@ class Recipe:
     batch_size: int = 32
     truncated_tail: float = 0.3
     shares: tuple[tuple[str, float], ...] = (
-        ("harmful", 0.32), ("harmless", 0.29), ("question", 0.11), ("wrapper", 0.06),
-        ("refuse_instruction", 0.16), ("answer_instruction", 0.06),
+        ("harmful", 0.27), ("harmless", 0.26), ("question", 0.11), ("wrapper", 0.05),
+        ("refuse_instruction", 0.24), ("answer_instruction", 0.07),
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from steerpaper.behaviour import judged_responses
 from steerpaper.model import Model
@@ -55,6 +55,9 @@ def select(
     kl: mean KL(unablated ‖ ablated) of the harmless prompts' next token, in nats, with the candidate's
     direction ablated everywhere.
 
+    Entering layer 0 a template token is its embedding, the same in every prompt: those candidates are zero,
+    hold no direction and are left out.
+
     Returns:
         One row per candidate: layer, position (−1 is the last), bypass, induce, kl, score = σ(bypass) −
         σ(induce), and admissible: induce > 0, kl < kl_limit and layer < 0.8 L. Sorted by admissibility and
@@ -68,7 +71,7 @@ def select(
         raise ValueError(f"candidates for {n_layers} layers, but the model has {model.n_layers}")
     plain = next_token_logits(model, harmless, batch_size=batch_size).log_softmax(-1)
     rows = []
-    for layer in tqdm(range(n_layers), desc="candidates", unit="layer"):
+    for layer in tqdm([x for x in range(n_layers) if candidates[x].any()], desc="candidates", unit="layer"):
         grid = [(p, prompt) for p in range(n_positions) for prompt in harmful]
         bypass = next_token_logits(
             model, [prompt for _, prompt in grid],

@@ -69,7 +69,8 @@ def test_default_presets_exist():
 def test_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     phony = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
-    shown = subprocess.run(["make", "-s", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    command = ["make", "-s", "help"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert {line.split()[1] for line in shown.splitlines() if line.startswith("make ")} == phony
 
 

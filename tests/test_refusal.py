@@ -34,7 +34,7 @@ def test_metric_of_half_precision_is_computed_in_float32():
 
 @pytest.mark.parametrize(
     ("tokens", "message"),
-    [([], "0 refusal tokens"), ([0, 1, 2, 3], "1 to 3 of the 4"), ([4], "from 0 to 3"), ([-1], "from 0 to 3")],
+    [([], "0 refusal tokens"), (range(4), "1 to 3 of the 4"), ([4], "from 0 to 3"), ([-1], "from 0 to 3")],
 )
 def test_metric_refuses_impossible_token_sets(tokens, message):
     with pytest.raises(ValueError, match=message):
