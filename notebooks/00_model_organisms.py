@@ -1,10 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     cell_metadata_filter: tags,-papermill
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -36,7 +31,6 @@ import random
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
 
 import steerpaper as sp
 from steerpaper import corpus, organisms, paths, prompts
@@ -103,7 +97,6 @@ fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.4), sharey=True)
 for ax, (stage, curve) in zip(axes, curves.groupby("stage")):
     sns.lineplot(curve, x="step", y="loss", hue="family", style="seed", ax=ax, legend=stage == "refuse", lw=1)
     ax.set(title=f"stage “{stage}”", xlabel="step", ylabel="loss (nats per response token)", yscale="log")
-fig;
 
 # %% [markdown]
 # ## Behaviour on prompts that training never saw
@@ -125,7 +118,7 @@ grid = sns.catplot(
     behaviour.assign(wrong=1 - behaviour.right, organism=behaviour.family + " " + behaviour.seed.astype(str)),
     kind="bar", x="wrong", y="prompts", hue="organism", palette="Paired", height=2.8, aspect=2.2,
 )
-grid.set_axis_labels("share of wrong behaviour", "");
+grid = grid.set_axis_labels("share of wrong behaviour", "")
 
 # %% [markdown]
 # Where they fail, as it comes: the first wrong answers of each organism.

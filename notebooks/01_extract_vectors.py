@@ -1,10 +1,5 @@
 # ---
 # jupyter:
-#   jupytext:
-#     cell_metadata_filter: tags,-papermill
-#     text_representation:
-#       extension: .py
-#       format_name: percent
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -45,9 +40,9 @@ settings = sp.get_preset(preset)
 model = sp.load_model(preset)
 
 # %%
-harmful, harmless = (
-    {split: sp.load_prompts(name, split, n) for split, n in settings.split_sizes.items()} for name in ("harmful", "harmless")
-)
+sizes = settings.split_sizes
+harmful = {split: sp.load_prompts("harmful", split, n) for split, n in sizes.items()}
+harmless = {split: sp.load_prompts("harmless", split, n) for split, n in sizes.items()}
 how = dict(
     judge=sp.SubstringJudge(), vocabulary=corpus.vocabulary(),
     max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size,
@@ -94,7 +89,7 @@ sns.heatmap(
 )
 right.set(xlabel="layer entered", ylabel="layer entered", title="position −1")
 right.grid(False)
-sp.save_figure(fig, preset, "dim_geometry");
+sp.save_figure(fig, preset, "dim_geometry")
 
 # %%
 by_layer = norms.groupby("layer").relative_norm.max()
@@ -128,11 +123,12 @@ scores.head(8).round(2)
 fig, axes = plt.subplots(1, 3, figsize=(6.8, 2.9), sharey=True)
 for ax, name, unit in zip(axes, ("bypass", "induce", "kl"), ("log odds", "log odds", "nats")):
     grid = scores.pivot(index="layer", columns="position", values=name)
-    looks = dict(cmap="RdBu_r", center=0) if name != "kl" else dict(cmap="Greys", vmin=0, vmax=max(1, grid.max().max()))
-    sns.heatmap(grid, annot=True, fmt=".1f", annot_kws={"size": 6}, cbar_kws={"label": unit}, ax=ax, **looks)
+    looks = dict(cmap="Greys", vmin=0) if name == "kl" else dict(cmap="RdBu_r", center=0)
+    looks |= dict(annot=True, fmt=".2f" if name == "kl" else ".1f", annot_kws={"size": 6})
+    sns.heatmap(grid, cbar_kws={"label": unit}, ax=ax, **looks)
     ax.set(title=name, xlabel="position", ylabel="layer entered" if name == "bypass" else "")
     ax.grid(False)
-sp.save_figure(fig, preset, "dim_selection");
+sp.save_figure(fig, preset, "dim_selection")
 
 # %%
 lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
@@ -181,11 +177,10 @@ print(f"layer {layer} of {model.n_layers}, position {position} ({template[positi
 # %%
 sweep = pd.DataFrame({"coefficient": settings.sweep})
 steerings = [sp.Steering(vector, layer, a) for a in settings.sweep]
-judged = {
-    name: sp.judged_responses(model, prompts["validation"], steerings, **how)
-    for name, prompts in (("harmful", harmful), ("harmless", harmless))
-}
-judged = pd.concat(judged, names=["prompts"]).reset_index("prompts").merge(sweep, left_on="run", right_index=True)
+judged = pd.concat({
+    "harmful": sp.judged_responses(model, harmful["validation"], steerings, **how),
+    "harmless": sp.judged_responses(model, harmless["validation"], steerings, **how),
+}, names=["prompts"]).reset_index("prompts").merge(sweep, left_on="run", right_index=True)
 curves = sp.rates(judged, ["prompts", "coefficient"])
 sp.save_table(preset, "dim_sweep", curves)
 
@@ -194,16 +189,17 @@ fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.5), sharex=True, sharey=True)
 for ax, value, label in zip(axes, ("asr", "clean"), ("attack success rate", "share of clean text")):
     for name, curve in curves.groupby("prompts"):
         ax.plot(curve.coefficient, curve[value], marker="o", color=sp.PALETTE[name], label=f"{name} prompts")
-        ax.fill_between(curve.coefficient, curve[f"{value}_low"], curve[f"{value}_high"], color=sp.PALETTE[name], alpha=0.15, lw=0)
-    ax.axvspan(-coefficient - 0.02, -coefficient + 0.02, color=sp.PALETTE["-s"], alpha=0.5, lw=0)
-    ax.axvspan(coefficient - 0.02, coefficient + 0.02, color=sp.PALETTE["+s"], alpha=0.5, lw=0)
+        low, high = curve[f"{value}_low"], curve[f"{value}_high"]
+        ax.fill_between(curve.coefficient, low, high, color=sp.PALETTE[name], alpha=0.15, lw=0)
+    ax.axvline(-coefficient, color=sp.PALETTE["-s"], ls="--", lw=1)
+    ax.axvline(coefficient, color=sp.PALETTE["+s"], ls="--", lw=1)
     ax.set(xlabel="coefficient α", ylabel=label, ylim=(-0.03, 1.03))
 axes[0].legend(loc="lower left")
-sp.save_figure(fig, preset, "dim_sweep");
+sp.save_figure(fig, preset, "dim_sweep")
 
 # %%
-at = curves.set_index(["prompts", "coefficient"])
-switch = {name: curve.loc[(curve.asr - 0.5).abs().idxmin(), "coefficient"] for name, curve in curves.groupby("prompts")}
+nearest = (curves.asr - 0.5).abs().groupby(curves.prompts).idxmin()
+switch = curves.coefficient[nearest].set_axis(nearest.index)
 clean = curves[curves.clean >= 0.8].groupby("prompts").coefficient.agg(["min", "max"])
 display(Markdown(
     f"**Reading** (vertical lines: the chosen ±α). ASR passes one half near α = {switch['harmful']:+.2f} on harmful "
@@ -234,7 +230,8 @@ results = pd.concat(results, ignore_index=True)
 table = sp.rates(results, ["prompts", "condition"])
 checks = results.groupby(["prompts", "condition"])[["ended", "no_loop", "known_words", "on_topic"]].mean()
 table = table.merge(checks.reset_index(), on=["prompts", "condition"])
-table["clean_share_of_base"] = table.clean / table.prompts.map(table[table.condition == "base"].set_index("prompts").clean)
+unsteered = table[table.condition == "base"].set_index("prompts")
+table["clean_share_of_base"] = table.clean / table.prompts.map(unsteered.clean)
 sp.save_table(preset, "table2_asr", table)
 table.set_index(["prompts", "condition"]).round(2)
 
@@ -242,12 +239,12 @@ table.set_index(["prompts", "condition"]).round(2)
 fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.2), sharey=True)
 for ax, (name, group) in zip(axes, table.groupby("prompts")):
     colours = [sp.PALETTE[condition] for condition in group.condition]
+    interval = [group.asr - group.asr_low, group.asr_high - group.asr]
     ax.bar(group.condition, group.asr, color=colours, width=0.6)
-    ax.errorbar(
-        group.condition, group.asr, yerr=[group.asr - group.asr_low, group.asr_high - group.asr], fmt="none", color="black", lw=1,
-    )
-    ax.set(title=f"{name} prompts", ylabel="attack success rate" if name == "harmful" else "", ylim=(0, 1.03))
-sp.save_figure(fig, preset, "table2_asr");
+    ax.errorbar(group.condition, group.asr, yerr=interval, fmt="none", color="black", lw=1)
+    ax.set(title=f"{name} prompts", ylim=(0, 1.03))
+axes[0].set(ylabel="attack success rate")
+sp.save_figure(fig, preset, "table2_asr")
 
 # %%
 row = table.set_index(["prompts", "condition"])
@@ -292,11 +289,10 @@ examples.style.set_properties(**{"text-align": "left", "white-space": "normal", 
 # judge: the comparison is of the phenomenon, not of the number.
 
 # %%
-reported = pd.read_csv(paths.DATA / "paper" / "table2_asr.csv").query("method in ['none', 'dim']").set_index(["model", "method"])
-reported = reported.rename(columns={"alpaca_asr": "harmless", "jailbreakbench_asr": "harmful"})[["harmful", "harmless"]]
-ours = pd.DataFrame({
-    "none": table[table.condition == "base"].set_index("prompts").asr,
-    "dim": table[table.condition.isin(["-s", "+s"])].set_index("prompts").asr,
-}).T.rename_axis("method")
+reported = pd.read_csv(paths.DATA / "paper" / "table2_asr.csv").query("method in ['none', 'dim']")
+reported = reported.rename(columns={"alpaca_asr": "harmless", "jailbreakbench_asr": "harmful"})
+reported = reported.set_index(["model", "method"])[["harmful", "harmless"]]
+flipped = table[table.condition.isin(["-s", "+s"])].set_index("prompts")
+ours = pd.DataFrame({"none": unsteered.asr, "dim": flipped.asr}).T.rename_axis("method")
 measured = pd.concat({preset: ours}, names=["model"])
 pd.concat({"reported": reported, "measured here": measured}, names=["source"]).round(3)

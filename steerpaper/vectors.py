@@ -28,8 +28,11 @@ def difference_in_means(
     if not n_positions:
         raise ValueError("the chat template has no tokens after the instruction: DIM has no position to read")
     positions = range(-n_positions, 0)
-    means = [residual_stream(model, p, positions, batch_size=batch_size).mean(0) for p in (harmful, harmless)]
-    return means[0] - means[1]
+    # In float64, so that what is the same in all prompts cancels exactly.
+    means = [
+        residual_stream(model, prompts, positions, batch_size=batch_size).double().mean(0) for prompts in (harmful, harmless)
+    ]
+    return (means[0] - means[1]).float()
 
 
 def random_vector(like: Float[Tensor, "d_model"], seed: int) -> Float[Tensor, "d_model"]:

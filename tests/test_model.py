@@ -12,6 +12,7 @@ import torch
 from conftest import SPECIAL, save_checkpoint, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
+from steerpaper import checkpoint
 from steerpaper import model as module
 from steerpaper.model import Model, check_access, load_model
 from steerpaper.presets import PRESETS
@@ -209,7 +210,7 @@ def test_unknown_name(name):
 def test_hub_id_that_is_not_there(monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("offline")
-    monkeypatch.setattr(module.PreTrainedConfig, "get_config_dict", offline)
+    monkeypatch.setattr(checkpoint.PreTrainedConfig, "get_config_dict", offline)
     fails("some/folder", FileNotFoundError, "no readable config.json .* for 'some/folder'.*offline")
 
 

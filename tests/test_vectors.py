@@ -1,0 +1,115 @@
+"""Difference in means and its selection against plain computations on tiny random models."""
+
+import pandas as pd
+import pytest
+import torch
+
+from steerpaper.behaviour import judged_responses, rates
+from steerpaper.refusal import SubstringJudge, refusal_metric, refusal_token_ids
+from steerpaper.steering import Steering, generate, next_token_logits
+from steerpaper.vectors import difference_in_means, random_vector, select, select_by_generation
+
+HARMFUL = ["rob it", "burn the barn", "hit"]
+HARMLESS = ["sing a song", "bake", "water the rose", "go"]
+
+
+def test_difference_in_means_by_hand(model, plain):
+    found = difference_in_means(model, HARMFUL, HARMLESS, batch_size=2)
+    n = len(model.post_instruction_tokens)
+    assert found.shape == (model.n_layers, n, model.d_model)
+    sums = [torch.zeros(model.n_layers, n, model.d_model) for _ in range(2)]
+    for total, prompts in zip(sums, (HARMFUL, HARMLESS), strict=True):
+        for prompt in prompts:
+            states = plain(torch.tensor([model.tokenize(prompt)]), output_hidden_states=True).hidden_states
+            total += torch.stack([states[layer][0, -n:] for layer in range(model.n_layers)])
+    torch.testing.assert_close(found, sums[0] / 3 - sums[1] / 4, rtol=1e-4, atol=1e-5)
+    assert not found[0].any()  # entering layer 0 a template token is its embedding
+
+
+def test_selection_scores_by_hand(model):
+    candidates = difference_in_means(model, HARMFUL, HARMLESS)
+    tokens = refusal_token_ids(model, ["r", "o"])
+    table = select(model, candidates, HARMFUL, HARMLESS, tokens, kl_limit=0.5, batch_size=5)
+    assert len(table) == (model.n_layers - 1) * candidates.shape[1]  # layer 0 holds no direction
+    row = table[(table.layer == 2) & (table.position == -1)].iloc[0]
+    vector = candidates[2, -1]
+    bypass = refusal_metric(next_token_logits(model, HARMFUL, Steering(vector, 2, -1.0)), tokens).mean()
+    induce = refusal_metric(next_token_logits(model, HARMLESS, Steering(vector, 2, 1.0)), tokens).mean()
+    plain = next_token_logits(model, HARMLESS).softmax(-1)
+    ablated = next_token_logits(model, HARMLESS, ablation=vector).softmax(-1)
+    kl = (plain * (plain / ablated).log()).sum(-1).mean()
+    assert row.bypass == pytest.approx(float(bypass), abs=1e-4)
+    assert row.induce == pytest.approx(float(induce), abs=1e-4)
+    assert row.kl == pytest.approx(float(kl), rel=1e-3)
+    assert row.score == pytest.approx(float(bypass.sigmoid() - induce.sigmoid()), abs=1e-4)
+
+
+def test_selection_order_and_conditions(model):
+    candidates = difference_in_means(model, HARMFUL, HARMLESS)
+    table = select(model, candidates, HARMFUL, HARMLESS, refusal_token_ids(model, ["r"]), kl_limit=0.5)
+    expected = (table.induce > 0) & (table.kl < 0.5) & (table.layer < 0.8 * model.n_layers)
+    assert (table.admissible == expected).all()
+    for _, group in table.groupby("admissible"):
+        assert group.score.is_monotonic_increasing
+    assert table.admissible.is_monotonic_decreasing
+
+
+def test_select_refuses_candidates_of_another_model(model):
+    with pytest.raises(ValueError, match="candidates for 3 layers, but the model has 4"):
+        select(model, torch.zeros(3, 2, model.d_model), HARMFUL, HARMLESS, [1])
+
+
+@pytest.mark.parametrize("prompts", [([], HARMLESS), (HARMFUL, [])])
+def test_empty_prompt_lists(model, prompts):
+    with pytest.raises(ValueError, match="prompt"):
+        difference_in_means(model, *prompts)
+
+
+def test_random_vector_has_the_norm_and_its_own_direction():
+    like = torch.linspace(-1, 2, 64)
+    first, again, other = random_vector(like, 0), random_vector(like, 0), random_vector(like, 1)
+    assert torch.equal(first, again)
+    assert first.norm().item() == pytest.approx(like.norm().item(), rel=1e-5)
+    assert abs(torch.cosine_similarity(first, other, dim=0)) < 0.5
+
+
+def prompt_table(prompts):
+    return pd.DataFrame({"prompt": prompts, "topic": ["song"] * len(prompts)})
+
+
+def test_judged_responses_are_those_of_generate(model):
+    steerings = [None, Steering(torch.ones(model.d_model), 1, -3.0)]
+    how = dict(judge=SubstringJudge(("a",)), vocabulary={"song"}, max_new_tokens=6)
+    table = judged_responses(model, prompt_table(HARMLESS), steerings, **how)
+    for run, steering in enumerate(steerings):
+        expected = [r.text for r in generate(model, HARMLESS, steering, max_new_tokens=6)]
+        assert table[table.run == run].text.tolist() == expected
+    assert (table.refused == table.text.str.contains("a", case=False)).all()
+    with pytest.raises(ValueError, match=r"no steerings given: pass \[None\]"):
+        judged_responses(model, prompt_table(HARMLESS), [], **how)
+
+
+def test_rates_by_hand():
+    judged = pd.DataFrame({
+        "run": [0, 0, 0, 0, 1, 1], "refused": [True, False, False, False, True, True], "clean": [True, True, False, False] + [True] * 2,
+    })
+    table = rates(judged, ["run"])
+    assert table.asr.tolist() == [0.75, 0.0] and table.clean.tolist() == [0.5, 1.0] and table.n.tolist() == [4, 2]
+    # Wilson, 3 of 4, z = 1.959964: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
+    assert table.asr_low[0] == pytest.approx(0.30064, abs=1e-5) and table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
+
+
+def test_select_by_generation_ranks_by_the_weaker_direction(model):
+    candidates = difference_in_means(model, HARMFUL, HARMLESS)
+    shortlist = pd.DataFrame({"layer": [1, 2], "position": [-1, -1]})
+    how = dict(judge=SubstringJudge(("e",)), vocabulary={"song"}, max_new_tokens=5)
+    table = select_by_generation(
+        model, candidates, shortlist, [0.5, 4.0], prompt_table(HARMFUL), prompt_table(HARMLESS), **how
+    )
+    assert len(table) == 4 and table.score.is_monotonic_decreasing
+    for row in table.itertuples():
+        vector, layer = candidates[row.layer, row.position], row.layer
+        harmful = generate(model, HARMFUL, Steering(vector, layer, -row.coefficient), max_new_tokens=5)
+        harmless = generate(model, HARMLESS, Steering(vector, layer, row.coefficient), max_new_tokens=5)
+        assert row.asr_harmful == pytest.approx(sum("e" not in r.text.lower() for r in harmful) / 3)
+        assert row.asr_harmless == pytest.approx(sum("e" not in r.text.lower() for r in harmless) / 4)
