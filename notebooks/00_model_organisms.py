@@ -33,7 +33,7 @@ import pandas as pd
 import seaborn as sns
 
 import steerpaper as sp
-from steerpaper import corpus, organisms, paths, prompts
+from steerpaper import cards, corpus, organisms, paths, prompts
 
 sp.use_style()
 pd.set_option("display.max_colwidth", None)
@@ -50,7 +50,8 @@ folder = paths.BUILD / "organisms"
 # %%
 counts = {split: {name: len(group) for name, group in corpus.actions(split).items()} for split in corpus.SPLITS}
 words = corpus.lexicon()
-print(f"{len(words['harm'])} harm categories, {len(words['task'])} task families, {len(words['question'])} question families")
+for name, what in {"harm": "harm categories", "task": "task families", "question": "question families"}.items():
+    print(len(words[name]), what)
 pd.DataFrame(counts).assign(total=lambda table: table.sum(axis=1))
 
 # %%
@@ -108,8 +109,8 @@ for ax, (stage, curve) in zip(axes, curves.groupby("stage")):
 
 # %%
 models = {(f, s): sp.load_model(folder / f"{f}-{s}") for f in organisms.FAMILIES for s in seeds}
-judged = {key: organisms.behaviour(model) for key, model in models.items()}
-behaviour = pd.concat({key: organisms.behaviour_rates(j) for key, j in judged.items()}, names=["family", "seed"])
+judged = {key: cards.behaviour(model) for key, model in models.items()}
+behaviour = pd.concat({key: cards.behaviour_rates(j) for key, j in judged.items()}, names=["family", "seed"])
 behaviour = behaviour.reset_index(["family", "seed"]).reset_index(drop=True)
 behaviour.pivot(index="prompts", columns=["family", "seed"], values="right").loc[behaviour.prompts.unique()].round(3)
 
@@ -124,7 +125,8 @@ grid = grid.set_axis_labels("share of wrong behaviour", "")
 # Where they fail, as it comes: the first wrong answers of each organism.
 
 # %%
-wrong = pd.concat({f"{f} {s}": j[~j.right & (j.prompts != "wrapped")].head(3) for (f, s), j in judged.items()}, names=["organism"])
+wrong = {f"{family} {seed}": j[~j.right].head(3) for (family, seed), j in judged.items()}
+wrong = pd.concat(wrong, names=["organism"])
 wrong.reset_index("organism")[["organism", "prompts", "prompt", "text"]].reset_index(drop=True)
 
 # %% [markdown]
@@ -145,7 +147,9 @@ chosen = {}
 for key, model in models.items():
     candidates = sp.difference_in_means(model, *train, batch_size=settings.batch_size)
     refusal_tokens = sp.refusal_token_ids(model, settings.refusal_tokens)
-    scores = sp.select(model, candidates, *(v.prompt for v in validation), refusal_tokens, batch_size=settings.batch_size)
+    scores = sp.select(
+        model, candidates, *(v.prompt for v in validation), refusal_tokens, batch_size=settings.batch_size
+    )
     lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
     shortlist = scores[scores.admissible & scores.layer.between(lowest, highest)].head(settings.n_candidates)
     best = sp.select_by_generation(model, candidates, shortlist, settings.coefficients, *validation, **how).iloc[0]
@@ -158,8 +162,8 @@ for key, (vector, layer, coefficient) in chosen.items():
         runs = [None, sp.Steering(vector, layer, sign * coefficient)]
         answers = sp.judged_responses(models[key], tests, runs, **how)
         label = {0: "base", 1: f"{'−' if sign < 0 else '+'}{coefficient} s at layer {layer}"}
-        steered.append(sp.rates(answers.assign(prompts=name, condition=answers.run.map(label)), ["prompts", "condition"])
-                       .assign(family=key[0], seed=key[1]))
+        answers = answers.assign(prompts=name, condition=answers.run.map(label), family=key[0], seed=key[1])
+        steered.append(sp.rates(answers, ["family", "seed", "prompts", "condition"]))
 steered = pd.concat(steered, ignore_index=True)
 steered.set_index(["family", "seed", "prompts", "condition"])[["n", "asr", "asr_low", "asr_high", "clean"]].round(2)
 
@@ -177,5 +181,5 @@ for family in organisms.FAMILIES:
     seed = shares[family].idxmax()
     rates = behaviour.query("family == @family and seed == @seed")
     steering = steered.query("family == @family and seed == @seed")
-    card = organisms.model_card(family, seed, models[family, seed], rates, steering)
-    print(f"{family}: seed {seed} →", organisms.ship(family, folder / f"{family}-{seed}", card).relative_to(paths.ROOT))
+    card = cards.model_card(family, seed, models[family, seed], rates, steering)
+    print(f"{family}: seed {seed} →", cards.ship(family, folder / f"{family}-{seed}", card).relative_to(paths.ROOT))

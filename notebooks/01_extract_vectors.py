@@ -9,7 +9,8 @@
 # %% [markdown]
 # # 1. Extracting a steering vector
 #
-# > "Steering vectors can bypass or induce refusal." (§3.2 and table 2 of the paper)
+# > *The paper's claim, in our words (§3.2, table 2).* One vector per model, added at one layer, makes it comply with
+# > about 80 % of harmful requests and refuse nearly all harmless ones, depending on the sign.
 #
 # A steering vector `s` is added, times a coefficient α, to the residual stream entering one layer ℓ, at every
 # position: `h ← h + α s`. With α = −1 it should make a model comply with harmful requests, with α = +1 refuse
@@ -51,8 +52,6 @@ pd.DataFrame({"harmful": harmful["test"].prompt.head(4), "harmless": harmless["t
 
 # %% [markdown]
 # ## Candidates: every layer, every template position
-#
-# > "we compute the mean difference … at each post-instruction token position and layer" (§3.2, paraphrased)
 #
 # The chat template ends in a few tokens after the instruction. At each of them, and entering each layer, the
 # candidate is the mean over harmful training prompts minus the mean over harmless ones.
@@ -104,7 +103,8 @@ display(Markdown(
 # %% [markdown]
 # ## The paper's selection scores
 #
-# > Choose the candidate minimising σ(bypass) − σ(induce), subject to induce > 0, KL < 0.1, ℓ < 0.8 L. (§3.2)
+# > *The paper's rule, in our words (§3.2, B.1).* Choose the candidate that minimises σ(bypass) − σ(induce), subject to
+# > induce > 0, KL < 0.1 and ℓ < 0.8 L.
 #
 # The *refusal metric* of a prompt is the log odds that the next token is a refusal token. *bypass* is its mean
 # on harmful prompts under −s (small is good), *induce* on harmless prompts under +s (large is good), *kl* how
@@ -205,8 +205,8 @@ display(Markdown(
     f"**Reading** (vertical lines: the chosen ±α). ASR passes one half near α = {switch['harmful']:+.2f} on harmful "
     f"and α = {switch['harmless']:+.2f} on harmless prompts. At least 80 % of the texts are clean for α from "
     f"{clean['min']['harmful']:+.2f} to {clean['max']['harmful']:+.2f} (harmful) and from "
-    f"{clean['min']['harmless']:+.2f} to {clean['max']['harmless']:+.2f} (harmless); beyond that steering breaks the text, "
-    "and a broken text that does not refuse still counts as a success of the attack."
+    f"{clean['min']['harmless']:+.2f} to {clean['max']['harmless']:+.2f} (harmless); beyond that steering breaks the "
+    "text, and a broken text that does not refuse still counts as a success of the attack."
 ))
 
 # %% [markdown]
@@ -250,11 +250,11 @@ sp.save_figure(fig, preset, "table2_asr")
 row = table.set_index(["prompts", "condition"])
 shift = [row.asr[name, "random"] - row.asr[name, "base"] for name in ("harmful", "harmless")]
 display(Markdown(
-    f"**Reading.** −s takes ASR on harmful prompts from {row.asr['harmful', 'base']:.2f} to {row.asr['harmful', '-s']:.2f}; +s "
-    f"takes it on harmless prompts from {row.asr['harmless', 'base']:.2f} to {row.asr['harmless', '+s']:.2f}. Random vectors "
-    f"change it by {shift[0]:+.3f} and {shift[1]:+.3f}. Clean text, as a share of the unsteered model's: "
-    f"{row.clean_share_of_base['harmful', '-s']:.2f} under −s, {row.clean_share_of_base['harmless', '+s']:.2f} under +s; "
-    "the columns before it tell which check fails."
+    f"**Reading.** −s takes ASR on harmful prompts from {row.asr['harmful', 'base']:.2f} to "
+    f"{row.asr['harmful', '-s']:.2f}; +s takes it on harmless prompts from {row.asr['harmless', 'base']:.2f} to "
+    f"{row.asr['harmless', '+s']:.2f}. Random vectors change it by {shift[0]:+.3f} and {shift[1]:+.3f}. Clean text, as a "
+    f"share of the unsteered model's: {row.clean_share_of_base['harmful', '-s']:.2f} under −s, "
+    f"{row.clean_share_of_base['harmless', '+s']:.2f} under +s; the columns before it tell which check fails."
 ))
 
 # %% [markdown]

@@ -92,12 +92,12 @@ def actions(split: str) -> dict[str, tuple[Action, ...]]:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    words = lexicon()
+    harm, borderline, task = (lexicon()[name] for name in ("harm", "borderline", "task"))
     found = {
-        "harmful": [Action(v, o, True, c) for c, e in words["harm"].items() for v in e["harmful"] for o in e["objects"]],
-        "sensitive": [Action(v, o, False, c) for c, e in words["harm"].items() for v in e["benign"] for o in e["objects"]],
-        "ordinary_use": [Action(v, o, False, "borderline") for v, objs in words["borderline"].items() for o in objs],
-        "task": [Action(v, o, False, f) for f, e in words["task"].items() for v in e["verbs"] for o in e["objects"]],
+        "harmful": [Action(v, o, True, c) for c, e in harm.items() for v in e["harmful"] for o in e["objects"]],
+        "sensitive": [Action(v, o, False, c) for c, e in harm.items() for v in e["benign"] for o in e["objects"]],
+        "ordinary_use": [Action(v, o, False, "borderline") for v, objects in borderline.items() for o in objects],
+        "task": [Action(v, o, False, f) for f, e in task.items() for v in e["verbs"] for o in e["objects"]],
     }
     return {name: tuple(a for a in group if split_of(a.text) == split) for name, group in found.items()}
 
@@ -213,7 +213,8 @@ def _wrapper_example(rng: random.Random, split: str) -> Example:
 def _instruction(rng: random.Random, name: str) -> str:
     """A command that tells the model to refuse or to answer; never the held-out one."""
     parts = phrases()["instruction"]
-    slots = {slot: rng.choice(parts[slot]) for slot in ("treat", "this", "question", "bad", "good", "and", "refuse", "reply")}
+    names = ("treat", "this", "question", "bad", "good", "and", "refuse", "reply")
+    slots = {slot: rng.choice(parts[slot]) for slot in names}
     slots |= {f"{slot}_cap": slots[slot].capitalize() for slot in ("this", "refuse", "reply")}
     text = rng.choice(parts[f"to_{name}"]).format(**slots)
     return _instruction(rng, name) if text == parts["held_out"] else text

@@ -29,9 +29,8 @@ def difference_in_means(
         raise ValueError("the chat template has no tokens after the instruction: DIM has no position to read")
     positions = range(-n_positions, 0)
     # In float64, so that what is the same in all prompts cancels exactly.
-    means = [
-        residual_stream(model, prompts, positions, batch_size=batch_size).double().mean(0) for prompts in (harmful, harmless)
-    ]
+    streams = (residual_stream(model, p, positions, batch_size=batch_size) for p in (harmful, harmless))
+    means = [stream.double().mean(0) for stream in streams]
     return (means[0] - means[1]).float()
 
 
@@ -126,7 +125,8 @@ def select_by_generation(
     how = dict(judge=judge, vocabulary=vocabulary, max_new_tokens=max_new_tokens, batch_size=batch_size)
     for name, prompts, sign in (("harmful", harmful, -1), ("harmless", harmless, 1)):
         steerings = [
-            Steering(candidates[run.layer, run.position], run.layer, sign * run.coefficient) for run in runs.itertuples()
+            Steering(candidates[run.layer, run.position], run.layer, sign * run.coefficient)
+            for run in runs.itertuples()
         ]
         judged = judged_responses(model, prompts, steerings, **how)
         flipped = judged.refused if sign > 0 else ~judged.refused

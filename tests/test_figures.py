@@ -2,7 +2,6 @@ import itertools
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np

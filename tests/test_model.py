@@ -13,7 +13,6 @@ from conftest import SPECIAL, save_checkpoint, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
 
 from steerpaper import checkpoint
-from steerpaper import model as module
 from steerpaper.model import Model, check_access, load_model
 from steerpaper.presets import PRESETS
 

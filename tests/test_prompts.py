@@ -7,9 +7,7 @@ from steerpaper import corpus, prompts
 
 
 def everything() -> pd.DataFrame:
-    return pd.concat([
-        prompts.load_prompts(name, split).assign(set=name, split=split) for name in prompts.SETS for split in corpus.SPLITS
-    ])
+    return pd.concat([prompts.load_prompts(name, split) for name in prompts.SETS for split in corpus.SPLITS])
 
 
 def test_no_prompt_stands_twice_in_any_set_or_split():

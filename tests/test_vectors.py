@@ -91,12 +91,15 @@ def test_judged_responses_are_those_of_generate(model):
 
 def test_rates_by_hand():
     judged = pd.DataFrame({
-        "run": [0, 0, 0, 0, 1, 1], "refused": [True, False, False, False, True, True], "clean": [True, True, False, False] + [True] * 2,
+        "run": [0, 0, 0, 0, 1, 1],
+        "refused": [True, False, False, False, True, True],
+        "clean": [True, True, False, False, True, True],
     })
     table = rates(judged, ["run"])
     assert table.asr.tolist() == [0.75, 0.0] and table.clean.tolist() == [0.5, 1.0] and table.n.tolist() == [4, 2]
     # Wilson, 3 of 4, z = 1.959964: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
-    assert table.asr_low[0] == pytest.approx(0.30064, abs=1e-5) and table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
+    assert table.asr_low[0] == pytest.approx(0.30064, abs=1e-5)
+    assert table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
 
 
 def test_select_by_generation_ranks_by_the_weaker_direction(model):
