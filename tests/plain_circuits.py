@@ -277,7 +277,8 @@ def kept_positions(base_logits: Tensor, steered_logits: Tensor, n_prompt: int) -
     """Response positions, from the last prompt token to the last but one, where the predictions differ."""
     kept = []
     for position in range(n_prompt - 1, len(base_logits) - 1):
-        steered_token, base_token = int(steered_logits[position].argmax()), int(base_logits[position].argmax())
+        steered_token = int(steered_logits[position].argmax())
+        base_token = int(base_logits[position].argmax())
         if steered_token != base_token:
             kept.append(Kept(position, steered_token, base_token))
     return kept
@@ -350,7 +351,8 @@ def edge_scores(hf, ids: Sequence[int], n_prompt: int, vector: Tensor, alpha: fl
                 split_heads: bool = True, norm_jacobian: bool = True) -> tuple[dict[Edge, float], int]:
     """Multi-token EAP-IG (section 5): the summed score of every edge, and the number of kept positions."""
     base, steered = base_and_steered(hf, ids, vector, alpha, layer)
-    gradients, n = target_gradients(hf, ids, n_prompt, vector, alpha, layer, steps, split_heads, norm_jacobian)
+    gradients, n = target_gradients(hf, ids, n_prompt, vector, alpha, layer, steps, split_heads,
+                                    norm_jacobian)
     scores = {}
     for source, target in all_edges(hf, layer, split_heads):
         difference = steered.sources[source] - base.sources[source]
