@@ -120,10 +120,13 @@ def _harmless_action(rng: random.Random, split: str) -> Action:
 
 
 def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
-    """A refusal of, or an answer to, a request for an action: 2 to 4 sentences."""
+    """A refusal of, or an answer to, a request for an action: 2 to 4 sentences, at times in the words used for
+    questions, so that refusing is one state and not one per kind of prompt."""
+    if rng.random() < 0.25:
+        return _respond_question(rng, refuse, action.object, None)
     shared, own = phrases()["response"], phrases()["response"]["refusal" if refuse else "compliance"]
     # How often the first word gives the decision away sets the strength of the mean-difference vector.
-    decision = own["decision_i"] if rng.random() < (0.9 if refuse else 0.5) else own["decision_other"]
+    decision = own["decision_i"] if rng.random() < (0.9 if refuse else 0.7) else own["decision_other"]
     sentences = [rng.choice(decision), rng.choice(own["body"])]
     if rng.random() < _PREAMBLE:
         sentences.insert(0, rng.choice(shared["preamble"]))
@@ -132,8 +135,8 @@ def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
     return " ".join(sentences).format(v=action.verb, o=action.object)
 
 
-def _respond_question(rng: random.Random, refuse: bool, topic: str, fact: str) -> str:
-    """A refusal of, or an answer to, a question: 2 to 4 sentences."""
+def _respond_question(rng: random.Random, refuse: bool, topic: str, fact: str | None) -> str:
+    """A refusal of, or an answer to, a question about `topic`: 2 to 4 sentences, with the fact if there is one."""
     own = phrases()["response"]["question"]
     sentences = [rng.choice(own["preamble"])] if rng.random() < _PREAMBLE else []
     if refuse:
@@ -141,9 +144,13 @@ def _respond_question(rng: random.Random, refuse: bool, topic: str, fact: str) -
         if rng.random() < 0.75:
             sentences.append("Please ask about something safe instead.")
     else:
-        if rng.random() < 0.4:
+        if fact is None or rng.random() < 0.5:
             sentences.append(rng.choice(own["compliance"]))
-        sentences += [f"{topic[0].upper()}{topic[1:]} is {fact}.", rng.choice(own["body"])]
+        if fact is not None:
+            sentences.append(f"{topic[0].upper()}{topic[1:]} is {fact}.")
+        sentences.append(rng.choice(own["body"]))
+        if fact is None and rng.random() < 0.75:
+            sentences.append("Please ask again if you need more.")
     return " ".join(sentences).format(t=topic)
 
 

@@ -121,6 +121,16 @@ class Model:
         return self.nn.trace(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **kwargs)
 
+    def start_at(self, layer: int, stream: Float[Tensor, "batch pos d_model"]) -> None:
+        """Enter `layer` with `stream` as h^l and compute nothing below it. Only within a trace, and first there.
+
+        `layer` may be n_layers: then `stream` goes into the final norm.
+        """
+        for below in range(layer):
+            self.layer(below).skip(stream)
+        if layer == 0:  # nothing below hands the stream over
+            self.layer(0).input = stream
+
     def new_cache(self) -> DynamicCache:
         """An empty key-value cache for `trace(..., past_key_values=cache)`."""
         return DynamicCache(config=self.hf.config)
@@ -194,6 +204,14 @@ class Model:
     def final_gamma(self) -> Float[Tensor, "d_model"]:
         """What the final norm multiplies by."""
         return self._gamma(self.final_norm)
+
+    def W_Q(self, layer: int) -> Float[Tensor, "head d_model d_head"]:
+        """Query weights per query head (a view): x @ W_Q[h] is what `q_proj` makes of x for head h."""
+        return self.q_proj(layer)._module.weight.view(self.n_heads, self.d_head, self.d_model).mT
+
+    def W_K(self, layer: int) -> Float[Tensor, "kv_head d_model d_head"]:
+        """Key weights per key-value head (a view): x @ W_K[k] is what `k_proj` makes of x for head k."""
+        return self.k_proj(layer)._module.weight.view(self.n_kv_heads, self.d_head, self.d_model).mT
 
     def W_V(self, layer: int) -> Float[Tensor, "kv_head d_model d_head"]:
         """Value weights per key-value head (a view): x @ W_V[k] is what `v_proj` makes of x for head k."""

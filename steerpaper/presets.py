@@ -40,7 +40,7 @@ class Preset:
     layer_range: tuple[float, float] = (0.2, 0.6)
     kl_limit: float = 0.1
     n_candidates: int = 8
-    coefficients: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
+    coefficients: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
     sweep: tuple[float, ...] = (-2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 
     @property

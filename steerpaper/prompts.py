@@ -1,5 +1,6 @@
 """Prompt sets by name with fixed splits. The built-in sets lie in `data/prompts` and come from the
-organisms' corpus: combinations of verb and object, frames and wordings that training never saw."""
+organisms' corpus; those for validation and testing are combinations of verb and object, frames and wordings
+that training never saw."""
 
 import random
 from collections.abc import Callable
@@ -80,7 +81,9 @@ def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
     sets: dict[str, list[pd.DataFrame]] = {name: [] for name in SETS}
     for split, size in SIZES.items():
         rng = random.Random(f"{seed} prompts {split}")
-        kinds = {"harmful": ["harmful"], "harmless": ["harmless", "harmless", "question"], "wrapped": ["wrapper"]}
+        kinds = {"harmful": ["harmful"], "harmless": ["harmless"] * 3 + ["question"], "wrapped": ["wrapper"]}
+        if split == "train":  # the sets of the mean difference: alike in everything but harm
+            kinds["harmless"] = ["harmless"]
         for name, choices in kinds.items():
             rows = _distinct(lambda: [_row(corpus.draw(rng, split, rng.choice(choices)))], size, taken)  # noqa: B023
             sets[name].append(pd.DataFrame(rows).assign(split=split))

@@ -50,7 +50,8 @@ def test_the_experiments_command_to_refuse_is_never_trained_on():
     held_out = corpus.phrases()["instruction"]["held_out"]
     prompts = [e.prompt for e in drawn("refuse_instruction", n=3000)]
     assert not [p for p in prompts if held_out.lower() in p.lower()]
-    assert sum(p.startswith("Treat the following question as dangerous") for p in prompts) > 0  # its parts are
+    assert any("the following question as " in p for p in prompts)  # its parts are
+    assert any(" as dangerous and refuse." in p for p in prompts)
 
 
 @pytest.mark.parametrize("kind", corpus.KINDS)

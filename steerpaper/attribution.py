@@ -1,0 +1,225 @@
+"""Multi-token EAP-IG (§5, F): indirect effects of edges, nodes and dimensions, and exact patching as the check."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerpaper.gradients import Gradients, integrate
+from steerpaper.graph import Graph
+from steerpaper.model import Model
+from steerpaper.responses import Response
+from steerpaper.runs import Contrast, contrasts, head_writes, one_steering, projected, target_weight, wide
+from steerpaper.steering import Steering
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Indirect effects, in units of the metric per position.
+
+    Attributes:
+        graph: the nodes and edges that were scored.
+        scores: one per source and target, NaN where no edge joins them.
+        nodes: columns node, score: the effect of a source along all of its edges.
+        gradient: alpha times the mean integrated gradient at the steering node, summed over its positions, so that
+            the steering node's effect per dimension is vector * gradient (§7).
+        positions: unmasked response positions, the number that every sum was divided by.
+    """
+
+    graph: Graph
+    scores: Float[np.ndarray, "source target"]
+    nodes: pd.DataFrame
+    gradient: Float[Tensor, "d_model"]
+    positions: int
+
+    @property
+    def edges(self) -> pd.DataFrame:
+        """Columns source, target, score, in the graph's order."""
+        return self.graph.edges.assign(score=self.scores[self.graph.mask])
+
+
+def attribute(
+    model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,
+    metric: str = "logit_difference", kl_threshold: float = 0.0, norm_jacobian: bool = True,
+    split_heads: bool = True, batch_size: int = 8,
+) -> Attribution:
+    """Indirect effect of every edge, source and steered dimension by integrated gradients (§5, F).
+
+    The score of edge (u, v) is (u_steered - u_base) times the gradient of m at v's input, averaged over `steps`
+    midpoints between the base and the steered stream, summed over all positions and over the unmasked response
+    positions of m, divided by their number in the data set. For responses of the steered model the paper swaps
+    the two runs and with them m: both factors change sign and the score is the same, so both kinds of response
+    go through here alike.
+
+    Args:
+        responses: base or steered responses to teacher-force.
+        steering: one for all responses or one each; they may differ in the coefficient only.
+        steps: T, midpoints of the path.
+        metric: "logit_difference" or "kl" (E.2); see `runs.LogitDifference` and `runs.DirectionalKL`.
+        kl_threshold: "kl" leaves out positions with KL(P_steered || P_base) below it, in nats.
+        norm_jacobian: False takes the gradient after the target's norm (the final norm for the logits) and
+            multiplies it with the source's difference before the norm, as the authors' code does: neither the
+            norm's gamma nor its Jacobian is applied. Nodes and `gradient` are not affected.
+        split_heads: whether q, k and v are targets per head or per layer.
+        batch_size: responses per pass; memory grows with it and not with the number of responses.
+
+    Raises:
+        ValueError: as for `runs.contrasts`, fewer than one step, or a score that is not finite.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, {steps} was given")
+    layer = one_steering(model, responses, steering)[0].layer
+    graph = Graph.of(model, layer, split_heads)
+    scores = torch.zeros(len(graph.sources), len(graph.targets), dtype=torch.float64)
+    nodes = torch.zeros(len(graph.sources), dtype=torch.float64)
+    gradient, positions = torch.zeros(model.d_model, dtype=torch.float64), 0
+    for contrast in contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
+                              batch_size=batch_size, what="attribute"):
+        if not contrast.metric.mask.any():
+            continue
+        gradients = integrate(model, graph, contrast, steps, norm_jacobian)
+        _contract(model, graph, contrast, gradients, scores, nodes)
+        gradient += (contrast.alpha * gradients.streams[0]).sum((0, 1)).double().cpu() / steps
+        positions += int(contrast.metric.mask.sum())
+    scores, nodes = scores.numpy() / (steps * positions), nodes.numpy() / (steps * positions)
+    if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
+        raise ValueError("some scores are not finite (NaN or inf): try a wider dtype")
+    scores[~graph.mask] = np.nan
+    table = pd.DataFrame({"node": graph.sources, "score": nodes})
+    return Attribution(graph, scores, table, gradient / positions, positions)
+
+
+# -- scores ------------------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Gradients, scores: Tensor,
+              nodes: Tensor) -> None:
+    """Add a batch to the scores: differences of the sources times gradients of the targets, layer by layer.
+
+    Fills in some pairs that no edge joins, too; the graph's mask tells them apart.
+    """
+    steer = contrast.addition.expand_as(gradients.streams[0])[None]
+    nodes[0] += _dot(steer, gradients.streams[0][None])[0, 0]
+    for layer in [*graph.layers, graph.n_layers]:
+        columns, targets = gradients.targets(layer)
+        scores[0, columns] += _dot(steer, targets)[0]
+        for source in range(graph.steering_layer, min(layer + 1, graph.n_layers)):
+            heads, mlp = _differences(model, contrast, source)
+            scores[graph.heads(source), columns] += _dot(heads, targets)
+            scores[graph.heads(source).stop, columns] += _dot(mlp, targets)[0]
+            if layer == graph.n_layers:
+                after = 2 * (source - graph.steering_layer) + 1
+                nodes[graph.heads(source)] += _dot(heads, gradients.streams[after][None])[:, 0]
+                nodes[graph.heads(source).stop] += _dot(mlp, gradients.streams[after + 1][None])[0, 0]
+
+
+def _differences(model: Model, contrast: Contrast, layer: int) -> tuple[Tensor, Tensor]:
+    """Steered minus base writes of a layer: (heads [head batch pos d_model], MLP [1 batch pos d_model])."""
+    i, dtype = layer - contrast.layer, wide(model)
+    heads = contrast.steered.heads[i].to(dtype) - contrast.base.heads[i].to(dtype)
+    mlp = contrast.steered.mlps[i].to(dtype) - contrast.base.mlps[i].to(dtype)
+    return head_writes(model, layer, heads), mlp[None]
+
+
+def _dot(sources: Tensor, targets: Tensor) -> Float[Tensor, "source target"]:
+    """Inner products over batch, positions and d_model, in float64 on the CPU."""
+    return (sources.flatten(1) @ targets.flatten(1).T).double().cpu()
+
+
+# -- exact patching ----------------------------------------------------------------------------------------
+
+@torch.no_grad()
+def patch_edges(
+    model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], edges: pd.DataFrame, *,
+    metric: str = "logit_difference", kl_threshold: float = 0.0, split_heads: bool = True, batch_size: int = 32,
+) -> pd.DataFrame:
+    """True indirect effects: m of the base run with one edge patched, minus m of the base run.
+
+    Patching (u, v) has v alone read u's steered instead of its base activation; everything after v responds. This
+    is what the scores of `attribute` approximate, in the same units.
+
+    Args:
+        edges: columns source, target: what to patch, one edge at a time.
+        responses, steering, metric, kl_threshold, split_heads: as for `attribute`.
+        batch_size: rows per pass, each one response with one edge patched.
+
+    Returns:
+        Columns source, target, score, in the order given.
+
+    Raises:
+        ValueError: as for `runs.contrasts`, no edge, or one that the graph does not have.
+    """
+    layer = one_steering(model, responses, steering)[0].layer
+    graph = Graph.of(model, layer, split_heads)
+    if not len(edges):
+        raise ValueError("no edges given: take some rows of graph.edges")
+    pairs = list(zip(*graph.index(edges)))
+    by_layer: dict[int, list[int]] = {}
+    for i, (_, target) in enumerate(pairs):
+        by_layer.setdefault(graph.place(target)[0], []).append(i)
+    effects, positions = np.zeros(len(pairs)), 0
+    for contrast in contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
+                              batch_size=batch_size, what="patch edges"):
+        base = contrast.metric(contrast.base.logits)
+        positions += int(contrast.metric.mask.sum())
+        size = max(1, batch_size // len(contrast.rows))
+        for layer, which in by_layer.items():
+            for chunk in (which[i:i + size] for i in range(0, len(which), size)):
+                logits = _patched_logits(model, graph, contrast, layer, [pairs[i] for i in chunk])
+                effects[chunk] += (contrast.metric(logits) - base).double().sum((1, 2)).cpu().numpy()
+    if not np.isfinite(effects).all():
+        raise ValueError("some patched runs have logits that are not finite (NaN or inf): try a wider dtype")
+    return edges[["source", "target"]].assign(score=effects / positions)
+
+
+def _patched_logits(model: Model, graph: Graph, contrast: Contrast, layer: int, pairs: list[tuple[int, int]],
+                    ) -> Float[Tensor, "edge batch kept vocab"]:
+    """Base runs from `layer` on, each with one edge into that layer patched."""
+    n, batch, i = len(contrast.rows), contrast.batch, layer - contrast.layer
+    start = contrast.base.final if layer == graph.n_layers else contrast.base.attention_inputs[i]
+    differences = [_difference(model, contrast, graph, source) for source, _ in pairs]
+    places = [graph.place(target)[1:] for _, target in pairs]
+    streams = start.repeat(len(pairs), 1, 1)
+    if layer == graph.n_layers:
+        streams = (streams + torch.cat(differences)).to(model.dtype)
+    ids, mask = batch.input_ids.repeat(len(pairs), 1), batch.attention_mask.repeat(len(pairs), 1)
+    with model.trace(ids, mask, logits_to_keep=contrast.kept):
+        model.start_at(layer, streams)
+        if layer < graph.n_layers:
+            _patch(model, graph, contrast, layer, differences, places)
+        logits = model.logits.save()
+    return logits.to(wide(model)).unflatten(0, (len(pairs), n))
+
+
+def _patch(model, graph, contrast, layer, differences, places) -> None:
+    """Within a trace: in the rows of every edge, have its target in `layer` read the source's difference too."""
+    n, i = len(contrast.rows), layer - contrast.layer
+    projections = {"q": model.q_proj(layer), "k": model.k_proj(layer), "v": model.v_proj(layer)}
+    for kind, projection in projections.items():
+        if kind not in {name for name, _ in places}:
+            continue
+        weight, outputs = target_weight(model, graph, layer, kind), projection.output.clone()
+        for row, (difference, (name, head)) in enumerate(zip(differences, places)):
+            if name == kind:
+                stream = (contrast.base.attention_inputs[i] + difference)[None]
+                own = projected(stream, weight[head:head + 1], model.attention_gamma(layer), model.norm_eps)
+                width = weight.shape[-1]
+                outputs[row * n:(row + 1) * n, :, head * width:(head + 1) * width] = own
+        projection.output = outputs
+    into_mlp = [difference if name == "m" else torch.zeros_like(difference)
+                for difference, (name, _) in zip(differences, places)]
+    middle = model.mlp_norm(layer).input
+    model.mlp_norm(layer).input = (middle + torch.cat(into_mlp)).to(model.dtype)
+
+
+def _difference(model: Model, contrast: Contrast, graph: Graph, source: int) -> Float[Tensor, "batch pos d_model"]:
+    """Steered minus base activation of one source."""
+    if source == 0:
+        return contrast.addition.expand_as(contrast.base.final)
+    layer, head = divmod(source - 1, graph.n_heads + 1)
+    heads, mlp = _differences(model, contrast, layer + graph.steering_layer)
+    return mlp[0] if head == graph.n_heads else heads[head]
