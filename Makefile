@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures test notebooks reference sync clean
+.PHONY: help figures test notebooks reference sync bench clean
 
 VENV ?= .venv
 PRESETS ?= organism-llama organism-gemma2
@@ -40,6 +40,10 @@ reference: sync ## record the notebooks on the preset "tiny" again, for the test
 
 sync: $(VENV)/.installed ## bring both files of every notebook pair to the newer one's content
 	$(PYTHON) -m jupytext --sync notebooks/*.py
+
+bench: export TQDM_DISABLE := 1
+bench: $(VENV)/.installed ## measure the cost of attribution and circuit runs, and write it into the README
+	$(PYTHON) benchmarks/attribution.py
 
 clean: ## remove what was computed and is not committed (keeps the environment)
 	rm -rf build .snakemake .pytest_cache data/artifacts data/results/tiny figures/tiny

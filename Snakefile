@@ -72,7 +72,7 @@ for name, about in NOTEBOOKS.items():
             notebook=f"notebooks/{name}.py",
             after=[f"build/{{preset}}/{earlier}.ipynb" for earlier in about["after"]],
             package=sorted(glob("steerpaper/*.py") + glob("steerpaper/*.mplstyle")),
-            prompts=sorted(glob("data/prompts/*")),
+            data=sorted(glob("data/prompts/*") + glob("data/corpus/*") + glob("data/paper/*")),
             weights=weights,
         output:
             # With `update`, the old committed files stay until they are written anew.

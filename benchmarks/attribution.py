@@ -1,16 +1,17 @@
-"""Cost of attribution and of circuit runs, as ratios to bare passes over the same tokens in the same process.
+"""Cost of attribution and of circuit runs, as ratios to bare passes over the same tokens.
 
-Prints a table, and writes it between the markers `<!-- bench -->` and `<!-- /bench -->` of the README where it
-has them. The model is random: 10 layers, width 256, 8 heads; 8 responses of 128 tokens.
+Attribution is measured against as many forward and backward passes from the steering layer on as it makes
+steps, faithfulness (base and steered run included) against one whole forward pass. Prints a table, and writes
+it between the markers `<!-- bench -->` and `<!-- /bench -->` of the README where it has them. The model is
+random: 10 layers, width 256, 8 heads, steered at layer 4; 8 responses of 128 tokens.
 """
 
-import gc
+import multiprocessing
 import re
-import resource
 import statistics
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from steerpaper.responses import Response, teacher_forcing
 from steerpaper.steering import Steering
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-STEPS, LAYER, PROMPT, TOKENS, RESPONSES, REPEATS = 10, 4, 32, 128, 8, 5
+STEPS, LAYER, TOKENS, RESPONSES, REPEATS = 10, 4, 128, 8, 5
 
 
 def random_model(n_kv_heads: int) -> Model:
@@ -39,7 +40,7 @@ def random_model(n_kv_heads: int) -> Model:
 
 
 def bare_passes(model: Model, batch, stream: torch.Tensor, kept: int) -> None:
-    """T forward and backward passes from the steering layer on, with the gradient of the logits' sum at h^l."""
+    """T forward and backward passes from the steering layer on: the gradient of the logits' sum at h^l."""
     for _ in range(STEPS):
         leaf = stream.clone().requires_grad_()
         with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=kept):
@@ -51,7 +52,8 @@ def bare_passes(model: Model, batch, stream: torch.Tensor, kept: int) -> None:
 @torch.no_grad()
 def bare_forward(model: Model, batch, kept: int) -> None:
     """One forward pass through all layers."""
-    model.hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=kept, use_cache=False)
+    model.hf(input_ids=batch.input_ids, attention_mask=batch.attention_mask, logits_to_keep=kept,
+             use_cache=False)
 
 
 def seconds(*calls: Callable[[], object]) -> list[float]:
@@ -65,62 +67,62 @@ def seconds(*calls: Callable[[], object]) -> list[float]:
     return [statistics.median(own[1:]) for own in times]
 
 
-def peak(call: Callable[[], object]) -> int:
-    """Bytes that the process's resident memory grows by at most while the call runs, sampled every millisecond."""
-    gc.collect()
-    done, highest, start = threading.Event(), 0, resident()
-
-    def watch():
-        nonlocal highest
-        while not done.wait(0.001):
-            highest = max(highest, resident())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        call()
-    finally:
-        done.set()
-        thread.join()
-    return highest - start
+def growth(n_kv_heads: int, which: int) -> int:
+    """KiB by which a call raises this process's resident memory at most (Linux only)."""
+    cases(n_kv_heads, n_tokens=16)[which]()  # loads what is loaded late
+    call = cases(n_kv_heads)[which]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    start = peak()
+    call()
+    return peak() - start
 
 
-def resident() -> int:
-    """Bytes of resident memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def peak() -> int:
+    """The highest resident memory of this process so far, in KiB."""
+    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def row(n_kv_heads: int) -> str:
-    """One line of the table."""
+def cases(n_kv_heads: int, n_tokens: int = TOKENS) -> list[Callable[[], object]]:
+    """What is compared: T bare passes, attribution, one bare forward pass, one circuit's faithfulness."""
     model = random_model(n_kv_heads)
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(1, 1024, (RESPONSES, TOKENS), generator=generator).tolist()
-    responses = [Response(ids[:PROMPT], ids[PROMPT:]) for ids in tokens]
+    tokens = torch.randint(1, 1024, (RESPONSES, n_tokens), generator=generator).tolist()
+    responses = [Response(ids[:n_tokens // 4], ids[n_tokens // 4:]) for ids in tokens]
     steering = Steering(torch.randn(256, generator=generator), LAYER)
-    batch, kept = teacher_forcing(model, responses), TOKENS - PROMPT + 1
+    batch, kept = teacher_forcing(model, responses), n_tokens - n_tokens // 4 + 1
     with torch.no_grad(), model.trace(batch.input_ids, batch.attention_mask):
         stream = model.layer(LAYER).input.save()
     graph = Graph.of(model, LAYER)
     circuit = Circuit.random(graph, graph.n_edges // 10, seed=0)
-    calls = [lambda: bare_passes(model, batch, stream, kept),
-             lambda: attribute(model, responses, steering, steps=STEPS, batch_size=RESPONSES)]
-    floor, ours = seconds(*calls)
-    forward, run = seconds(lambda: bare_forward(model, batch, kept),
-                           lambda: faithfulness(model, circuit, responses, steering, batch_size=RESPONSES))
-    memory = [peak(call) for call in calls]
-    return (f"| {n_kv_heads} | {graph.n_edges:,} | {ours / floor:.2f} | {memory[1] / memory[0]:.2f} "
+    return [lambda: bare_passes(model, batch, stream, kept),
+            lambda: attribute(model, responses, steering, steps=STEPS, batch_size=RESPONSES),
+            lambda: bare_forward(model, batch, kept),
+            lambda: faithfulness(model, circuit, responses, steering, batch_size=RESPONSES)]
+
+
+def row(n_kv_heads: int) -> str:
+    """One line of the table. Times are taken in this process, memory in fresh ones."""
+    memory = []
+    for which in (0, 1):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+            memory.append(fresh.submit(growth, n_kv_heads, which).result())
+    calls = cases(n_kv_heads)
+    floor, attribution = seconds(*calls[:2])
+    forward, run = seconds(*calls[2:])
+    n_edges = Graph(10, 8, n_kv_heads, LAYER).n_edges
+    return (f"| {n_kv_heads} | {n_edges:,} | {attribution / floor:.2f} | {memory[1] / memory[0]:.2f} "
             f"| {run / forward:.2f} |")
 
 
 def main() -> None:
     """Measure, print, and write to the README."""
     table = "\n".join([
-        f"| kv heads | edges | attribution / {STEPS} forward+backward passes: time | peak memory "
-        "| faithfulness of a circuit / forward passes |",
+        "| key-value heads | edges | attribution, time | attribution, peak memory | faithfulness, time |",
         "| --: | --: | --: | --: | --: |", *(row(n) for n in (8, 2))])
     print(table)
     text = README.read_text(encoding="utf-8")
-    new = re.sub(r"(<!-- bench -->\n).*?(<!-- /bench -->)", lambda m: m[1] + table + "\n" + m[2], text, flags=re.DOTALL)
+    markers = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
+    new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
     if new != text:
         README.write_text(new, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Multi-token EAP-IG (§5, F): indirect effects of edges, nodes and dimensions, and exact patching as the check."""
+"""Multi-token EAP-IG (§5, F): indirect effects of edges, nodes and dimensions, and exact patching."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Attribution:
         graph: the nodes and edges that were scored.
         scores: one per source and target, NaN where no edge joins them.
         nodes: columns node, score: the effect of a source along all of its edges.
-        gradient: alpha times the mean integrated gradient at the steering node, summed over its positions, so that
-            the steering node's effect per dimension is vector * gradient (§7).
+        gradient: alpha times the mean integrated gradient at the steering node, summed over its positions, so
+            that the steering node's effect per dimension is vector * gradient (§7).
         positions: unmasked response positions, the number that every sum was divided by.
     """
 
@@ -49,11 +49,11 @@ def attribute(
 ) -> Attribution:
     """Indirect effect of every edge, source and steered dimension by integrated gradients (§5, F).
 
-    The score of edge (u, v) is (u_steered - u_base) times the gradient of m at v's input, averaged over `steps`
-    midpoints between the base and the steered stream, summed over all positions and over the unmasked response
-    positions of m, divided by their number in the data set. For responses of the steered model the paper swaps
-    the two runs and with them m: both factors change sign and the score is the same, so both kinds of response
-    go through here alike.
+    The score of edge (u, v) is (u_steered - u_base) times the gradient of m at v's input, averaged over
+    `steps` midpoints between the base and the steered stream, summed over all positions and over the unmasked
+    response positions of m, divided by their number in the data set. For responses of the steered model the
+    paper swaps the two runs and with them m: both factors change sign and the score is the same, so both
+    kinds of response go through here alike.
 
     Args:
         responses: base or steered responses to teacher-force.
@@ -83,7 +83,7 @@ def attribute(
             continue
         gradients = integrate(model, graph, contrast, steps, norm_jacobian)
         _contract(model, graph, contrast, gradients, scores, nodes)
-        gradient += (contrast.alpha * gradients.streams[0]).sum((0, 1)).double().cpu() / steps
+        gradient += (contrast.alpha * gradients.streams[0]).sum((0, 1)).cpu().double() / steps
         positions += int(contrast.metric.mask.sum())
     scores, nodes = scores.numpy() / (steps * positions), nodes.numpy() / (steps * positions)
     if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
@@ -102,45 +102,45 @@ def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Gradien
 
     Fills in some pairs that no edge joins, too; the graph's mask tells them apart.
     """
-    steer = contrast.addition.expand_as(gradients.streams[0])[None]
-    nodes[0] += _dot(steer, gradients.streams[0][None])[0, 0]
-    for layer in [*graph.layers, graph.n_layers]:
+    differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape)
+    differences[0], streams = contrast.addition, gradients.streams
+    nodes[:1] += _dot(differences[:1], streams[0][None])[:, 0]
+    for i, layer in enumerate(graph.layers):
+        heads = graph.heads(layer)
+        differences[heads], differences[heads.stop] = _differences(model, contrast, layer)
         columns, targets = gradients.targets(layer)
-        scores[0, columns] += _dot(steer, targets)[0]
-        for source in range(graph.steering_layer, min(layer + 1, graph.n_layers)):
-            heads, mlp = _differences(model, contrast, source)
-            scores[graph.heads(source), columns] += _dot(heads, targets)
-            scores[graph.heads(source).stop, columns] += _dot(mlp, targets)[0]
-            if layer == graph.n_layers:
-                after = 2 * (source - graph.steering_layer) + 1
-                nodes[graph.heads(source)] += _dot(heads, gradients.streams[after][None])[:, 0]
-                nodes[graph.heads(source).stop] += _dot(mlp, gradients.streams[after + 1][None])[0, 0]
+        scores[:heads.stop, columns] += _dot(differences[:heads.stop], targets)
+        nodes[heads] += _dot(differences[heads], streams[2 * i + 1][None])[:, 0]
+        nodes[heads.stop] += _dot(differences[heads.stop][None], streams[2 * i + 2][None])[0, 0]
+    columns, targets = gradients.targets(graph.n_layers)
+    scores[:, columns] += _dot(differences, targets)
 
 
 def _differences(model: Model, contrast: Contrast, layer: int) -> tuple[Tensor, Tensor]:
-    """Steered minus base writes of a layer: (heads [head batch pos d_model], MLP [1 batch pos d_model])."""
+    """Steered minus base writes of a layer: (heads [head batch pos d_model], MLP [batch pos d_model])."""
     i, dtype = layer - contrast.layer, wide(model)
     heads = contrast.steered.heads[i].to(dtype) - contrast.base.heads[i].to(dtype)
     mlp = contrast.steered.mlps[i].to(dtype) - contrast.base.mlps[i].to(dtype)
-    return head_writes(model, layer, heads), mlp[None]
+    return head_writes(model, layer, heads), mlp
 
 
 def _dot(sources: Tensor, targets: Tensor) -> Float[Tensor, "source target"]:
     """Inner products over batch, positions and d_model, in float64 on the CPU."""
-    return (sources.flatten(1) @ targets.flatten(1).T).double().cpu()
+    return (sources.flatten(1) @ targets.flatten(1).T).cpu().double()
 
 
 # -- exact patching ----------------------------------------------------------------------------------------
 
 @torch.no_grad()
 def patch_edges(
-    model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], edges: pd.DataFrame, *,
-    metric: str = "logit_difference", kl_threshold: float = 0.0, split_heads: bool = True, batch_size: int = 32,
+    model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering],
+    edges: pd.DataFrame, *, metric: str = "logit_difference", kl_threshold: float = 0.0,
+    split_heads: bool = True, batch_size: int = 32,
 ) -> pd.DataFrame:
     """True indirect effects: m of the base run with one edge patched, minus m of the base run.
 
-    Patching (u, v) has v alone read u's steered instead of its base activation; everything after v responds. This
-    is what the scores of `attribute` approximate, in the same units.
+    Patching (u, v) has v alone read u's steered instead of its base activation; everything after v responds.
+    This is what the scores of `attribute` approximate, in the same units.
 
     Args:
         edges: columns source, target: what to patch, one edge at a time.
@@ -170,7 +170,7 @@ def patch_edges(
         for layer, which in by_layer.items():
             for chunk in (which[i:i + size] for i in range(0, len(which), size)):
                 logits = _patched_logits(model, graph, contrast, layer, [pairs[i] for i in chunk])
-                effects[chunk] += (contrast.metric(logits) - base).double().sum((1, 2)).cpu().numpy()
+                effects[chunk] += (contrast.metric(logits) - base).cpu().double().sum((1, 2)).numpy()
     if not np.isfinite(effects).all():
         raise ValueError("some patched runs have logits that are not finite (NaN or inf): try a wider dtype")
     return edges[["source", "target"]].assign(score=effects / positions)
@@ -196,7 +196,7 @@ def _patched_logits(model: Model, graph: Graph, contrast: Contrast, layer: int, 
 
 
 def _patch(model, graph, contrast, layer, differences, places) -> None:
-    """Within a trace: in the rows of every edge, have its target in `layer` read the source's difference too."""
+    """Within a trace: in the rows of every edge, have its target in `layer` read the difference too."""
     n, i = len(contrast.rows), layer - contrast.layer
     projections = {"q": model.q_proj(layer), "k": model.k_proj(layer), "v": model.v_proj(layer)}
     for kind, projection in projections.items():
@@ -216,10 +216,12 @@ def _patch(model, graph, contrast, layer, differences, places) -> None:
     model.mlp_norm(layer).input = (middle + torch.cat(into_mlp)).to(model.dtype)
 
 
-def _difference(model: Model, contrast: Contrast, graph: Graph, source: int) -> Float[Tensor, "batch pos d_model"]:
+def _difference(
+    model: Model, contrast: Contrast, graph: Graph, source: int,
+) -> Float[Tensor, "batch pos d_model"]:
     """Steered minus base activation of one source."""
     if source == 0:
         return contrast.addition.expand_as(contrast.base.final)
     layer, head = divmod(source - 1, graph.n_heads + 1)
     heads, mlp = _differences(model, contrast, layer + graph.steering_layer)
-    return mlp[0] if head == graph.n_heads else heads[head]
+    return mlp if head == graph.n_heads else heads[head]

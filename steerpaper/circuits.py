@@ -45,8 +45,10 @@ class Circuit:
 
     @classmethod
     def top(cls, attribution: Attribution, n_edges: int) -> "Circuit":
-        """The edges of largest |score| (§6): only those on a path from the steering node to the logits count, and
-        the list is extended until `n_edges` remain; a few more where the last one closes several paths at once.
+        """The edges of largest |score| (§6).
+
+        Only those on a path from the steering node to the logits count, and the list is extended until
+        `n_edges` remain; a few more where the last one closes several paths at once.
 
         Raises:
             ValueError: n_edges outside 1..graph.n_edges.
@@ -61,7 +63,7 @@ class Circuit:
 
     @classmethod
     def _first(cls, graph: Graph, order: np.ndarray, n_edges: int) -> "Circuit":
-        """The fewest first edges of `order` that leave n_edges after pruning. More edges never leave fewer."""
+        """The fewest first edges of `order` that leave n_edges after pruning; more never leave fewer."""
         if not 1 <= n_edges <= graph.n_edges:
             raise ValueError(f"a circuit of {n_edges} edges was asked for: the graph has 1..{graph.n_edges}")
         source, target = (index[order] for index in np.nonzero(graph.mask))
@@ -110,14 +112,17 @@ def overlap(one: Circuit, other: Circuit) -> float:
 
 # -- faithfulness ------------------------------------------------------------------------------------------
 
+_COLUMNS = ["m_base", "m_circuit", "m_steered"]
+
+
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
     """How much of the steering's effect a circuit carries.
 
     Attributes:
         value: (m(C) - m(base)) / (m(steered) - m(base)), each m averaged over the unmasked positions of all
-            responses first: position by position the ratio has denominators near 0. 0 for the base run, 1 for the
-            steered one; not confined to that range.
+            responses first: position by position the ratio has denominators near 0. 0 for the base run, 1 for
+            the steered one; not confined to that range.
         table: one row per unmasked position: response (index), position (in its tokens), m_base, m_circuit,
             m_steered.
     """
@@ -126,7 +131,8 @@ class Faithfulness:
 
     @property
     def value(self) -> float:
-        return _ratio(self.table[["m_base", "m_circuit", "m_steered"]].sum(skipna=False).to_numpy())
+        """The faithfulness. Raises ValueError where it is undefined."""
+        return float(_ratio(self.table[_COLUMNS].sum(skipna=False).to_numpy()))
 
     def interval(self, level: float = 0.95, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
         """Percentile bootstrap interval of `value`, responses resampled whole.
@@ -134,10 +140,10 @@ class Faithfulness:
         Raises:
             ValueError: fewer than two responses, or a level outside (0, 1).
         """
-        sums = self.table.groupby("response")[["m_base", "m_circuit", "m_steered"]].sum(skipna=False).to_numpy()
+        sums = self.table.groupby("response")[_COLUMNS].sum(skipna=False).to_numpy()
         if len(sums) < 2 or not 0 < level < 1:
-            raise ValueError(f"{len(sums)} responses and level {level} were given: a bootstrap needs at least two "
-                             "responses, and a level between 0 and 1")
+            raise ValueError(f"{len(sums)} responses and level {level} were given: a bootstrap needs at "
+                             "least two responses, and a level between 0 and 1")
         draws = np.random.default_rng(seed).integers(len(sums), size=(n_resamples, len(sums)))
         values = _ratio(sums[draws].sum(axis=1).T)
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
@@ -148,8 +154,8 @@ def _ratio(sums: np.ndarray):
     """Faithfulness from the sums of m_base, m_circuit and m_steered."""
     base, circuit, steered = sums
     if not (np.isfinite(sums).all() and np.all(steered != base)):
-        raise ValueError("m of the base and the steered run is equal or not finite: faithfulness is undefined. Pass "
-                         "responses that the steering changes")
+        raise ValueError("m of the base and the steered run is equal or not finite: faithfulness is "
+                         "undefined. Pass responses that the steering changes")
     return (circuit - base) / (steered - base)
 
 
@@ -157,14 +163,15 @@ def faithfulness(
     model: Model, circuit: Circuit, responses: Sequence[Response], steering: Steering | Sequence[Steering], *,
     metric: str = "logit_difference", kl_threshold: float = 0.0, batch_size: int = 8,
 ) -> Faithfulness:
-    """Faithfulness of one circuit (§6): the steered model with every edge outside it at its base-run activation.
+    """Faithfulness of a circuit (§6): the steered model with all edges outside it at their base activations.
 
     Args:
         responses, steering, metric, kl_threshold: as for `attribute`; the paper uses steered responses.
         batch_size: responses per pass.
 
     Raises:
-        ValueError: as for `runs.contrasts`, or a circuit of another graph than the model's at the steering layer.
+        ValueError: as for `runs.contrasts`, or a circuit of another graph than the model's at the steering
+            layer.
     """
     return faithfulness_of(model, [circuit], responses, steering, metric=metric, kl_threshold=kl_threshold,
                            batch_size=batch_size)[0]
@@ -180,15 +187,17 @@ def faithfulness_of(
     layer = one_steering(model, responses, steering)[0].layer
     for circuit in circuits:
         if circuit.graph != (own := Graph.of(model, layer, circuit.graph.split_heads)):
-            raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: attribute with "
-                             "this model and steering layer first")
+            raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: "
+                             "attribute with this model and steering layer first")
     tables: list[list[pd.DataFrame]] = [[] for _ in circuits]
     for contrast in contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
                               batch_size=batch_size, what="faithfulness"):
         base, steered = (contrast.metric(run.logits) for run in (contrast.base, contrast.steered))
         for table, circuit in zip(tables, circuits):
-            table.append(_table(contrast, base, contrast.metric(circuit_logits(model, circuit.graph, circuit.mask, contrast)), steered))
-    results = [Faithfulness(pd.concat(t).sort_values(["response", "position"], ignore_index=True)) for t in tables]
+            logits = circuit_logits(model, circuit.graph, circuit.mask, contrast)
+            table.append(_table(contrast, base, contrast.metric(logits), steered))
+    whole = (pd.concat(table).sort_values(["response", "position"], ignore_index=True) for table in tables)
+    results = [Faithfulness(table) for table in whole]
     for result in results:
         result.value  # raises what is undefined or not finite here, where the run is known
     return results
@@ -199,8 +208,8 @@ def _table(contrast: Contrast, base: Tensor, circuit: Tensor, steered: Tensor) -
     row, kept = (index.cpu() for index in contrast.metric.mask.nonzero(as_tuple=True))
     mask = contrast.batch.attention_mask.cpu()
     padding = (mask == 0).sum(dim=1)
-    values = {name: m.double().cpu()[row, kept].numpy()
-              for name, m in (("m_base", base), ("m_circuit", circuit), ("m_steered", steered))}
+    values = {name: m.cpu().double()[row, kept].numpy()
+              for name, m in zip(_COLUMNS, (base, circuit, steered))}
     position = kept + mask.shape[1] - contrast.kept - padding[row]
     return pd.DataFrame({"response": np.array(contrast.rows)[row], "position": position.numpy(), **values})
 
@@ -238,13 +247,13 @@ def minimum_faithful(
         responses, steering, metric, kl_threshold, batch_size: as for `faithfulness`.
 
     Raises:
-        ValueError: as for `faithfulness`, a threshold outside (0, 1], or a resolution outside the graph's size.
+        ValueError: as for `faithfulness`, a threshold outside (0, 1], or a resolution outside 1..n_edges.
     """
     total = attribution.graph.n_edges
     resolution = max(1, total // 100) if resolution is None else resolution
     if not (0 < threshold <= 1 and 1 <= resolution <= total):
-        raise ValueError(f"threshold {threshold} and resolution {resolution} were given; allowed: a threshold in "
-                         f"(0, 1] and a resolution in 1..{total}")
+        raise ValueError(f"threshold {threshold} and resolution {resolution} were given; allowed: a "
+                         f"threshold in (0, 1] and a resolution in 1..{total}")
     tried: dict[int, float] = {}
 
     def run(step: int) -> tuple[Circuit, Faithfulness]:
@@ -254,7 +263,7 @@ def minimum_faithful(
         tried[circuit.n_edges] = result.value
         return circuit, result
 
-    low, high, best = 1, -(-total // resolution), None  # in steps; the last is the whole graph, faithful by nature
+    low, high, best = 1, -(-total // resolution), None  # in steps; the last, the whole graph, is faithful
     while low < high:
         middle = (low + high) // 2
         found = run(middle)

@@ -3,8 +3,8 @@
 Sources write to the residual stream: the steering node `steer` (the stream entering the steering layer) and,
 per layer from there on, query heads `a{layer}.h{head}` and the MLP `m{layer}`. Targets read from it: queries
 `a{layer}.h{head}<q>`, keys and values of the key-value heads `a{layer}.h{kv_head}<k>`, `...<v>`, the MLP
-`m{layer}`, and last `logits`, the final norm's input. A source reaches every target that comes after it; a head
-reaches its own layer's MLP.
+`m{layer}`, and last `logits`, the final norm's input. A source reaches every target that comes after it; a
+head reaches its own layer's MLP.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Graph:
     Attributes:
         n_layers, n_heads, n_kv_heads: sizes of the model.
         steering_layer: the layer whose entering stream is steered.
-        split_heads: whether q, k and v are targets per head (the paper's |M|) or per layer (the second pair of
-            counts in D.1). Sources are per head either way.
+        split_heads: whether q, k and v are targets per head (the paper's |M|) or per layer (the second pair
+            of counts in D.1). Sources are per head either way.
 
     Raises:
         ValueError: sizes that no model has, or a steering layer outside the model.
@@ -41,8 +41,9 @@ class Graph:
 
     def __post_init__(self):
         if min(self.n_layers, self.n_heads, self.n_kv_heads) < 1 or self.n_heads % self.n_kv_heads:
-            raise ValueError(f"a graph needs at least one layer and query heads in equal groups, but {self.n_layers} "
-                             f"layers, {self.n_heads} heads and {self.n_kv_heads} key-value heads were given")
+            raise ValueError("a graph needs at least one layer and query heads in equal groups, but "
+                             f"{self.n_layers} layers, {self.n_heads} heads and {self.n_kv_heads} key-value "
+                             "heads were given")
         if self.steering_layer not in range(self.n_layers):
             raise ValueError(f"steering layer {self.steering_layer} is outside 0..{self.n_layers - 1}")
 
@@ -80,7 +81,8 @@ class Graph:
         names = []
         for i in self.layers:
             for letter, n in zip("qkv", (self.n_query_targets, self.n_key_targets, self.n_key_targets)):
-                names += [f"a{i}.h{h}<{letter}>" for h in range(n)] if self.split_heads else [f"a{i}<{letter}>"]
+                nodes = [f"a{i}.h{h}" for h in range(n)] if self.split_heads else [f"a{i}"]
+                names += [f"{node}<{letter}>" for node in nodes]
             names.append(f"m{i}")
         return [*names, "logits"]
 
@@ -93,7 +95,8 @@ class Graph:
         """Where the query, key and value targets of a layer stand; its MLP target comes right after."""
         q, k = self.n_query_targets, self.n_key_targets
         start = (layer - self.steering_layer) * (q + 2 * k + 1)
-        return (slice(start, start + q), slice(start + q, start + q + k), slice(start + q + k, start + q + 2 * k))
+        keys = start + q
+        return slice(start, keys), slice(keys, keys + k), slice(keys + k, keys + 2 * k)
 
     def place(self, target: int) -> tuple[int, str, int]:
         """Layer, kind and number within them of a target; the kinds are q, k, v, m and logits."""
@@ -144,7 +147,8 @@ class Graph:
             ValueError: a name that is no node here, or two nodes that no edge joins.
         """
         if missing := {"source", "target"} - set(edges.columns):
-            raise ValueError(f"edges need the columns source and target; {', '.join(sorted(missing))} is missing")
+            raise ValueError("edges need the columns source and target; "
+                             f"{', '.join(sorted(missing))} is missing")
         source = pd.Index(self.sources).get_indexer(edges["source"])
         target = pd.Index(self.targets).get_indexer(edges["target"])
         wrong = (source < 0) | (target < 0)
@@ -169,7 +173,8 @@ class Graph:
         reached[0] = True
         for layer in self.layers:
             heads = self.heads(layer)
-            q, k, v = (edges[:heads.start, part][reached[:heads.start]].any(axis=0) for part in self.before_mlp(layer))
+            before = edges[:heads.start][reached[:heads.start]]
+            q, k, v = (before[:, part].any(axis=0) for part in self.before_mlp(layer))
             reached[heads] = self._per_head(q) | self._per_head(k | v)
             mlp = self.before_mlp(layer)[2].stop
             reached[heads.stop] = edges[:heads.stop, mlp][reached[:heads.stop]].any()
@@ -200,14 +205,14 @@ def edge_types(edges: pd.DataFrame) -> pd.Series:
         edges: columns source, target.
 
     Returns:
-        Counts under from_steering, from_attention_head, from_mlp, into_query, into_key, into_value, into_mlp and
-        into_logits. The first three sum to the number of edges, the others too.
+        Counts under from_steering, from_attention_head, from_mlp, into_query, into_key, into_value, into_mlp
+        and into_logits. The first three sum to the number of edges, the others too.
     """
     source, target = edges["source"].str, edges["target"].str
     flags = {
         "from_steering": edges["source"] == "steer", "from_attention_head": source.startswith("a"),
-        "from_mlp": source.startswith("m"), "into_query": target.endswith("<q>"), "into_key": target.endswith("<k>"),
-        "into_value": target.endswith("<v>"), "into_mlp": target.startswith("m"),
-        "into_logits": edges["target"] == "logits",
+        "from_mlp": source.startswith("m"), "into_query": target.endswith("<q>"),
+        "into_key": target.endswith("<k>"), "into_value": target.endswith("<v>"),
+        "into_mlp": target.startswith("m"), "into_logits": edges["target"] == "logits",
     }
     return pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="edges")

@@ -122,7 +122,7 @@ class Model:
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, **kwargs)
 
     def start_at(self, layer: int, stream: Float[Tensor, "batch pos d_model"]) -> None:
-        """Enter `layer` with `stream` as h^l and compute nothing below it. Only within a trace, and first there.
+        """Enter `layer` with `stream` as h^l, computing nothing below it. Only within a trace, first of all.
 
         `layer` may be n_layers: then `stream` goes into the final norm.
         """

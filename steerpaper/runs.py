@@ -25,8 +25,8 @@ class Run:
         attention_inputs: h^l, the stream entering the layer, before the norm.
         mlp_inputs: the stream between attention and MLP, before the norm.
         final: the stream entering the final norm.
-        heads: output of every head before `W_O`; with a post-norm, divided by the RMS of the heads' sum. Times
-            `W_O`, times the post-norm's gamma, it is the head's write (§4, A): see `head_writes`.
+        heads: output of every head before `W_O`; with a post-norm, divided by the RMS of the heads' sum.
+            Times `W_O`, times the post-norm's gamma, it is the head's write (§4, A): see `head_writes`.
         mlps: what the MLP adds to the stream.
         logits: at the response positions, the last ones of the padded rows.
     """
@@ -109,8 +109,9 @@ def one_steering(
         same = entry.vector is first.vector or torch.equal(
             torch.as_tensor(entry.vector).cpu(), torch.as_tensor(first.vector).cpu())
         if entry.layer != first.layer or not same:
-            raise ValueError(f"the steerings of responses 0 and {i} differ in {'vector' if not same else 'layer'}: "
-                             "one graph has one steering node, only coefficients may differ")
+            what = "layer" if same else "vector"
+            raise ValueError(f"the steerings of responses 0 and {i} differ in {what}: one graph has one "
+                             "steering node, only coefficients may differ")
     return steerings
 
 
@@ -125,8 +126,8 @@ def _contrast(model, rows, responses, steerings, metric, kl_threshold) -> Contra
     mask = batch.response_mask[:, -kept:]
     for name, run in (("base", base), ("steered", steered)):
         if not run.logits[mask].isfinite().all():
-            raise ValueError(f"the {name} run of responses {rows} has logits that are not finite (NaN or inf): "
-                             "try a smaller coefficient or a wider dtype")
+            raise ValueError(f"the {name} run of responses {rows} has logits that are not finite (NaN or "
+                             "inf): try a smaller coefficient or a wider dtype")
     if metric == "kl":
         between = DirectionalKL.between(base.logits, steered.logits, mask, kl_threshold)
     else:
@@ -161,10 +162,10 @@ def _record(model: Model, first: int) -> list[tuple[Tensor, ...]]:
 def circuit_logits(
     model: Model, graph: Graph, edges: Edges, contrast: Contrast,
 ) -> Float[Tensor, "batch kept vocab"]:
-    """Logits of the run in which every target reads the base run's stream plus the differences, in this run, of
-    the sources that `edges` join it to."""
+    """Logits of the run in which every target reads the base run's stream plus the differences, in this run,
+    of the sources that `edges` join it to."""
     batch = contrast.batch
-    differences = contrast.addition.new_zeros(len(graph.sources), *contrast.base.final.shape)
+    differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape)
     differences[0] = contrast.addition
     mixing = torch.from_numpy(edges.T.copy()).to(differences)
     with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=contrast.kept):
@@ -177,25 +178,30 @@ def circuit_logits(
 
 
 def _run_layer(model: Model, graph: Graph, contrast: Contrast, layer: int,
-               mixing: Float[Tensor, "target source"], differences: Float[Tensor, "source batch pos d_model"]) -> None:
+               mixing: Float[Tensor, "target source"],
+               differences: Float[Tensor, "source batch pos d_model"]) -> None:
     """Within a trace: one layer of a circuit run; fills in the differences of the layer's sources."""
     i, heads, parts = layer - contrast.layer, graph.heads(layer), graph.before_mlp(layer)
     gamma, before = model.attention_gamma(layer), differences[:heads.start]
     projections = {"q": model.q_proj(layer), "k": model.k_proj(layer), "v": model.v_proj(layer)}
-    for (kind, projection), part in zip(projections.items(), parts):
-        streams = _mixture(contrast.base.attention_inputs[i], mixing[part, :heads.start], before)
-        outputs = projected(streams, target_weight(model, graph, layer, kind), gamma, model.norm_eps)
+    together = slice(parts[0].start, parts[2].stop)  # one product: `before` is read once
+    streams = _mixture(contrast.base.attention_inputs[i], mixing[together, :heads.start], before)
+    for (kind, projection), own in zip(projections.items(), streams.split([p.stop - p.start for p in parts])):
+        outputs = projected(own, target_weight(model, graph, layer, kind), gamma, model.norm_eps)
         projection.skip(outputs.to(model.dtype))
     change = scaled_heads(model, layer).to(differences.dtype) - contrast.base.heads[i].to(differences.dtype)
     differences[heads] = head_writes(model, layer, change)
     mlp = parts[2].stop
     stream = _mixture(contrast.base.mlp_inputs[i], mixing[mlp:mlp + 1, :heads.stop], differences[:heads.stop])
     model.mlp_norm(layer).input = stream[0].to(model.dtype)
-    differences[heads.stop] = model.mlp_write(layer).output - contrast.base.mlps[i]
+    write = model.mlp_write(layer).output.to(differences.dtype)
+    differences[heads.stop] = write - contrast.base.mlps[i].to(differences.dtype)
 
 
-def _mixture(base: Float[Tensor, "batch pos d_model"], mixing: Float[Tensor, "target source"],
-             differences: Float[Tensor, "source batch pos d_model"]) -> Float[Tensor, "target batch pos d_model"]:
+def _mixture(
+    base: Float[Tensor, "batch pos d_model"], mixing: Float[Tensor, "target source"],
+    differences: Float[Tensor, "source batch pos d_model"],
+) -> Float[Tensor, "target batch pos d_model"]:
     """The base stream plus what each target reads of the differences."""
     base = base.to(differences.dtype).flatten()[None]
     return torch.addmm(base, mixing, differences.flatten(1)).unflatten(1, differences.shape[1:])

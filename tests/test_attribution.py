@@ -29,7 +29,8 @@ def plainly(function, plain, vector, *args, layer=1, **kwargs):
     """Sum of the reference's dictionaries over the responses, divided by the number of positions."""
     total, positions = {}, 0
     for response, alpha in zip(RESPONSES, ALPHAS):
-        scores, n = function(plain, response.tokens, len(response.prompt), vector, alpha, layer, *args, **kwargs)
+        where = (plain, response.tokens, len(response.prompt), vector, alpha, layer)
+        scores, n = function(*where, *args, **kwargs)
         total = {key: total.get(key, 0.0) + score for key, score in scores.items()}
         positions += n
     return pd.Series({key: score / positions for key, score in total.items()}), positions
@@ -46,8 +47,9 @@ def close(ours, theirs):
 @pytest.mark.parametrize("split_heads", [True, False])
 def test_edges_agree_with_separate_inputs(model, plain, split_heads, norm_jacobian):
     chosen = steerings(model)
-    attribution = attribute(model, RESPONSES, chosen, steps=3, split_heads=split_heads, norm_jacobian=norm_jacobian)
-    theirs, positions = plainly(reference.edge_scores, plain, chosen[0].vector, 3, split_heads, norm_jacobian)
+    options = {"split_heads": split_heads, "norm_jacobian": norm_jacobian}
+    attribution = attribute(model, RESPONSES, chosen, steps=3, **options)
+    theirs, positions = plainly(reference.edge_scores, plain, chosen[0].vector, 3, **options)
     assert attribution.positions == positions > 5
     edges = attribution.edges
     assert len(edges) == len(theirs) == attribution.graph.n_edges
@@ -72,8 +74,8 @@ def test_nodes_agree_with_the_reference(model, plain):
 def test_gradient_is_alpha_times_the_mean_gradient_at_the_steering_node(model, plain):
     chosen, total, positions = steerings(model), 0.0, 0
     for response, alpha in zip(RESPONSES, ALPHAS):
-        gradients, n = reference.source_gradients(plain, response.tokens, len(response.prompt), chosen[0].vector,
-                                                  alpha, 1, 3)
+        gradients, n = reference.source_gradients(
+            plain, response.tokens, len(response.prompt), chosen[0].vector, alpha, 1, 3)
         total, positions = total + alpha * gradients["steer"].sum(0), positions + n
     close(attribute(model, RESPONSES, chosen, steps=3).gradient.numpy(), (total / positions).numpy())
 
@@ -85,9 +87,10 @@ def test_patching_agrees_with_the_reference(model, plain):
         edges = Graph.of(model, 1, split_heads).edges.sample(25, random_state=1)
         exact = patch_edges(model, RESPONSES, chosen, edges, split_heads=split_heads, batch_size=7)
         assert list(exact.index) == list(edges.index)
-        theirs = [sum(reference.patched_effect(plain, r.tokens, len(r.prompt), chosen[0].vector, alpha, 1, edge)
-                      for r, alpha in zip(RESPONSES, ALPHAS)) / positions for edge in zip(edges.source, edges.target)]
-        np.testing.assert_allclose(exact.score, theirs, rtol=1e-3, atol=2e-6)
+        theirs = np.array([
+            sum(reference.patched_effect(plain, r.tokens, len(r.prompt), chosen[0].vector, alpha, 1, edge)
+                for r, alpha in zip(RESPONSES, ALPHAS)) for edge in zip(edges.source, edges.target)])
+        np.testing.assert_allclose(exact.score, theirs / positions, rtol=1e-3, atol=2e-6)
 
 
 # -- identities ----------------------------------------------------------------------------------------------
@@ -97,7 +100,8 @@ def change_of_metric(model, responses, chosen, **kwargs):
     total, positions = 0.0, 0
     arguments = {"metric": "logit_difference", "kl_threshold": 0.0, "batch_size": 8, "what": "test"} | kwargs
     for contrast in contrasts(model, responses, chosen, **arguments):
-        total += (contrast.metric(contrast.steered.logits) - contrast.metric(contrast.base.logits)).sum().item()
+        steered, base = contrast.metric(contrast.steered.logits), contrast.metric(contrast.base.logits)
+        total += (steered - base).sum().item()
         positions += int(contrast.metric.mask.sum())
     return total / positions
 
@@ -134,7 +138,8 @@ def test_layers_are_the_sum_of_their_heads(model):
     heads["target"] = heads.target.str.replace(r"\.h\d+<", "<", regex=True)
     sums = heads.groupby(["source", "target"]).score.sum()
     assert len(sums) == len(layers)
-    np.testing.assert_allclose(layers.score, sums[list(zip(layers.source, layers.target))], rtol=1e-4, atol=1e-6)
+    sums = sums[list(zip(layers.source, layers.target))]
+    np.testing.assert_allclose(layers.score, sums, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_and_padding_change_nothing(model):
@@ -149,11 +154,12 @@ def test_batches_and_padding_change_nothing(model):
 
 
 def test_kl_threshold_leaves_positions_out(llama):
-    (contrast,) = contrasts(llama, RESPONSES, steerings(llama), metric="kl", kl_threshold=0.0, batch_size=8, what="")
+    chosen = steerings(llama)
+    (contrast,) = contrasts(llama, RESPONSES, chosen, metric="kl", kl_threshold=0.0, batch_size=8, what="")
     base, steered = contrast.base.logits.softmax(-1), contrast.steered.logits.softmax(-1)
     kl = (steered * (steered / base).log()).sum(-1)[contrast.metric.mask].sort().values
     for n, threshold in ((len(kl), 0.0), (5, (kl[-5] + kl[-6]).item() / 2)):
-        attribution = attribute(llama, RESPONSES, steerings(llama), steps=2, metric="kl", kl_threshold=threshold)
+        attribution = attribute(llama, RESPONSES, chosen, steps=2, metric="kl", kl_threshold=threshold)
         assert attribution.positions == n
 
 
@@ -193,4 +199,5 @@ def test_errors(llama):
     with pytest.raises(ValueError, match="no edges given"):
         patch_edges(llama, RESPONSES, steerings(llama), pd.DataFrame({"source": [], "target": []}))
     with pytest.raises(ValueError, match="1 of 1 edges are not in this graph, the first steer -> a0.h0<q>"):
-        patch_edges(llama, RESPONSES, steerings(llama), pd.DataFrame({"source": ["steer"], "target": ["a0.h0<q>"]}))
+        edges = pd.DataFrame({"source": ["steer"], "target": ["a0.h0<q>"]})
+        patch_edges(llama, RESPONSES, steerings(llama), edges)

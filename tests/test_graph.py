@@ -117,7 +117,7 @@ def test_errors():
     with pytest.raises(ValueError, match="query heads in equal groups"):
         Graph(4, 4, 3, 0)
     graph = Graph(4, 4, 2, 1)
-    with pytest.raises(ValueError, match="2 of 3 edges are not in this graph, the first m1 -> m1: take names"):
+    with pytest.raises(ValueError, match="2 of 3 edges are not in this graph, the first m1 -> m1: take"):
         graph.index(pd.DataFrame({"source": ["steer", "m1", "a0.h0"], "target": ["logits", "m1", "logits"]}))
     with pytest.raises(ValueError, match="target is missing"):
         graph.index(pd.DataFrame({"source": ["steer"]}))

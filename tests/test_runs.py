@@ -21,8 +21,8 @@ def steering_for(model, layer=1, size=4.0, coefficient=1.0):
 
 
 def contrast_of(model, responses, steering, metric="logit_difference", kl_threshold=0.0):
-    (contrast,) = contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold, batch_size=9,
-                            what="test")
+    (contrast,) = contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
+                            batch_size=9, what="test")
     return contrast
 
 
@@ -62,11 +62,12 @@ def test_projections_of_equal_streams_are_the_models(model, split_heads):
     ids, mask = model.pad([response.tokens for response in RESPONSES])
     with model.trace(ids, mask):
         stream = model.layer(2).input.save()
-        outputs = [model.q_proj(2).output.save(), model.k_proj(2).output.save(), model.v_proj(2).output.save()]
+        outputs = [model.q_proj(2).output, model.k_proj(2).output, model.v_proj(2).output]
         outputs.save()
     for kind, output in zip("qkv", outputs):
         weight = target_weight(model, graph, 2, kind)
-        own = projected(stream.expand(len(weight), -1, -1, -1), weight, model.attention_gamma(2), model.norm_eps)
+        streams = stream.expand(len(weight), -1, -1, -1)
+        own = projected(streams, weight, model.attention_gamma(2), model.norm_eps)
         torch.testing.assert_close(own, output, rtol=0, atol=1e-5)
 
 
@@ -105,11 +106,11 @@ def test_metric_sees_response_positions_only(model):
 def test_errors(model, tmp_path):
     steering = steering_for(model)
 
-    def runs(responses=RESPONSES, steering=steering, metric="logit_difference", kl_threshold=0.0, batch_size=2):
-        return list(contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
-                              batch_size=batch_size, what="test"))
+    def runs(responses=RESPONSES, steering=steering, **changes):
+        arguments = {"metric": "logit_difference", "kl_threshold": 0.0, "batch_size": 2, "what": "test"}
+        return list(contrasts(model, responses, steering, **arguments | changes))
 
-    with pytest.raises(ValueError, match="metric 'logits' with kl_threshold 0.0 was given; allowed: 'logit_diff"):
+    with pytest.raises(ValueError, match="metric 'logits' with kl_threshold 0.0 was given; allowed:"):
         runs(metric="logits")
     with pytest.raises(ValueError, match="'logit_difference' without a threshold"):
         runs(kl_threshold=1.0)
@@ -125,7 +126,7 @@ def test_errors(model, tmp_path):
         runs(steering=[steering, steering, Steering(steering.vector, 2)])
     with pytest.raises(ValueError, match="differ in vector: one graph has one steering node"):
         runs(steering=[steering, steering, Steering(2 * steering.vector, 1)])
-    with pytest.raises(ValueError, match="none of the 3 responses has a position left: steering changes no greedy"):
+    with pytest.raises(ValueError, match="none of the 3 responses has a position left: steering changes"):
         runs(steering=steering_for(model, size=1e-4))
     with pytest.raises(ValueError, match="stays below 1000.0 everywhere. Lower kl_threshold"):
         runs(metric="kl", kl_threshold=1000.0)
@@ -137,14 +138,15 @@ def test_errors(model, tmp_path):
 
 def test_coefficients_may_differ(llama):
     vector = steering_for(llama).vector
-    contrast = contrast_of(llama, RESPONSES, [Steering(vector.clone(), 1, alpha) for alpha in (1.0, -1.0, 0.5)])
-    assert contrast.alpha.flatten().tolist() == [[1.0, -1.0, 0.5][i] for i in contrast.rows]
+    alphas = (1.0, -1.0, 0.5)
+    contrast = contrast_of(llama, RESPONSES, [Steering(vector.clone(), 1, alpha) for alpha in alphas])
+    assert contrast.alpha.flatten().tolist() == [alphas[i] for i in contrast.rows]
 
 
 def test_lower_layers_run_once(tmp_path):
     model = load_model(save_checkpoint(tmp_path, tiny_model("llama")), device="cpu")
     calls = []
-    for layer in range(4):
-        model.hf.model.layers[layer].self_attn.q_proj.register_forward_hook(lambda *_, layer=layer: calls.append(layer))
+    for i, layer in enumerate(model.hf.model.layers):
+        layer.self_attn.q_proj.register_forward_hook(lambda *_, i=i: calls.append(i))
     contrast_of(model, RESPONSES, steering_for(model, layer=2))
     assert calls == [0, 1, 2, 3, 2, 3]
