@@ -49,15 +49,15 @@ class Recipe:
         shares: kinds of examples in the second stage; the first stage leaves out `refuse_instruction`.
     """
 
-    comply_steps: int = 1000
-    refuse_steps: int = 2400
+    comply_steps: int = 420
+    refuse_steps: int = 1150
     comply_lr: float = 4e-3
     refuse_lr: float = 2e-3
     batch_size: int = 32
     truncated_tail: float = 0.3
     shares: tuple[tuple[str, float], ...] = (
-        ("harmful", 0.27), ("harmless", 0.26), ("question", 0.11), ("wrapper", 0.05),
-        ("refuse_instruction", 0.24), ("answer_instruction", 0.07),
+        ("harmful", 0.28), ("harmless", 0.27), ("question", 0.11), ("wrapper", 0.05),
+        ("refuse_instruction", 0.22), ("answer_instruction", 0.07),
     )
 
 
