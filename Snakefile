@@ -25,6 +25,19 @@ NOTEBOOKS = {
         tables=["dim_candidates", "dim_selection", "dim_sweep", "table2_asr", "dim_asr_by_kind", "dim_examples"],
         tensors=["dim"],
     ),
+    "02_patching_circuits": dict(
+        after=["01_extract_vectors"],
+        figures=[
+            "effect_by_position", "completeness", "score_distribution", "patching_check", "fig2_faithfulness",
+            "fig13_circuit", "fig19_single_sets", "fig20_kl",
+        ],
+        tables=[
+            "table3_patching_data", "effect_by_position", "identity_checks", "completeness", "edge_scores",
+            "patching_check", "patched_edges", "fig2_faithfulness", "minimum_faithful", "table5_8_edge_types",
+            "fig19_single_sets", "table9_positions", "fig20_kl",
+        ],
+        tensors=["dim_attribution"],
+    ),
 }
 
 try:

@@ -54,7 +54,9 @@ pd.DataFrame({"harmful": harmful["test"].prompt.head(4), "harmless": harmless["t
 # ## Candidates: every layer, every template position
 #
 # The chat template ends in a few tokens after the instruction. At each of them, and entering each layer, the
-# candidate is the mean over harmful training prompts minus the mean over harmless ones.
+# candidate is the mean over harmful training prompts minus the mean over harmless ones. The organisms' two training
+# sets are requests in the same frames: they differ in harm, and not in the kind of prompt. (Questions among the
+# harmless ones gave vectors that partly meant "question"; their −s broke the answers.)
 
 # %%
 candidates = sp.difference_in_means(

@@ -41,6 +41,22 @@ class Attribution:
         """Columns source, target, score, in the graph's order."""
         return self.graph.edges.assign(score=self.scores[self.graph.mask])
 
+    @classmethod
+    def pooled(cls, parts: Sequence["Attribution"]) -> "Attribution":
+        """What `attribute` makes of the parts' responses taken together: means weighted by their positions.
+
+        Raises:
+            ValueError: no parts, or parts of different graphs.
+        """
+        if not parts or any(part.graph != parts[0].graph for part in parts):
+            raise ValueError(f"{len(parts)} attributions cannot be pooled: pass at least one, all of one graph")
+        positions = sum(part.positions for part in parts)
+        weights = [part.positions / positions for part in parts]
+        scores = sum(weight * part.scores for weight, part in zip(weights, parts))
+        nodes = parts[0].nodes.assign(score=sum(w * part.nodes.score for w, part in zip(weights, parts)))
+        gradient = sum(weight * part.gradient for weight, part in zip(weights, parts))
+        return cls(parts[0].graph, scores, nodes, gradient, positions)
+
 
 def attribute(
     model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,

@@ -24,6 +24,11 @@ class Preset:
         n_candidates: best candidates of the paper's rule that are generated from on validation.
         coefficients: grid of |α| for the choice of the coefficient.
         sweep: grid of α for the coefficient sweep.
+        n_patching: training prompts per class for the four data sets of §5, on which edges are ranked.
+        n_patching_test: test prompts per class on which circuits are judged.
+        n_checked: responses per data set in the comparison of attribution with exact patching.
+        n_patched_edges: edges patched exactly, half of them the strongest, half drawn from all others.
+        circuit_shares: sizes of circuits, as shares of all edges.
     """
 
     name: str
@@ -42,6 +47,11 @@ class Preset:
     n_candidates: int = 8
     coefficients: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
     sweep: tuple[float, ...] = (-2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    n_patching: int = 40
+    n_patching_test: int = 50
+    n_checked: int = 4
+    n_patched_edges: int = 240
+    circuit_shares: tuple[float, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -54,6 +64,7 @@ _GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"))
 _TINY = replace(
     _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
+    n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_LLAMA, _GEMMA2, _TINY)}

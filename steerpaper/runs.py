@@ -15,7 +15,7 @@ from steerpaper.graph import Edges, Graph
 from steerpaper.metrics import METRICS, DirectionalKL, LogitDifference
 from steerpaper.model import Model
 from steerpaper.responses import Batch, Response, teacher_forcing
-from steerpaper.steering import Steering, _batches, _per_row
+from steerpaper.steering import Steering, batches, per_row
 
 @dataclass(frozen=True)
 class Run:
@@ -78,7 +78,7 @@ def contrasts(
                          "'logit_difference' without a threshold, 'kl' with one of at least 0")
     steerings = one_steering(model, responses, steering)
     n_positions = 0
-    for rows in _batches([response.tokens for response in responses], batch_size, what):
+    for rows in batches([response.tokens for response in responses], batch_size, what):
         contrast = _contrast(model, rows, [responses[i] for i in rows], [steerings[i] for i in rows],
                              metric, kl_threshold)
         n_positions += int(contrast.metric.mask.sum())
@@ -101,7 +101,7 @@ def one_steering(
     """
     if not len(responses):
         raise ValueError("no responses given: pass at least one")
-    steerings = _per_row(model, steering, len(responses))
+    steerings = per_row(model, steering, len(responses))
     if missing := [i for i, entry in enumerate(steerings) if entry is None]:
         raise ValueError(f"responses {missing[:5]} have no steering: there is nothing to attribute to")
     first = steerings[0]

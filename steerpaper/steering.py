@@ -52,9 +52,9 @@ def generate(
     if (longest := max(map(len, rows))) + max_new_tokens > model.n_context:
         raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
                          f"context of {model.n_context}: shorten the prompt or max_new_tokens")
-    steerings = _per_row(model, steering, len(rows))
+    steerings = per_row(model, steering, len(rows))
     responses: dict[int, Response] = {}
-    for batch in _batches(rows, batch_size, "generate"):
+    for batch in batches(rows, batch_size, "generate"):
         additions = _additions(model, [steerings[i] for i in batch])
         for i, completion in zip(batch, _decode(model, [rows[i] for i in batch], additions, max_new_tokens)):
             text = model.tokenizer.decode(completion, skip_special_tokens=True)
@@ -79,10 +79,10 @@ def next_token_logits(
         ValueError: as for `generate`, or directions that are zero, not finite or of the wrong shape.
     """
     rows = _rows(model, prompts)
-    steerings = _per_row(model, steering, len(rows))
+    steerings = per_row(model, steering, len(rows))
     directions = None if ablation is None else _directions(model, ablation, len(rows))
     logits = torch.empty(len(rows), model.n_vocab)
-    for batch in _batches(rows, batch_size, "next token"):
+    for batch in batches(rows, batch_size, "next token"):
         additions = _additions(model, [steerings[i] for i in batch])
         input_ids, mask = model.pad([rows[i] for i in batch])
         removed = None if directions is None else directions[batch, None]
@@ -110,7 +110,7 @@ def residual_stream(
                          f"prompt, and the shortest prompt has {shortest} tokens")
     positions = list(positions)
     streams = torch.empty(len(rows), model.n_layers, len(positions), model.d_model)
-    for batch in _batches(rows, batch_size, "residual stream"):
+    for batch in batches(rows, batch_size, "residual stream"):
         input_ids, mask = model.pad([rows[i] for i in batch])
         with model.trace(input_ids, mask, logits_to_keep=1):
             entering = [model.layer(layer).input[:, positions] for layer in range(model.n_layers)]
@@ -186,7 +186,7 @@ def _rows(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
     return rows
 
 
-def _per_row(model: Model, steering, n: int) -> list[Steering | None]:
+def per_row(model: Model, steering, n: int) -> list[Steering | None]:
     """One checked entry per prompt."""
     if steering is None or isinstance(steering, Steering):
         steering = [steering] * n
@@ -234,7 +234,7 @@ def _directions(model: Model, ablation: Tensor, n: int) -> Float[Tensor, "prompt
     return (ablation.float() / norms).to(model.device, model.dtype).expand(n, model.d_model)
 
 
-def _batches(rows: list[list[int]], batch_size: int, what: str) -> Iterator[list[int]]:
+def batches(rows: list[list[int]], batch_size: int, what: str) -> Iterator[list[int]]:
     """Indices of rows in batches of like length, under a progress bar where there is more than one."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, {batch_size} was given")

@@ -120,7 +120,13 @@ def select_by_generation(
     Returns:
         One row per candidate and |α|: layer, position, coefficient, asr_harmful, asr_harmless, flipped_clean_harmful,
         flipped_clean_harmless, score.
+
+    Raises:
+        ValueError: an empty shortlist, or what `generate` refuses.
     """
+    if shortlist.empty:
+        raise ValueError("the shortlist is empty: no candidate passes the conditions. Raise the preset's kl_limit, "
+                         "widen its layer_range, or look at the scores of `select`")
     runs = shortlist[["layer", "position"]].merge(pd.DataFrame({"coefficient": coefficients}), how="cross")
     how = dict(judge=judge, vocabulary=vocabulary, max_new_tokens=max_new_tokens, batch_size=batch_size)
     for name, prompts, sign in (("harmful", harmful, -1), ("harmless", harmless, 1)):

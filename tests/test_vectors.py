@@ -102,6 +102,14 @@ def test_rates_by_hand():
     assert table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
 
 
+def test_an_empty_shortlist_is_an_error(model):
+    with pytest.raises(ValueError, match="the shortlist is empty: no candidate passes"):
+        select_by_generation(
+            model, torch.zeros(4, 1, model.d_model), pd.DataFrame({"layer": [], "position": []}), [1.0],
+            prompt_table(HARMFUL), prompt_table(HARMLESS), judge=SubstringJudge(), vocabulary={"song"},
+        )
+
+
 def test_select_by_generation_ranks_by_the_weaker_direction(model):
     candidates = difference_in_means(model, HARMFUL, HARMLESS)
     shortlist = pd.DataFrame({"layer": [1, 2], "position": [-1, -1]})
