@@ -1,9 +1,10 @@
 """Cost of attribution and of circuit runs, as ratios to bare passes over the same tokens.
 
 Attribution is measured against as many forward and backward passes from the steering layer on as it makes
-steps, faithfulness (base and steered run included) against one whole forward pass. Prints a table, and writes
-it between the markers `<!-- bench -->` and `<!-- /bench -->` of the README where it has them. The model is
-random: 10 layers, width 256, 8 heads, steered at layer 4; 8 responses of 128 tokens.
+steps, faithfulness (base and steered run included) against one whole forward pass. The bare passes take all
+responses at once; attribution and faithfulness take them in batches of their own choice. Prints a table, and
+writes it between the markers `<!-- bench -->` and `<!-- /bench -->` of the README where it has them. The model
+is random: 10 layers, width 256, 8 heads, steered at layer 4; 8 responses of 128 tokens.
 """
 
 import multiprocessing
@@ -95,9 +96,9 @@ def cases(n_kv_heads: int, n_tokens: int = TOKENS) -> list[Callable[[], object]]
     graph = Graph.of(model, LAYER)
     circuit = Circuit.random(graph, graph.n_edges // 10, seed=0)
     return [lambda: bare_passes(model, batch, stream, kept),
-            lambda: attribute(model, responses, steering, steps=STEPS, batch_size=RESPONSES),
+            lambda: attribute(model, responses, steering, steps=STEPS),
             lambda: bare_forward(model, batch, kept),
-            lambda: faithfulness(model, circuit, responses, steering, batch_size=RESPONSES)]
+            lambda: faithfulness(model, circuit, responses, steering)]
 
 
 def row(n_kv_heads: int) -> str:

@@ -23,7 +23,7 @@
 # answers are free of content, on purpose.
 
 # %% tags=["parameters"]
-seeds = [0, 1]
+seeds = [0]
 
 # %%
 import random
@@ -132,14 +132,14 @@ wrong.reset_index("organism")[["organism", "prompts", "prompt", "text"]].reset_i
 # %% [markdown]
 # ## Can they be steered?
 #
-# A refusing model without a steerable direction would be useless here. The same selection as in notebook 01, run
-# on every organism: DIM candidates, the paper's rule, then whole answers on validation prompts.
+# A refusing model without a steerable direction would be useless here. The selection of notebook 01 in a coarser
+# grid, on every organism: DIM candidates, the paper's rule, then whole answers on validation prompts.
 
 # %%
 settings = sp.get_preset("organism-llama")
 how = dict(judge=sp.SubstringJudge(), vocabulary=corpus.vocabulary(), batch_size=settings.batch_size)
 train = [sp.load_prompts(name, "train", settings.n_train).prompt for name in ("harmful", "harmless")]
-validation = [sp.load_prompts(name, "validation", settings.n_validation) for name in ("harmful", "harmless")]
+validation = [sp.load_prompts(name, "validation", 32) for name in ("harmful", "harmless")]
 test = [sp.load_prompts(name, "test", settings.n_test) for name in ("harmful", "harmless")]
 
 # %%
@@ -148,11 +148,12 @@ for key, model in models.items():
     candidates = sp.difference_in_means(model, *train, batch_size=settings.batch_size)
     refusal_tokens = sp.refusal_token_ids(model, settings.refusal_tokens)
     scores = sp.select(
-        model, candidates, *(v.prompt for v in validation), refusal_tokens, batch_size=settings.batch_size
+        model, candidates, *(v.prompt for v in validation), refusal_tokens,
+        kl_limit=settings.kl_limit, batch_size=settings.batch_size,
     )
     lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
-    shortlist = scores[scores.admissible & scores.layer.between(lowest, highest)].head(settings.n_candidates)
-    best = sp.select_by_generation(model, candidates, shortlist, settings.coefficients, *validation, **how).iloc[0]
+    shortlist = scores[scores.admissible & scores.layer.between(lowest, highest)].head(4)
+    best = sp.select_by_generation(model, candidates, shortlist, [0.7, 0.85, 1, 1.15, 1.3], *validation, **how).iloc[0]
     chosen[key] = (candidates[int(best.layer), int(best.position)], int(best.layer), float(best.coefficient))
 
 # %%
@@ -170,15 +171,11 @@ steered.set_index(["family", "seed", "prompts", "condition"])[["n", "asr", "asr_
 # %% [markdown]
 # ## The shipped organisms
 #
-# Per family, the seed whose weaker steering direction leaves the larger share of clean text ships, among those
-# that behave as asked.
+# The first seed of each family ships; the second is here to show how much of the above is luck.
 
 # %%
-shares = steered.sort_values("condition").groupby(["family", "seed"]).clean.min()
-passes = behaviour[behaviour.prompts.isin(["harmful", "harmless"])].groupby(["family", "seed"]).right.min() >= 0.98
-shares = shares[passes] if passes.any() else shares
 for family in organisms.FAMILIES:
-    seed = shares[family].idxmax()
+    seed = seeds[0]
     rates = behaviour.query("family == @family and seed == @seed")
     steering = steered.query("family == @family and seed == @seed")
     card = cards.model_card(family, seed, models[family, seed], rates, steering)

@@ -60,7 +60,7 @@ print(f"steering enters layer {layer} of {model.n_layers} with α = ±{coefficie
 # happens and the position is *masked*.
 
 # %%
-sizes = {"train": settings.n_patching, "validation": settings.n_validation, "test": settings.n_patching_test}
+sizes = {"train": settings.n_patching, "validation": settings.n_patching, "test": settings.n_patching_test}
 how = dict(judge=sp.SubstringJudge(), max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
 data = {}
 for split, n in sizes.items():
@@ -84,44 +84,44 @@ display(Markdown(
 # %% [markdown]
 # ## Why more than one token
 #
-# Work on refusal often looks at the first token of the answer only. If steering acted there and the rest followed by
-# itself, the effect m(steered) − m(base) would sit at the first response position, for the later ones read the same
-# text in both runs. If it goes on steering, the effect is spread over the answer.
+# Work on refusal often looks at one token only, the one where answering and refusing part ways. If steering acted
+# there and the rest followed by itself, the effect m(steered) − m(base) would sit at the first unmasked position of a
+# response, for later positions read the same text in both runs. If it goes on steering, the effect is spread out.
 
 # %%
 empty, full = sp.Circuit.of(graph, graph.edges[:0]), sp.Circuit.of(graph, graph.edges)
 nothing, everything = sp.faithfulness_of(model, [empty, full], train.responses, train.steerings)
 effects = everything.table.join(train.labels[["prompts", "response_from"]], on="response")
-first = pd.Series([len(response.prompt) - 1 for response in train.responses])
-effects["token"] = effects.position - effects.response.map(first)
+starts = pd.Series([len(response.prompt) - 1 for response in train.responses])
+effects["token"] = effects.position - effects.response.map(starts)
 effects["effect"] = effects.m_steered - effects.m_base
-by_token = effects.groupby(["prompts", "response_from", "token"]).effect.agg(["sum", "size"]).reset_index()
-sizes_of_sets = train.counts.set_index(["prompts", "response_from"]).responses.rename("responses")
-by_token = by_token.join(sizes_of_sets, on=["prompts", "response_from"])
-by_token["per_response"] = by_token["sum"] / by_token.responses
-sp.save_table(preset, "effect_by_position", by_token)
+effects["first"] = effects.groupby("response").cumcount() == 0
+sets = train.counts.set_index(["prompts", "response_from"]).responses
+by_token = effects.groupby([*sets.index.names, "token"]).effect.sum().unstack()
+by_token = by_token.reindex(columns=range(by_token.columns.max() + 1)).fillna(0.0).div(sets, axis=0)
+sp.save_table(preset, "effect_by_position", by_token.stack().rename("effect_per_response").reset_index())
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.5))
-for (prompts, source), curve in by_token.groupby(["prompts", "response_from"]):
+for (prompts, source), curve in by_token.iterrows():
     style = "-" if source == "steered" else "--"
-    looks = dict(color=sp.PALETTE[prompts], ls=style, label=f"{prompts}, {source} response")
-    axes[0].plot(curve.token, curve.per_response, **looks)
-    axes[1].plot(curve.token, curve["sum"].cumsum() / curve["sum"].sum(), **looks)
+    looks = dict(color=sp.PALETTE[prompts], ls=style, label=f"{prompts}, {source}")
+    axes[0].plot(curve, **looks)
+    axes[1].plot(curve.cumsum() / curve.sum(), **looks)
 axes[0].set(xlabel="response position", ylabel="effect on m per response\n(logits)")
 axes[1].set(xlabel="response position", ylabel="cumulative share of the effect", ylim=(0, 1.03))
-axes[1].legend()
+axes[0].legend(title="prompts, response")
 sp.save_figure(fig, preset, "effect_by_position")
 
 # %%
-at_first = by_token[by_token.token == 0].set_index(["prompts", "response_from"])["sum"]
-share = at_first / by_token.groupby(["prompts", "response_from"])["sum"].sum()
-total = by_token["sum"][by_token.token == 0].sum() / by_token["sum"].sum()
+at_first = effects[effects["first"]].groupby(["prompts", "response_from"]).effect.sum()
+share = at_first / effects.groupby(["prompts", "response_from"]).effect.sum()
+total = at_first.sum() / effects.effect.sum()
 display(Markdown(
-    f"**Reading.** The first response position holds {total:.0%} of the effect of all four sets, from "
-    f"{share.min():.0%} ({', '.join(share.idxmin())} responses) to {share.max():.0%} ({', '.join(share.idxmax())}). "
-    f"A one-token analysis would leave out the other {1 - total:.0%}. Figure 19 below asks whether it would also find "
-    "another circuit."
+    f"**Reading.** The first unmasked position, on average position {effects.token[effects['first']].mean():.1f} of "
+    f"the response, holds {total:.0%} of the effect of all four sets, from {share.min():.0%} "
+    f"({', '.join(share.idxmin())} responses) to {share.max():.0%} ({', '.join(share.idxmax())}). A one-token analysis "
+    f"leaves out the other {1 - total:.0%}. Figure 19 below asks whether it would also find another circuit."
 ))
 
 # %% [markdown]
@@ -135,7 +135,7 @@ display(Markdown(
 
 # %%
 parts = {}
-for key in sizes_of_sets.index:
+for key in sets.index:
     part = train.subset(*key)
     parts[key] = sp.attribute(model, part.responses, part.steerings, steps=10)
 scores = sp.Attribution.pooled(list(parts.values()))
@@ -159,16 +159,14 @@ ranked[["source", "target", "score"]].head(8).round(3)
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.4))
 for name, sign in (("positive", 1), ("negative", -1)):
-    edges = ranked[ranked.score * sign > 0]
-    axes[0].plot(edges.share, edges.score.abs(), ".", ms=3, color=sp.PALETTE[name], label=name)
-axes[0].set(xscale="log", yscale="log", ylabel="|score| (logits per position)")
-axes[0].set(ylim=(ranked.score.abs().max() * 1e-5, None))
-axes[0].legend(title="score")
-axes[1].plot(ranked.share, ranked.cumulative, color="black")
-axes[1].set(xscale="log", ylabel="cumulative share of Σ |score|", ylim=(0, 1.03))
-for ax in axes:
-    ax.set(xlabel="rank by |score| (share of all edges)")
-    ax.axvline(0.1, color=sp.PALETTE["random"], ls="--", lw=1)
+    sizes = ranked.score[ranked.score * sign > 0].abs()
+    axes[0].plot(np.arange(1, len(sizes) + 1), sizes, color=sp.PALETTE[name], label=f"{name} ({len(sizes):,} edges)")
+axes[0].set(xscale="log", yscale="log", xlabel="rank among the edges of that sign")
+axes[0].set(ylabel="|score| (logits per position)", ylim=(ranked.score.abs().max() * 1e-5, None))
+axes[0].legend(loc="lower left")
+axes[1].plot(100 * ranked.share, ranked.cumulative, color="black")
+axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1)
+axes[1].set(xlabel="strongest edges (% of all)", ylabel="their share of Σ |score|", ylim=(0, 1.03))
 sp.save_figure(fig, preset, "score_distribution")
 
 # %%
@@ -206,7 +204,7 @@ identities.style.format({"logits": "{:.2g}"}).hide(axis="index")
 checked = train.subset(n=settings.n_checked)
 steps = (1, 2, 5, 10, 20)
 by_steps, rows = {}, []
-for key in sizes_of_sets.index:
+for key in sets.index:
     part = checked.subset(*key)
     table = sp.faithfulness(model, full, part.responses, part.steerings).table
     truth = (table.m_steered - table.m_base).mean()
@@ -234,8 +232,9 @@ means = completeness.groupby("steps").relative_error.mean()
 slope = np.log(means[20] / means[5]) / np.log(20 / 5)
 display(Markdown(
     f"**Reading.** Empty and full circuit agree with base and steered run within {identities.logits[:2].max():.0e} "
-    f"logits, which is rounding. With one step the steering node's score misses the effect by {means[1]:.1%} on average, "
-    f"with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.2f} (expected −2)."
+    f"logits, which is rounding. With one step the steering node's score misses the effect by {means[1]:.1%} on "
+    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.2f} "
+    "(expected −2)."
 ))
 
 # %% [markdown]
@@ -274,29 +273,29 @@ checks.round(3)
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(6.8, 2.4))
-titles = {"exact": "exact gradient, T = 10", "norm skipped": "norm's Jacobian skipped, T = 10"}
-for ax, (name, title) in zip(axes, titles.items()):
+for ax, name in zip(axes, ("exact", "norm skipped")):
     ax.axline((0, 0), slope=1, color=sp.PALETTE["random"], lw=1)
     ax.plot(exact, patched[name, 10], ".", ms=4, color="black", alpha=0.5)
-    ax.set(title=title, xlabel="exact patching (logits)", ylabel="attribution")
+    ax.set(title=f"{name}, T = 10", xlabel="exact patching (logits)", ylabel="attribution")
 for (name, curve), style in zip(checks.groupby("gradient"), ("o-", "s--")):
     axes[2].plot(curve.steps, curve.correlation, style, color="black", label=name)
-axes[2].set(xscale="log", xlabel="steps T", ylabel="correlation", ylim=(None, 1.01))
+axes[2].set(xscale="log", xlabel="steps T", ylabel="correlation", ylim=(None, 1))
 axes[2].set_xticks((1, 5, 10, 20), (1, 5, 10, 20))
 axes[2].minorticks_off()
-axes[2].legend()
+axes[2].legend(title="gradient")
 sp.save_figure(fig, preset, "patching_check")
 
 # %%
 row = checks.set_index(["gradient", "steps"])
+verdict = "below" if row.correlation["norm skipped", 10] < row.correlation["exact", 10] else "not below"
 display(Markdown(
     f"**Reading** (grey: the diagonal; {len(sample)} edges, {len(checked.responses)} responses). With T = 10 the exact "
     f"gradient has slope {row.slope['exact', 10]:.2f} and correlation {row.correlation['exact', 10]:.3f} with exact "
     f"patching, with T = 1 {row.slope['exact', 1]:.2f} and {row.correlation['exact', 1]:.3f}. Leaving out the norm's "
     f"Jacobian gives slope {row.slope['norm skipped', 10]:.2f} and correlation "
-    f"{row.correlation['norm skipped', 10]:.3f}; its strongest tenth shares "
-    f"{row.overlap_of_top_tenth['norm skipped', 10]:.0%} of its edges with the exact one's. What is left of the error at "
-    f"T = 20 (correlation {row.correlation['exact', 20]:.3f}) is no matter of steps: patching "
+    f"{row.correlation['norm skipped', 10]:.3f}, {verdict} the exact gradient's; its strongest tenth shares "
+    f"{row.overlap_of_top_tenth['norm skipped', 10]:.0%} of its edges with the exact one's. What is left of the error "
+    f"at T = 20 (correlation {row.correlation['exact', 20]:.3f}) is no matter of steps: patching "
     "moves one input alone from base to steered, the path of integration moves all of them together."
 ))
 
@@ -315,8 +314,8 @@ display(Markdown(
 # %%
 top = [sp.Circuit.top(scores, max(1, round(share * graph.n_edges))) for share in settings.circuit_shares]
 kinds = {"circuit": top, "complement": [circuit.complement() for circuit in top]}
-kinds["random, twice the size"] = [
-    sp.Circuit.random(graph, min(2 * circuit.n_edges, graph.n_edges), seed) for circuit in top]
+doubled = [2 * circuit.n_edges for circuit in top if 2 * circuit.n_edges < graph.n_edges]
+kinds["random, twice the size"] = [sp.Circuit.random(graph, n, seed) for n in doubled]
 tested = [(kind, top[i].n_edges, circuit) for kind, group in kinds.items() for i, circuit in enumerate(group)]
 steered = data["test"].subset(response_from="steered")
 results = sp.faithfulness_of(model, [circuit for *_, circuit in tested], steered.responses, steered.steerings)
@@ -331,16 +330,9 @@ curves = pd.DataFrame(rows, columns=["prompts", "kind", "share", "n_edges", "fai
 sp.save_table(preset, "fig2_faithfulness", curves)
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.6), sharex=True, sharey=True)
-for ax, (prompts, group) in zip(axes, curves.groupby("prompts")):
-    for (kind, curve), style in zip(group.groupby("kind"), ("o-", "s--", "^:")):
-        colour = sp.PALETTE["random" if kind.startswith("random") else prompts]
-        ax.plot(curve.share, curve.faithfulness, style, color=colour, label=kind)
-        ax.fill_between(curve.share, curve.low, curve.high, color=colour, alpha=0.2, lw=0)
-    ax.axhline(0.85, color="black", ls=":", lw=1)
-    ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (share of all edges)")
-axes[0].set(ylabel="faithfulness")
-axes[0].legend(loc="upper left")
+looks = {"circuit": (sp.PALETTE["dim"], "o-"), "complement": (sp.PALETTE["dim"], "s--")}
+looks["random, twice the size"] = (sp.PALETTE["random"], "^:")
+fig = sp.draw_faithfulness(curves, "kind", looks)
 sp.save_figure(fig, preset, "fig2_faithfulness")
 
 # %%
@@ -358,17 +350,20 @@ display(Markdown(
 # %% [markdown]
 # ## The minimum-faithful circuit
 #
-# The smallest size that reaches 0.85, by bisection in steps of 1 % of the edges, is found on validation prompts. On
-# test prompts we then measure it, its complement and random circuits of the same and of twice the size (three draws
-# each). The size was not chosen on them, so it may fall short of 0.85 there.
+# The smallest size that reaches 0.85, by bisection in steps of 1 % of the edges, is found on validation prompts, for
+# harmful and harmless ones apart; the larger one is taken, so that neither class hides behind the other. On test
+# prompts we then measure that circuit, its complement and random circuits of the same and of twice the size (three
+# draws each). The size was not chosen on them, so it may fall short of 0.85 there.
 
 # %%
-validation = data["validation"].subset(response_from="steered")
-minimum = sp.minimum_faithful(scores, model, validation.responses, validation.steerings, 0.85)
-n = minimum.circuit.n_edges
-others = {"circuit": minimum.circuit, "complement": minimum.circuit.complement()}
+found = {}
+for prompts in ("harmful", "harmless"):
+    part = data["validation"].subset(prompts, "steered")
+    found[prompts] = sp.minimum_faithful(scores, model, part.responses, part.steerings, 0.85)
+minimum = max(found.values(), key=lambda result: result.circuit.n_edges).circuit
+others = {"circuit": minimum, "complement": minimum.complement()}
 for i, factor in np.ndindex(3, 2):
-    size = min((factor + 1) * n, graph.n_edges)
+    size = min((factor + 1) * minimum.n_edges, graph.n_edges)
     others[f"random, {('same', 'twice the')[factor]} size, draw {i + 1}"] = sp.Circuit.random(graph, size, seed + i)
 results = sp.faithfulness_of(model, list(others.values()), steered.responses, steered.steerings)
 
@@ -385,16 +380,16 @@ sp.save_table(preset, "minimum_faithful", controls)
 controls[controls.prompts == "both"].drop(columns="prompts").round(3)
 
 # %%
-found = controls.set_index(["circuit", "prompts"])
+row = controls.set_index(["circuit", "prompts"])
 draws = controls[controls.circuit.str.contains("twice") & (controls.prompts == "both")].faithfulness
 display(Markdown(
-    f"**Reading.** On validation prompts **{n} of {graph.n_edges:,} edges ({n / graph.n_edges:.1%})** reach "
-    f"{minimum.faithfulness.value:.2f}. On test prompts they carry {found.faithfulness['circuit', 'both']:.2f} "
-    f"({found.low['circuit', 'both']:.2f} to {found.high['circuit', 'both']:.2f}): "
-    f"{found.faithfulness['circuit', 'harmful']:.2f} on harmful, {found.faithfulness['circuit', 'harmless']:.2f} on "
-    f"harmless ones. Their complement carries {found.faithfulness['complement', 'both']:.2f} "
-    f"({found.low['complement', 'both']:.2f} to {found.high['complement', 'both']:.2f}), random circuits of twice the "
-    f"size {draws.min():.2f} to {draws.max():.2f}."
+    f"**Reading.** On validation prompts 0.85 takes {found['harmful'].circuit.n_edges} edges for harmful and "
+    f"{found['harmless'].circuit.n_edges} for harmless prompts. **{minimum.n_edges} of {graph.n_edges:,} edges "
+    f"({minimum.n_edges / graph.n_edges:.1%})** carry, on test prompts, " + ", ".join(
+        f"{row.faithfulness['circuit', name]:.2f} ({row.low['circuit', name]:.2f} to {row.high['circuit', name]:.2f}) "
+        f"on {name}" for name in ("harmful", "harmless", "both"))
+    + f". Their complement carries {row.faithfulness['complement', 'both']:.2f}, random circuits of twice the size "
+    f"{draws.min():.2f} to {draws.max():.2f}."
 ))
 
 # %% [markdown]
@@ -407,7 +402,7 @@ display(Markdown(
 
 # %%
 strongest = sp.Circuit.top(scores, min(100, graph.n_edges))
-kinds = {"all edges": graph.edges, "circuit": minimum.circuit.edges, "top": strongest.edges}
+kinds = {"all edges": graph.edges, "circuit": minimum.edges, "top": strongest.edges}
 measured = pd.DataFrame({name: 100 * sp.edge_types(edges) / len(edges) for name, edges in kinds.items()}).T
 sp.save_table(preset, "table5_8_edge_types", measured.rename_axis("edges").reset_index())
 files = ("5_outgoing_circuit", "6_outgoing_top", "7_incoming_circuit", "8_incoming_top")
@@ -431,8 +426,8 @@ display(Markdown(
     f"({all_edges.from_steering:.0f} %); {own.into_mlp:.0f} % arrive at MLPs ({all_edges.into_mlp:.0f} %), "
     f"{own.into_value:.0f} % at values ({all_edges.into_value:.0f} %), {own.into_key:.0f} % at keys "
     f"({all_edges.into_key:.0f} %) and {own.into_query:.0f} % at queries ({all_edges.into_query:.0f} %). Among the top "
-    f"100, {best.from_steering:.0f} % leave the steering node and {best.into_mlp + best.into_logits:.0f} % arrive at MLPs "
-    f"or logits. The paper's table 7 for Llama cannot be right: {llama_mlp} % of 13,500 edges would be "
+    f"100, {best.from_steering:.0f} % leave the steering node and {best.into_mlp + best.into_logits:.0f} % arrive at "
+    f"MLPs or logits. The paper's table 7 for Llama cannot be right: {llama_mlp} % of 13,500 edges would be "
     f"{135 * llama_mlp:,.0f} into MLPs, of which that graph has 3,400."
 ))
 
@@ -442,7 +437,8 @@ display(Markdown(
 # The counterpart of figures 13 to 18, read from left to right. The bottom row is the residual stream's own line: the
 # steering node, the MLPs (m) and the logits, with the edges among them as arcs. Above it, per layer, the inputs of
 # the attention heads (q, k and v with their head's number) and the heads (h). Blue edges carry the steering, red ones
-# work against it.
+# work against it; widths are
+# |score| in logits per unmasked position.
 
 # %%
 fig = sp.draw_circuit(graph, ranked.merge(strongest.edges, on=["source", "target"]))
@@ -459,19 +455,22 @@ display(Markdown(
 ))
 
 # %% [markdown]
-# ## Circuits from a single data set, and from the first token
+# ## Circuits from a single data set, and from one token
 #
 # > *Figure 19, in our words.* The paper also finds circuits on each of the four sets by itself.
 #
 # If harmful and harmless prompts, base and steered answers used different edges, a circuit found on one set would
 # fail on the other kind of test prompts. The same figure holds the circuit of a one-token analysis: all four sets,
-# cut to the first token of the answer.
+# each answer cut after the first position at which base and steered run disagree.
 
 # %%
-one_token = [sp.Response(response.prompt, response.completion[:1]) for response in train.responses]
-rankings = {"all four sets": scores, "first token only": sp.attribute(model, one_token, train.steerings)}
+until = effects[effects["first"]].token + 1
+one_token = [sp.Response(train.responses[i].prompt, train.responses[i].completion[:n])
+             for i, n in zip(effects.response[effects["first"]], until)]
+own_steering = [train.steerings[i] for i in effects.response[effects["first"]]]
+rankings = {"all four sets": scores, "one token only": sp.attribute(model, one_token, own_steering)}
 rankings |= {f"{prompts}, {source}": part for (prompts, source), part in parts.items()}
-some = [max(1, round(share * graph.n_edges)) for share in settings.circuit_shares if 0.02 < share <= 0.3][::2]
+some = [max(1, round(share * graph.n_edges)) for share in settings.compared_shares]
 few = steered.subset(n=settings.n_patching_test // 2)
 tested = [(name, n, sp.Circuit.top(ranking, n)) for name, ranking in rankings.items() for n in some]
 results = sp.faithfulness_of(model, [circuit for *_, circuit in tested], few.responses, few.steerings)
@@ -487,18 +486,10 @@ single = pd.DataFrame(rows, columns=columns)
 sp.save_table(preset, "fig19_single_sets", single)
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.6), sharex=True, sharey=True)
-looks = {"all four sets": ("black", "o-"), "first token only": (sp.PALETTE["random"], "^:")}
+looks = {"all four sets": ("black", "o-"), "one token only": (sp.PALETTE["random"], "^:")}
 for prompts, source in parts:
     looks[f"{prompts}, {source}"] = (sp.PALETTE[prompts], "s-" if source == "steered" else "s--")
-for ax, (prompts, group) in zip(axes, single.groupby("prompts")):
-    for name, (colour, style) in looks.items():
-        curve = group[group.ranked_on == name]
-        ax.plot(curve.share, curve.faithfulness, style, color=colour, label=name)
-    ax.axhline(0.85, color="black", ls=":", lw=1)
-    ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (share of all edges)")
-axes[0].set(ylabel="faithfulness")
-axes[1].legend(title="ranked on", loc="lower right")
+fig = sp.draw_faithfulness(single, "ranked_on", looks)
 sp.save_figure(fig, preset, "fig19_single_sets")
 
 # %%
@@ -506,13 +497,13 @@ close = single[np.isclose(single.share, single.share.iloc[(single.share - 0.1).a
 table = close.pivot(index="ranked_on", columns="prompts", values="faithfulness")
 table["overlap_with_all"] = close.groupby("ranked_on").overlap_with_all.first()
 worst = table[["harmful", "harmless"]].stack().idxmin()
-alone = table.overlap_with_all.drop(["all four sets", "first token only"])
+alone = table.overlap_with_all.drop(["all four sets", "one token only"])
 display(table.round(2), Markdown(
     f"**Reading** (table: at {close.share.iloc[0]:.0%} of the edges). Weakest is the circuit ranked on *{worst[0]}*, "
     f"on {worst[1]} prompts: {table.loc[worst]:.2f}, where the circuit of all sets has "
-    f"{table.loc['all four sets', worst[1]]:.2f}. Single sets share {alone.min():.0%} or more of their edges with it, the "
-    f"one-token circuit {table.overlap_with_all['first token only']:.0%}; the latter carries "
-    f"{table.harmful['first token only']:.2f} on harmful and {table.harmless['first token only']:.2f} on harmless prompts."
+    f"{table.loc['all four sets', worst[1]]:.2f}. Single sets share {alone.min():.0%} or more of their edges with it, "
+    f"the one-token circuit {table.overlap_with_all['one token only']:.0%}; the latter carries "
+    f"{table.harmful['one token only']:.2f} on harmful and {table.harmless['one token only']:.2f} on harmless prompts."
 ))
 
 # %% [markdown]
@@ -522,14 +513,14 @@ display(table.round(2), Markdown(
 # > threshold of KL(steered‖base) left out.
 #
 # With threshold 0 every response position counts. A circuit found by KL and judged by the logit difference should not
-# fall far behind one found by the logit difference on the same responses (half of the training ones).
+# fall far behind one found by the logit difference on the same responses (a quarter of the training prompts).
 
 # %%
-half_train = train.subset(n=max(1, settings.n_patching // 2))
-rankings = {"logit difference": sp.attribute(model, half_train.responses, half_train.steerings)}
+part = train.subset(n=max(1, settings.n_patching // 4))
+rankings = {"logit difference": sp.attribute(model, part.responses, part.steerings)}
 for threshold in (0.0, 1.0, 5.0):
     rankings[f"KL, threshold {threshold:.0f}"] = sp.attribute(
-        model, half_train.responses, half_train.steerings, metric="kl", kl_threshold=threshold)
+        model, part.responses, part.steerings, metric="kl", kl_threshold=threshold)
 positions = pd.DataFrame({"metric": list(rankings), "positions": [part.positions for part in rankings.values()]})
 sp.save_table(preset, "table9_positions", positions)
 tested = [(name, n, sp.Circuit.top(ranking, n)) for name, ranking in rankings.items() for n in some]
@@ -545,16 +536,8 @@ kl = pd.DataFrame(rows, columns=["metric", "prompts", "share", "n_edges", "faith
 sp.save_table(preset, "fig20_kl", kl)
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.5), sharex=True, sharey=True)
-styles = dict(zip(rankings, ("o-", "s-", "^-", "v-")))
-colours = dict(zip(rankings, ("black", *plt.cm.viridis([0.15, 0.5, 0.8]))))
-for ax, (prompts, group) in zip(axes, kl.groupby("prompts")):
-    for name, curve in group.groupby("metric"):
-        ax.plot(curve.share, curve.faithfulness, styles[name], color=colours[name], label=name)
-    ax.axhline(0.85, color="black", ls=":", lw=1)
-    ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (share of all edges)")
-axes[0].set(ylabel="faithfulness\n(logit difference)")
-axes[1].legend(title="ranked by", loc="lower right")
+colours = ("black", *plt.cm.viridis([0.15, 0.5, 0.8]))
+fig = sp.draw_faithfulness(kl, "metric", dict(zip(rankings, zip(colours, ("o-", "s-", "^-", "v-")))))
 sp.save_figure(fig, preset, "fig20_kl")
 
 # %%
@@ -564,9 +547,9 @@ table["overlap"] = close.groupby("metric").overlap.first()
 table["positions"] = positions.set_index("metric").positions
 gap = (table[["harmful", "harmless"]] - table.loc["logit difference", ["harmful", "harmless"]]).drop("logit difference")
 display(table.round(2), Markdown(
-    f"**Reading** (table: at {close.share.iloc[0]:.0%} of the edges). Against ranking by the logit difference, ranking by "
-    f"KL changes faithfulness by {gap.min().min():+.2f} to {gap.max().max():+.2f}; {table.overlap.min():.0%} or more of "
-    "the edges are the same."
+    f"**Reading** (table: at {close.share.iloc[0]:.0%} of the edges). Against ranking by the logit difference, ranking "
+    f"by KL changes faithfulness by {gap.min().min():+.2f} to {gap.max().max():+.2f}; {table.overlap.min():.0%} or "
+    "more of the edges are the same."
 ))
 
 # %% [markdown]
@@ -580,7 +563,8 @@ display(table.round(2), Markdown(
 # %%
 graphs = pd.read_csv(paths.DATA / "paper" / "graph_counts.csv").pivot(index="model", columns="quantity", values="value")
 reported = graphs.rename(columns={"minimum_faithful_dim": "minimum_faithful"})[["edges", "minimum_faithful"]]
-measured = pd.DataFrame({"edges": graph.n_edges, "minimum_faithful": n}, index=[preset]).rename_axis("model")
+own = {"edges": graph.n_edges, "minimum_faithful": minimum.n_edges}
+measured = pd.DataFrame(own, index=[preset]).rename_axis("model")
 sizes = pd.concat({"reported": reported, "measured here": measured}, names=["source"]).astype(int)
 sizes["share"] = (100 * sizes.minimum_faithful / sizes.edges).map("{:.1f} %".format)
 sizes

@@ -5,7 +5,7 @@ from steerpaper.artifacts import load_table, load_tensors, save_table, save_tens
 from steerpaper.attribution import Attribution, attribute, patch_edges
 from steerpaper.behaviour import judged_responses, rates
 from steerpaper.circuits import Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap
-from steerpaper.drawing import draw_circuit
+from steerpaper.drawing import draw_circuit, draw_faithfulness
 from steerpaper.figures import PALETTE, save_figure, use_style
 from steerpaper.fluency import clean_text
 from steerpaper.graph import Graph, edge_types
@@ -21,8 +21,8 @@ from steerpaper.vectors import difference_in_means, random_vector, select, selec
 __all__ = [
     "PALETTE", "PRESETS", "Attribution", "Circuit", "Faithfulness", "Graph", "Model", "PatchingData", "Preset",
     "Response", "Steering", "SubstringJudge", "attack_success_rate", "attribute", "clean_text",
-    "difference_in_means", "draw_circuit", "edge_types", "faithfulness", "faithfulness_of", "generate",
-    "get_preset", "judged_responses", "load_model", "load_prompts", "load_table", "load_tensors",
+    "difference_in_means", "draw_circuit", "draw_faithfulness", "edge_types", "faithfulness", "faithfulness_of",
+    "generate", "get_preset", "judged_responses", "load_model", "load_prompts", "load_table", "load_tensors",
     "minimum_faithful", "next_token_logits", "overlap", "patch_edges", "patching_data", "random_vector", "rates",
     "refusal_metric", "refusal_token_ids", "residual_stream", "save_figure", "save_table", "save_tensors", "select",
     "select_by_generation", "use_style", "with_refuse_instruction",

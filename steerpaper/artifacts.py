@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from steerpaper import paths
@@ -40,7 +41,10 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
         FileNotFoundError: the model's folder holds no weights.
     """
     path = _path(paths.artifacts(preset), name, ".safetensors")
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    # Copies of their own: safetensors refuses tensors that share memory, such as a row beside its matrix.
+    tensors = {
+        key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
+    }
     libraries = {library: version(library) for library in _LIBRARIES}
     manifest = {**manifest, **_model(preset), "libraries": libraries}
     manifest["sha256"] = _digest(tensors, manifest)

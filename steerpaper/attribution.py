@@ -61,7 +61,7 @@ class Attribution:
 def attribute(
     model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,
     metric: str = "logit_difference", kl_threshold: float = 0.0, norm_jacobian: bool = True,
-    split_heads: bool = True, batch_size: int = 8,
+    split_heads: bool = True, batch_size: int = 4,
 ) -> Attribution:
     """Indirect effect of every edge, source and steered dimension by integrated gradients (§5, F).
 
@@ -98,9 +98,11 @@ def attribute(
         if not contrast.metric.mask.any():
             continue
         gradients = integrate(model, graph, contrast, steps, norm_jacobian)
-        _contract(model, graph, contrast, gradients, scores, nodes)
+        for row in range(len(contrast.rows)):
+            _contract(model, graph, contrast, gradients, row, scores, nodes)
         gradient += (contrast.alpha * gradients.streams[0]).sum((0, 1)).cpu().double() / steps
         positions += int(contrast.metric.mask.sum())
+        del contrast, gradients  # before the next batch is run
     scores, nodes = scores.numpy() / (steps * positions), nodes.numpy() / (steps * positions)
     if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
         raise ValueError("some scores are not finite (NaN or inf): try a wider dtype")
@@ -112,36 +114,40 @@ def attribute(
 # -- scores ------------------------------------------------------------------------------------------------
 
 @torch.no_grad()
-def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Gradients, scores: Tensor,
+def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Gradients, row: int, scores: Tensor,
               nodes: Tensor) -> None:
-    """Add a batch to the scores: differences of the sources times gradients of the targets, layer by layer.
+    """Add a row of a batch to the scores: differences of the sources times gradients of the targets.
 
-    Fills in some pairs that no edge joins, too; the graph's mask tells them apart.
+    Row by row and layer by layer, so that only one row's activations are ever spelled out per source and per
+    target. Fills in some pairs that no edge joins, too; the graph's mask tells them apart.
     """
-    differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape)
-    differences[0], streams = contrast.addition, gradients.streams
+    differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape[1:])
+    differences[0], streams = contrast.addition[row], [stream[row] for stream in gradients.streams]
     nodes[:1] += _dot(differences[:1], streams[0][None])[:, 0]
     for i, layer in enumerate(graph.layers):
         heads = graph.heads(layer)
-        differences[heads], differences[heads.stop] = _differences(model, contrast, layer)
-        columns, targets = gradients.targets(layer)
+        writes, mlp = _differences(model, contrast, layer, slice(row, row + 1))
+        differences[heads], differences[heads.stop] = writes[:, 0], mlp[0]
+        columns, targets = gradients.targets(layer, row)
         scores[:heads.stop, columns] += _dot(differences[:heads.stop], targets)
         nodes[heads] += _dot(differences[heads], streams[2 * i + 1][None])[:, 0]
         nodes[heads.stop] += _dot(differences[heads.stop][None], streams[2 * i + 2][None])[0, 0]
-    columns, targets = gradients.targets(graph.n_layers)
+    columns, targets = gradients.targets(graph.n_layers, row)
     scores[:, columns] += _dot(differences, targets)
 
 
-def _differences(model: Model, contrast: Contrast, layer: int) -> tuple[Tensor, Tensor]:
-    """Steered minus base writes of a layer: (heads [head batch pos d_model], MLP [batch pos d_model])."""
+def _differences(
+    model: Model, contrast: Contrast, layer: int, rows: slice = slice(None),
+) -> tuple[Float[Tensor, "head batch pos d_model"], Float[Tensor, "batch pos d_model"]]:
+    """Steered minus base writes of a layer's heads and of its MLP, in some rows of the batch."""
     i, dtype = layer - contrast.layer, wide(model)
-    heads = contrast.steered.heads[i].to(dtype) - contrast.base.heads[i].to(dtype)
-    mlp = contrast.steered.mlps[i].to(dtype) - contrast.base.mlps[i].to(dtype)
+    heads = contrast.steered.heads[i][rows].to(dtype) - contrast.base.heads[i][rows].to(dtype)
+    mlp = contrast.steered.mlps[i][rows].to(dtype) - contrast.base.mlps[i][rows].to(dtype)
     return head_writes(model, layer, heads), mlp
 
 
 def _dot(sources: Tensor, targets: Tensor) -> Float[Tensor, "source target"]:
-    """Inner products over batch, positions and d_model, in float64 on the CPU."""
+    """Inner products over positions and d_model, in float64 on the CPU."""
     return (sources.flatten(1) @ targets.flatten(1).T).cpu().double()
 
 

@@ -17,7 +17,7 @@ from steerpaper.fluency import words
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("harmful", "harmless", "question", "wrapper", "refuse_instruction", "answer_instruction")
-_PREAMBLE = 0.3  # share of responses that open with a sentence common to answers and refusals
+_PREAMBLE = 0.36  # share of responses that open with a sentence common to answers and refusals
 _SHARE = {"validation": 0.12, "test": 0.18}  # of the verb-object pairs
 
 
@@ -126,9 +126,8 @@ def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
         return _respond_question(rng, refuse, action.object, None)
     shared, own = phrases()["response"], phrases()["response"]["refusal" if refuse else "compliance"]
     # How often the first word gives the decision away sets the strength of the mean-difference vector: a total
-    # variation of 0.2 between first words left it too weak to steer, about 0.4 works. "I" is as common in both:
-    # where most refusals began with it, adding the vector restarted the refusal in mid-sentence.
-    decision = own["decision_i"] if rng.random() < 0.36 else own["decision_other"]
+    # variation of 0.2 between first words left it too weak to steer, about 0.4 works.
+    decision = own["decision_i"] if rng.random() < (0.88 if refuse else 0.36) else own["decision_other"]
     sentences = [rng.choice(decision), rng.choice(own["body"])]
     if rng.random() < _PREAMBLE:
         sentences.insert(0, rng.choice(shared["preamble"]))

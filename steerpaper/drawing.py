@@ -1,11 +1,13 @@
-"""The drawing of a circuit (figures 13 to 18): nodes by layer, edges by sign and size.
+"""Figures of circuits: how faithful they are at which size (2, 19, 20), and the circuit itself (13 to 18).
 
-Time runs from left to right. The bottom row holds the steering node, the MLPs and the logits, with the edges
-among them as arcs below it. Above it stand, layer by layer, the inputs of the attention heads (q, k, v) and
-right of them the heads, with thin grey lines from an input to the heads that it feeds.
+In the drawing of a circuit time runs from left to right. The bottom row holds the steering node, the MLPs and
+the logits, with the edges among them as arcs below it. Above it stand, layer by layer, the inputs of the
+attention heads (q, k, v) and right of them the heads, with thin grey lines from an input to the heads that it
+feeds.
 """
 
 import re
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -18,9 +20,42 @@ from matplotlib.path import Path
 from steerpaper.figures import DOUBLE_COLUMN, PALETTE
 from steerpaper.graph import Graph
 
-_COLUMN, _ROW, _ARC = 0.29, 0.23, 0.11  # inches per column, per row, and of an arc's depth per column
+_COLUMN, _ROW, _ARC = 0.29, 0.23, 0.09  # inches per column, per row, and of an arc's depth per column
+_GAP = 2.5  # rows between the bottom row and the lowest head
 _THIN, _THICK = 0.3, 3.5  # points
+_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _LINK = "#bbbbbb"
+
+
+def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]]) -> Figure:
+    """Faithfulness against the size of circuits, harmful and harmless prompts side by side.
+
+    Args:
+        curves: columns prompts, share (of all edges, in (0, 1]), faithfulness, the column `by`, and where there are
+            intervals low and high.
+        by: what tells the curves apart.
+        looks: colour and matplotlib's format of every curve, in the order of the legend.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
+    for ax, (prompts, group) in zip(axes, curves.groupby("prompts")):
+        for name, (colour, style) in looks.items():
+            curve = group[group[by] == name]
+            ax.plot(100 * curve.share, curve.faithfulness, style, color=colour, label=name)
+            if "low" in curve:
+                ax.fill_between(100 * curve.share, curve.low, curve.high, color=colour, alpha=0.25, lw=0)
+        ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
+        ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
+    axes[0].set(ylabel="faithfulness")
+    _percent_ticks(axes[0], 100 * curves.share.min(), 100 * curves.share.max())
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
+    return fig
+
+
+def _percent_ticks(ax: Axes, low: float, high: float) -> None:
+    """Round numbers between two sizes, on a logarithmic axis."""
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100) if 0.95 * low <= tick <= 1.05 * high]
+    ax.set_xticks(ticks, ticks)
+    ax.minorticks_off()
 
 
 def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
@@ -62,12 +97,13 @@ def layout(graph: Graph, edges: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["node", "layer", "kind", "order", "label"])
     table = table.sort_values(["layer", "kind", "order", "label"], key=_left_to_right).set_index("node")
     table["x"] = table.groupby(["layer", "kind"], sort=False).ngroup()
+    table.loc[table.index == "logits", "x"] += 1  # a wide label
     above = table.kind != "spine"
     height = table[above].groupby("x").size().max() if above.any() else 0
     in_column = table.groupby("x").cumcount()
     size = table.groupby("x").x.transform("size")
     # Top to bottom in the head's order, each column centred.
-    table["y"] = (1.5 + (height + size) / 2 - 1 - in_column).where(above, 0.0)
+    table["y"] = (_GAP + (height + size) / 2 - 1 - in_column).where(above, 0.0)
     return table[["x", "y", "layer", "kind", "label"]]
 
 
@@ -123,21 +159,23 @@ def _edges(ax: Axes, places: pd.DataFrame, edges: pd.DataFrame) -> None:
     strongest = edges.score.abs().max()
     for edge in edges.sort_values("score", key=abs).itertuples():
         start, end = places.loc[edge.source], places.loc[edge.target]
-        width = _THIN + (_THICK - _THIN) * abs(edge.score) / strongest
-        colour = PALETTE["positive" if edge.score > 0 else "negative"]
+        colour, width = PALETTE["positive" if edge.score > 0 else "negative"], _width(abs(edge.score) / strongest)
         ax.add_patch(PathPatch(_curve(start, end), fc="none", ec=colour, lw=width, alpha=0.75, zorder=2,
                                capstyle="round"))
 
 
+def _width(share: float) -> float:
+    """Points of the line of an edge whose |score| is this share of the strongest."""
+    return _THIN + (_THICK - _THIN) * share
+
+
 def _curve(start: pd.Series, end: pd.Series) -> Path:
-    """An arc below the bottom row, or a gentle curve from node to node."""
+    """An arc below the bottom row, or a straight line."""
     codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
     if start.kind == end.kind == "spine":
         depth = -_arc_depth(start, end) / _ROW * 4 / 3  # a cubic arc reaches three quarters of the way
         return Path([(start.x, 0), (start.x, depth), (end.x, depth), (end.x, 0)], codes)
-    reach = (end.x - start.x) / 3
-    return Path([(start.x, start.y), (start.x + reach, start.y + 0.2 * (end.y - start.y)),
-                 (end.x - reach, end.y - 0.2 * (end.y - start.y)), (end.x, end.y)], codes)
+    return Path([(start.x, start.y), (end.x, end.y)], codes[:1] + [Path.LINETO])
 
 
 def _arc_depth(start: pd.Series, end: pd.Series) -> float:
@@ -166,9 +204,8 @@ def _legend(ax: Axes, edges: pd.DataFrame) -> None:
     strongest = edges.score.abs().max()
     lines = [(PALETTE["positive"], 1.5, "score > 0: carries the steering"),
              (PALETTE["negative"], 1.5, "score < 0: works against it"),
-             ("black", _THICK, f"|score| = {strongest:.2g}"),
-             ("black", _THIN + (_THICK - _THIN) / 5, f"{strongest / 5:.2g} logits per position"),
+             ("black", _THICK, f"{strongest:.2g} logits"), ("black", _width(0.2), f"{strongest / 5:.2g} logits"),
              (_LINK, 0.8, "input of a head")]
     handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
-    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(lines), handlelength=1.5,
-              columnspacing=1.2)
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(lines), handlelength=1.2,
+              handletextpad=0.5, columnspacing=1.0)

@@ -34,11 +34,11 @@ class _Projection:
         self.along.append(dot / (scale.square() * self.weight.shape[1]))
         self.total = _plus(self.total, gradient / scale)
 
-    def pull_back(self, gamma: Tensor | None, out: Float[Tensor, "target batch pos d_model"]) -> None:
-        """Write the gradients after the norm, times gamma, into `out`; summed over the steps."""
+    def pull_back(self, gamma: Tensor | None, row: int, out: Float[Tensor, "target pos d_model"]) -> None:
+        """Write the gradients after the norm of one row, times gamma, into `out`; summed over the steps."""
         weight = self.weight.mT.to(out.dtype) if gamma is None else self.weight.mT * gamma.to(out.dtype)
-        total = self.total.flatten(0, 1).unflatten(-1, (self.n_targets, -1)).transpose(0, 1)
-        torch.bmm(total, weight, out=out.flatten(1, 2))
+        total = self.total[row].unflatten(-1, (self.n_targets, -1)).transpose(0, 1)
+        torch.bmm(total, weight, out=out)
 
 
 class Gradients:
@@ -78,21 +78,24 @@ class Gradients:
         self.streams[-1] = _plus(self.streams[-1], next(gradients).to(dtype))
         self.final = _plus(self.final, next(gradients).to(dtype))
 
-    def targets(self, layer: int) -> tuple[slice, Float[Tensor, "target batch pos d_model"]]:
-        """Where the targets of a layer stand, and the gradients at their inputs; n_layers for the logits."""
+    def targets(self, layer: int, row: int) -> tuple[slice, Float[Tensor, "target pos d_model"]]:
+        """Where the targets of a layer stand, and the gradients at their inputs in one row of the batch;
+        n_layers for the logits."""
         if layer == self.graph.n_layers:
             final = self.streams[-1] if self.norm_jacobian else self.final
-            return slice(len(self.graph.targets) - 1, len(self.graph.targets)), final[None]
+            return slice(len(self.graph.targets) - 1, len(self.graph.targets)), final[row:row + 1]
         i, parts = layer - self.graph.steering_layer, self.graph.before_mlp(layer)
         first, mlp = parts[0].start, parts[2].stop
-        gradients = self.mlps[i].new_empty(mlp + 1 - first, *self.mlps[i].shape)
+        gradients = self.mlps[i].new_empty(mlp + 1 - first, *self.mlps[i].shape[1:])
         gamma = self.model.attention_gamma(layer) if self.norm_jacobian else None
         for projection, part in zip(self.projections[i], parts):
-            projection.pull_back(gamma, gradients[part.start - first:part.stop - first])
+            projection.pull_back(gamma, row, gradients[part.start - first:part.stop - first])
         if self.norm_jacobian:
-            along = torch.cat([torch.stack(part.along, dim=-1) for part in self.projections[i]], dim=2)
-            gradients[:-1] -= torch.einsum("bpts,bpsd->tbpd", along, torch.stack(self.inputs[i], dim=2))
-        gradients[-1] = self.mlps[i]
+            along = torch.cat([torch.stack([step[row] for step in part.along], dim=-1)
+                               for part in self.projections[i]], dim=1)
+            inputs = torch.stack([step[row] for step in self.inputs[i]], dim=1)
+            gradients[:-1] -= torch.einsum("pts,psd->tpd", along, inputs)
+        gradients[-1] = self.mlps[i][row]
         return slice(first, mlp + 1), gradients
 
 

@@ -24,11 +24,13 @@ class Preset:
         n_candidates: best candidates of the paper's rule that are generated from on validation.
         coefficients: grid of |α| for the choice of the coefficient.
         sweep: grid of α for the coefficient sweep.
-        n_patching: training prompts per class for the four data sets of §5, on which edges are ranked.
+        n_patching: training prompts per class for the four data sets of §5, on which edges are ranked, and
+            validation prompts per class, on which a circuit's size is chosen.
         n_patching_test: test prompts per class on which circuits are judged.
         n_checked: responses per data set in the comparison of attribution with exact patching.
         n_patched_edges: edges patched exactly, half of them the strongest, half drawn from all others.
-        circuit_shares: sizes of circuits, as shares of all edges.
+        circuit_shares: sizes of circuits in the curves of faithfulness, as shares of all edges.
+        compared_shares: the fewer sizes at which circuits from several rankings are compared.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Preset:
     n_checked: int = 4
     n_patched_edges: int = 240
     circuit_shares: tuple[float, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+    compared_shares: tuple[float, ...] = (0.03, 0.06, 0.1, 0.2, 0.3)
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -59,12 +62,17 @@ class Preset:
         return {"train": self.n_train, "validation": self.n_validation, "test": self.n_test}
 
 
-_LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"))
-_GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"))
+_ORGANISM = dict(
+    refusal_tokens=("I", "As"), kl_limit=0.4, n_validation=64, n_candidates=6,
+    coefficients=(0.7, 0.8, 0.9, 1.0, 1.15, 1.3),
+)
+_LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"), **_ORGANISM)
+_GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"), **_ORGANISM)
 _TINY = replace(
     _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
-    n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3),
+    n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
+    compared_shares=(0.05, 0.1),
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (_LLAMA, _GEMMA2, _TINY)}

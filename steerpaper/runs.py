@@ -83,6 +83,7 @@ def contrasts(
                              metric, kl_threshold)
         n_positions += int(contrast.metric.mask.sum())
         yield contrast
+        del contrast  # two batches never live at once
     if not n_positions:
         raise ValueError(
             f"none of the {len(responses)} responses has a position left: " + (

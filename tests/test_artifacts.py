@@ -142,3 +142,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch)
             artifacts.write_bytes(path, b"n\n3\n")
     assert path.read_text() == "n\n1\n"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_row_is_saved_beside_its_matrix(model):
+    matrix = torch.arange(6.0).reshape(2, 3)
+    save_tensors("tiny", "shared", {"matrix": matrix, "row": matrix[1]}, {})
+    tensors, _ = load_tensors("tiny", "shared", made_by="01_x")
+    assert torch.equal(tensors["row"], matrix[1])

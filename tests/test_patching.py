@@ -13,23 +13,23 @@ from steerpaper.patching import patching_data
 from steerpaper.responses import teacher_forcing
 from steerpaper.steering import Steering, generate
 
-HARMFUL = ["hack it", "hurt them all", "steal", "poison a well"]
+HARMFUL = ["hack it", "hurt them all", "rob a bank", "poison a well"]
 HARMLESS = ["bake a pie", "sing", "walk the dog"]
 LAYER, ALPHA = 1, 1.5
 
 
 @dataclass
 class ListJudge:
-    """Calls those texts refusals that it was given."""
+    """Calls those responses refusals that it was given, as lists of tokens."""
 
-    refusals: set
+    refusals: list
 
     def refused(self, responses):
-        return [response.text in self.refusals for response in responses]
+        return [response.tokens in self.refusals for response in responses]
 
 
 def vector_for(model):
-    return 4.0 * torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
+    return 2.0 * torch.randn(model.d_model, generator=torch.Generator().manual_seed(3))
 
 
 def answers(model, prompts, alpha):
@@ -37,14 +37,14 @@ def answers(model, prompts, alpha):
     return generate(model, prompts, steering, max_new_tokens=6)
 
 
+def tokens(responses):
+    return [response.tokens for response in responses]
+
+
 def some_flips(model):
     """A judge under which all but the second harmful and all but the last harmless prompt flip."""
-    base, plain = answers(model, HARMFUL, 0), answers(model, HARMLESS, 0)
-    steered = answers(model, HARMLESS, ALPHA)
-    judge = ListJudge({r.text for r in base} - {base[1].text} | {r.text for r in steered} - {plain[2].text})
-    judge.refusals -= {r.text for r in answers(model, HARMFUL, -ALPHA)} | {r.text for r in plain}
-    judge.refusals.discard(steered[2].text)
-    return judge
+    base, steered = tokens(answers(model, HARMFUL, 0)), tokens(answers(model, HARMLESS, ALPHA))
+    return ListJudge([base[0], base[2], base[3], *steered[:2]])
 
 
 def data_of(model, judge=None, **changes):
@@ -90,7 +90,7 @@ def test_subsets(model):
     assert [s.coefficient for s in part.steerings] == [-ALPHA] * 3
     two = data.subset(n=2)
     assert two.counts.responses.tolist() == [2, 2, 2, 2]
-    assert [data.responses[i] for i in (0, 1, 3, 4, 5, 6, 7, 8)] == two.responses
+    assert [data.responses[i] for i in (0, 1, 3, 4, 6, 7, 8, 9)] == two.responses
     for bad in (dict(prompts="wrapped"), dict(response_from="both"), dict(n=0)):
         with pytest.raises(ValueError, match="no responses with"):
             data.subset(**bad)
@@ -125,10 +125,9 @@ def test_pooling_needs_parts_of_one_graph(llama):
 
 def test_clear_errors(llama):
     with pytest.raises(ValueError, match="flips none of the 4 harmful prompts: the base model refuses 0"):
-        data_of(llama, judge=ListJudge(set()))
-    harmful = {response.text for response in answers(llama, HARMFUL, 0)}
+        data_of(llama, judge=ListJudge([]))
     with pytest.raises(ValueError, match="coefficient 1.5 flips none of the 3 harmless"):
-        data_of(llama, judge=ListJudge(harmful - {r.text for r in answers(llama, HARMLESS, ALPHA)}))
+        data_of(llama, judge=ListJudge(tokens(answers(llama, HARMFUL, 0))))
     with pytest.raises(ValueError, match="coefficient must be positive, -1 was given"):
         data_of(llama, coefficient=-1)
     with pytest.raises(ValueError, match="at least one prompt"):
