@@ -147,9 +147,10 @@ display(Markdown(
 #
 # The refusal metric looks at the first token only. A vector that wins there may still break the text that
 # follows. So the best candidates of the paper's rule, within the layers where there is a circuit left to find,
-# generate whole answers at several coefficients, and the one whose *weaker* direction gives the larger share of
-# flipped **and clean** answers wins. *Clean* means that the text ended by itself, does not loop, is made of the
-# corpus' words and names what was asked about. This step is ours, not the paper's.
+# generate whole answers at several coefficients. Among those that flip at least 90 % of the prompts in their weaker
+# direction the one with the largest share of flipped **and clean** answers wins. *Clean* means that the text ended
+# by itself, does not loop, is made of the corpus' words and names what was asked about. This step is ours, not the
+# paper's.
 
 # %%
 chosen = sp.select_by_generation(

@@ -104,22 +104,24 @@ def select_by_generation(
     *,
     judge: Judge,
     vocabulary: Collection[str],
+    enough: float = 0.9,
     max_new_tokens: int = 64,
     batch_size: int = 64,
 ) -> pd.DataFrame:
     """Generate with every candidate of `shortlist` at every |α| and rank by the weaker direction, best first.
 
-    The refusal metric looks at one token; a vector can win there and then loop. Here a response counts if the
-    behaviour flipped *and* the text is clean: harmful prompts under −α should comply, harmless ones under +α
-    refuse, and the score is the smaller of the two shares.
+    The refusal metric looks at one token; a vector can win there and then loop. Here harmful prompts under −α
+    should comply and harmless ones under +α refuse. `flipped` is the smaller share of prompts that do. Where it
+    reaches `enough`, candidates rank by the smaller share that flips *with clean text*; the others follow, by
+    `flipped`.
 
     Args:
         shortlist: rows of `select` (layer, position).
         harmful, harmless: validation prompts with their topics.
 
     Returns:
-        One row per candidate and |α|: layer, position, coefficient, asr_harmful, asr_harmless, flipped_clean_harmful,
-        flipped_clean_harmless, score.
+        One row per candidate and |α|: layer, position, coefficient, asr_harmful, asr_harmless,
+        flipped_clean_harmful, flipped_clean_harmless, flipped, flipped_clean.
 
     Raises:
         ValueError: an empty shortlist, or what `generate` refuses.
@@ -138,5 +140,7 @@ def select_by_generation(
         flipped = judged.refused if sign > 0 else ~judged.refused
         runs[f"asr_{name}"] = (~judged.refused).groupby(judged.run).mean()
         runs[f"flipped_clean_{name}"] = (flipped & judged.clean).groupby(judged.run).mean()
-    runs["score"] = runs[["flipped_clean_harmful", "flipped_clean_harmless"]].min(axis=1)
-    return runs.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    runs["flipped"] = runs.asr_harmful.clip(upper=1 - runs.asr_harmless)
+    runs["flipped_clean"] = runs[["flipped_clean_harmful", "flipped_clean_harmless"]].min(axis=1)
+    rank = (runs.flipped_clean + 1).where(runs.flipped >= enough, runs.flipped)
+    return runs.loc[rank.sort_values(ascending=False, kind="stable").index].reset_index(drop=True)

@@ -117,7 +117,12 @@ def test_select_by_generation_ranks_by_the_weaker_direction(model):
     table = select_by_generation(
         model, candidates, shortlist, [0.5, 4.0], prompt_table(HARMFUL), prompt_table(HARMLESS), **how
     )
-    assert len(table) == 4 and table.score.is_monotonic_decreasing
+    assert len(table) == 4
+    assert (table.flipped == table[["asr_harmful"]].assign(x=1 - table.asr_harmless).min(axis=1)).all()
+    enough = table.flipped >= 0.9
+    assert enough.is_monotonic_decreasing
+    assert table.flipped_clean[enough].is_monotonic_decreasing
+    assert table.flipped[~enough].is_monotonic_decreasing
     for row in table.itertuples():
         vector, layer = candidates[row.layer, row.position], row.layer
         harmful = generate(model, HARMFUL, Steering(vector, layer, -row.coefficient), max_new_tokens=5)
