@@ -240,5 +240,6 @@ def batches(rows: list[list[int]], batch_size: int, what: str) -> Iterator[list[
         raise ValueError(f"batch_size must be at least 1, {batch_size} was given")
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, desc=what, unit="batch", leave=False, disable=len(starts) < 2):
+    # No `disable=`: passed at all, it overrides TQDM_DISABLE.
+    for start in starts if len(starts) < 2 else tqdm(starts, desc=what, unit="batch", leave=False):
         yield order[start:start + batch_size]
