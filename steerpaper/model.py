@@ -14,9 +14,14 @@ from nnsight.intervention.envoy import Envoy
 from nnsight.modeling.transformers import TransformersModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging as transformers_logging
 
 from steerpaper import checkpoint
 from steerpaper.presets import PRESETS, Preset
+
+# Its bar for weights that are already on disk is a widget in notebooks, with another id in every run. The bars of
+# downloads are the hub's own and stay.
+transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from steerpaper.model import Model
 from steerpaper.responses import Batch, Response, teacher_forcing
 from steerpaper.steering import Steering, batches, per_row
 
+
 @dataclass(frozen=True)
 class Run:
     """What one forward pass read and wrote from the steering layer on; lists have one entry per layer.

@@ -10,7 +10,12 @@ from test_runs import RESPONSES, steering_for
 
 from steerpaper.attribution import Attribution, attribute
 from steerpaper.circuits import (
-    Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
+    Circuit,
+    Faithfulness,
+    faithfulness,
+    faithfulness_of,
+    minimum_faithful,
+    overlap,
 )
 from steerpaper.graph import Graph
 from steerpaper.model import Model

@@ -2,14 +2,27 @@
 
 import math
 
+import plain_circuits
 import pytest
 import torch
-
-import plain_circuits
 from conftest import tiny_model
 from plain_circuits import (
-    Kept, all_edges, all_targets, base_and_steered, circuit_logits, edge_scores, everything, head_writes,
-    kept_positions, metric, node_scores, normed, patched_effect, run, source_gradients, stream_entering,
+    Kept,
+    all_edges,
+    all_targets,
+    base_and_steered,
+    circuit_logits,
+    edge_scores,
+    everything,
+    head_writes,
+    kept_positions,
+    metric,
+    node_scores,
+    normed,
+    patched_effect,
+    run,
+    source_gradients,
+    stream_entering,
     target_gradients,
 )
 
