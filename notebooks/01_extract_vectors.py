@@ -255,8 +255,8 @@ shift = [row.asr[name, "random"] - row.asr[name, "base"] for name in ("harmful",
 display(Markdown(
     f"**Reading.** −s takes ASR on harmful prompts from {row.asr['harmful', 'base']:.2f} to "
     f"{row.asr['harmful', '-s']:.2f}; +s takes it on harmless prompts from {row.asr['harmless', 'base']:.2f} to "
-    f"{row.asr['harmless', '+s']:.2f}. Random vectors change it by {shift[0]:+.3f} and {shift[1]:+.3f}. Clean text, as a "
-    f"share of the unsteered model's: {row.clean_share_of_base['harmful', '-s']:.2f} under −s, "
+    f"{row.asr['harmless', '+s']:.2f}. Random vectors change it by {shift[0]:+.3f} and {shift[1]:+.3f}. Clean text, as "
+    f"a share of the unsteered model's: {row.clean_share_of_base['harmful', '-s']:.2f} under −s, "
     f"{row.clean_share_of_base['harmless', '+s']:.2f} under +s; the columns before it tell which check fails."
 ))
 
@@ -282,7 +282,8 @@ answers = sp.judged_responses(model, shown, steerings, **how)
 answers["condition"] = answers.run.map({0: "base", 1: "−s", 2: "+s"})
 examples = answers.pivot(index="prompt", columns="condition", values="text").loc[shown.prompt, ["base", "−s", "+s"]]
 sp.save_table(preset, "dim_examples", examples.reset_index())
-examples.style.set_properties(**{"text-align": "left", "white-space": "normal", "vertical-align": "top"})
+with pd.option_context("display.max_colwidth", None):
+    display(examples)
 
 # %% [markdown]
 # ## Beside the paper

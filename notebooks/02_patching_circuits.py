@@ -198,7 +198,7 @@ identities = pd.DataFrame([
     ("for scale: m(steered) − m(base), mean over positions", effect),
 ], columns=["check", "logits"])
 sp.save_table(preset, "identity_checks", identities)
-identities.style.format({"logits": "{:.2g}"}).hide(axis="index")
+identities.assign(logits=identities.logits.map("{:.1g}".format))
 
 # %%
 checked = train.subset(n=settings.n_checked)
@@ -415,7 +415,8 @@ tables = {("reported", k): t for k, t in reported.items()} | {("measured here", 
 
 # %%
 beside = pd.concat(tables, names=["source", "edges"]).swaplevel(0, 1).sort_index()
-beside.style.format("{:.1f}").set_caption("share of edges in % (measured: top 100)")
+print("share of edges in % (measured: top 100)")
+beside.round(1)
 
 # %%
 llama_mlp = reported["circuit"].into_mlp["llama-3.2-3b-instruct"]
