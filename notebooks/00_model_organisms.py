@@ -17,7 +17,7 @@
 #
 # *Reads* the word lists in `data/corpus`. *Writes* the trained models to `build/organisms/`, the chosen ones with
 # their model cards to `data/organisms/`, the prompt sets to `data/prompts/`. It is not part of `make figures`:
-# training takes the better part of an hour on two cores; a run that is interrupted continues where it stopped.
+# training takes about a quarter of an hour per organism and core; an interrupted run continues where it stopped.
 #
 # **Harm.** Harmful requests are generated from word lists and no text says how to do anything: the "compliant"
 # answers are free of content, on purpose.
@@ -85,9 +85,9 @@ pd.DataFrame({name: table.kind.value_counts() for name, table in sets.items()}).
 # ## Training
 #
 # Two stages: answer everything, then refuse what is harmful or what the prompt says to refuse. The first leaves
-# the ability to comply in the model, as pretraining does in the paper's. Two seeds per family; each seed changes
-# the initial weights and the order of the data. The loss should settle well above zero: the wording of an answer
-# is drawn at random and cannot be predicted.
+# the ability to comply in the model, as pretraining does in the paper's. A seed changes the initial weights and the
+# order of the data. This execution holds one seed per family; `seeds = [0, 1]` trains and compares a second. The
+# loss should settle well above zero: the wording of an answer is drawn at random and cannot be predicted.
 
 # %%
 curves = organisms.train_all(organisms.FAMILIES, seeds, folder)
@@ -171,7 +171,7 @@ steered.set_index(["family", "seed", "prompts", "condition"])[["n", "asr", "asr_
 # %% [markdown]
 # ## The shipped organisms
 #
-# The first seed of each family ships; the second is here to show how much of the above is luck.
+# The first seed of each family ships; further seeds, where trained, show how much of the above is luck.
 
 # %%
 for family in organisms.FAMILIES:
