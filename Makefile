@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures paper test notebooks reference sync bench cost kill clean
+.PHONY: help .venv figures paper test notebooks reference sync bench cost kill clean
 
 VENV ?= .venv
 PRESETS ?= organism-llama organism-gemma2
@@ -23,10 +23,12 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo 'PRESETS="organism-llama tiny" picks presets of `figures`, NOTEBOOKS=notebooks/00_model_organisms.py'
 	@echo 'notebooks of `notebooks` and `reference`; VENV="$$CONDA_PREFIX" takes an environment of yours.'
 	@echo 'MODEL=gemma-2-2b-it is the preset of `paper`, PROFILE=profiles/slurm sends it to a cluster.'
+
+.venv: $(VENV)/.installed ## set up the environment
 
 figures: $(VENV)/.installed ## compute everything for PRESETS and draw it into figures/<preset>/
 	@$(PYTHON) -c "$$WORKFLOW" --cores 2 --quiet host --rerun-incomplete --show-failed-logs \
@@ -57,8 +59,8 @@ cost: $(VENV)/.installed ## measure time and memory at the paper's sizes on a GP
 	$(PYTHON) benchmarks/cost.py
 
 kill: export TQDM_DISABLE := 1
-kill: $(VENV)/.installed ## kill the workflow at KILLS random moments: every rerun must end with the same bytes
-	$(PYTHON) benchmarks/kill.py $(KILLS)
+kill: $(VENV)/.installed ## kill the workflow at KILLS random moments: every rerun must end with the same bytes (hours)
+	$(PYTHON) benchmarks/kill.py $(KILLS) $(PRESETS)
 
 clean: ## remove what was computed and is not committed (keeps the environment)
 	rm -rf build .snakemake .pytest_cache data/artifacts data/results/tiny figures/tiny

@@ -1,15 +1,19 @@
 """Kill the workflow at random moments: every rerun must finish, with the tables and figures of a run left in peace.
 
-    make kill KILLS=10
+    make kill KILLS=10 PRESETS=tiny
 
-On the preset `tiny`, whose folders git ignores. All processes are killed by SIGKILL, so that none can clean up, at
-moments drawn uniformly (seed 0) over the length of an undisturbed run; every kill starts from an empty build folder.
+All processes are killed by SIGKILL, so that none can clean up, at moments drawn uniformly (seed 0) over the length of
+an undisturbed run. After each kill what lies on disk is set aside, the workflow is run to its end and compared, and the
+next kill strikes a run that goes on from what was set aside: the tenth rerun has ten kills behind it. Use a clone, not
+your working copy: results of the presets are removed at the start, and stay removed if you stop this script.
 """
 
+import argparse
 import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,26 +21,35 @@ import numpy as np
 import psutil  # comes with the notebooks' kernels
 
 ROOT = Path(__file__).resolve().parent.parent
-PRESET = "tiny"
-COMMAND = ["make", "figures", f"PRESETS={PRESET}"]
 RESULTS = ("data/results", "figures")
+WRITTEN = (".snakemake", "build", "data/artifacts", *RESULTS)  # all that the workflow writes into
 
 
-def clear() -> None:
-    """Leave nothing of the preset."""
-    for folder in ("build", "data/artifacts", *RESULTS):
-        shutil.rmtree(ROOT / folder / PRESET, ignore_errors=True)
+def clear(presets: list[str]) -> None:
+    """Leave nothing of the presets."""
+    for folder in WRITTEN[1:]:
+        for preset in presets:
+            shutil.rmtree(ROOT / folder / preset, ignore_errors=True)
 
 
-def digests() -> dict[str, str]:
+def copy(source: Path, target: Path) -> None:
+    """Make what the workflow writes in `target` what it is in `source`, times of files included."""
+    for folder in WRITTEN:
+        shutil.rmtree(target / folder, ignore_errors=True)
+        if (source / folder).exists():
+            shutil.copytree(source / folder, target / folder, symlinks=True)
+
+
+def digests(presets: list[str]) -> dict[str, str]:
     """sha256 of every table and figure; half-written files are hidden ones and no result."""
-    files = [path for folder in RESULTS for path in sorted((ROOT / folder / PRESET).glob("[!.]*"))]
+    folders = [ROOT / folder / preset for folder in RESULTS for preset in presets]
+    files = [path for folder in folders for path in sorted(folder.glob("[!.]*"))]
     return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def killed(moment: float) -> int:
-    """Start the workflow and kill it with all that it started after so many seconds; the files it had written."""
-    process = subprocess.Popen(COMMAND, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def killed(command: list[str], moment: float) -> None:
+    """Start the workflow and kill it with all that it started after so many seconds."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(moment)
     # A notebook's kernel has a process group of its own: find the tree, children first looked up, then killed.
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -47,34 +60,45 @@ def killed(moment: float) -> int:
             pass
     process.wait()
     psutil.wait_procs(tree)
-    return len(digests())
 
 
-def finished() -> float:
+def finished(command: list[str]) -> float:
     """Run the workflow to its end; seconds."""
     start = time.perf_counter()
-    run = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"the workflow failed:\n{run.stdout}{run.stderr}")
     return time.perf_counter() - start
 
 
-def main(kills: int) -> None:
+def main(kills: int, presets: list[str]) -> None:
     """Compare `kills` interrupted runs with an undisturbed one."""
-    clear()
-    whole = finished()
-    expected = digests()
+    command = ["make", "figures", f"PRESETS={' '.join(presets)}"]
+    clear(presets)
+    whole = finished(command)
+    expected = digests(presets)
     print(f"undisturbed: {whole:.0f} s, {len(expected)} tables and figures", flush=True)
-    different = 0
-    for moment in np.random.default_rng(0).uniform(0, whole, size=kills):
-        clear()
-        written, rest, found = killed(moment), finished(), digests()
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-        different += bool(wrong)
-        print(f"killed after {moment:.0f} s with {written} files there, finished in {rest:.0f} s more: "
-              f"{'DIFFERENT: ' + ', '.join(wrong) if wrong else 'identical'}", flush=True)
+    clear(presets)
+    different, before = 0, 0.0
+    with tempfile.TemporaryDirectory() as aside:
+        for moment in sorted(np.random.default_rng(0).uniform(0, whole, size=kills)):
+            killed(command, moment - before)
+            written = len(digests(presets))
+            copy(ROOT, Path(aside))
+            rest, found = finished(command), digests(presets)
+            copy(Path(aside), ROOT)
+            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            different += bool(wrong)
+            print(f"killed after {moment:.0f} s with {written} files there, finished in {rest:.0f} s more: "
+                  f"{'DIFFERENT: ' + ', '.join(wrong) if wrong else 'identical'}", flush=True)
+            before = moment
+    finished(command)
     sys.exit(f"{different} of {kills} reruns differ" if different else 0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kills", type=int)
+    parser.add_argument("presets", nargs="+")
+    arguments = parser.parse_args()
+    main(arguments.kills, arguments.presets)
