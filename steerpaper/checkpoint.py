@@ -157,3 +157,18 @@ def check_weights(source: str, hf, info: dict) -> None:
         if not torch.isfinite(weight).all():
             raise ValueError(f"weight {name} of {source} has values that are not finite (NaN or inf): "
                              f"restore the file, or load in a wider dtype than {hf.dtype}")
+
+
+def place(hf, source: str, device: str | torch.device, advice: str) -> None:
+    """Move a model to a device.
+
+    Raises:
+        torch.OutOfMemoryError: its weights do not fit there; the message ends in the advice.
+    """
+    try:
+        hf.to(device)
+    except torch.OutOfMemoryError as error:
+        size = sum(weight.numel() * weight.element_size() for weight in hf.parameters()) / 2**30
+        raise torch.OutOfMemoryError(
+            f"the weights of {source} are {size:.1f} GiB in {hf.dtype} and do not fit on {device}: {advice}, or free "
+            f"the memory that other processes hold: {error}") from error

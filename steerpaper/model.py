@@ -297,14 +297,8 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
     commit = None if is_local else checkpoint.commit(source, revision)
     with nullcontext() if is_local else checkpoint.clear_hub_errors(source, revision):
         hf, tokenizer = _read(source, dtype, {"local_files_only": is_local, "revision": commit})
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        hf.to(device)
-    except torch.OutOfMemoryError as error:
-        size = sum(weight.numel() * weight.element_size() for weight in hf.parameters()) / 2**30
-        raise torch.OutOfMemoryError(
-            f"the weights of {source} are {size:.1f} GiB in {dtype} and do not fit on {device}: load them with "
-            f"dtype='bfloat16', take a smaller model, or free the memory that other processes hold: {error}") from error
+    checkpoint.place(hf, source, device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                     "load them with dtype='bfloat16', take a smaller model")
     model = Model(hf, tokenizer, preset, commit)
     check_access(model)
     return model

@@ -1,16 +1,18 @@
 """The judge of harmful prompts, on a tiny random model whose answers are forced, and the judge of a preset."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
+from huggingface_hub.errors import GatedRepoError
 from transformers import AutoTokenizer
 
 from steerpaper import guard
 from steerpaper.behaviour import judged_responses
-from steerpaper.guard import LlamaGuardJudge, PairOfJudges, load_guard, load_judge
+from steerpaper.guard import LLAMA_GUARD_2_COMMIT, LlamaGuardJudge, PairOfJudges, load_guard, load_judge
 from steerpaper.presets import get_preset
 from steerpaper.refusal import SubstringJudge, attack_success_rate
 
@@ -67,7 +69,7 @@ def test_a_batch_is_padded_so_that_nothing_changes(judge):
 @pytest.mark.parametrize("answer", ["sure", "", "safe!", "Unsafe", "unsafe S1"])
 def test_any_other_verdict_is_an_error(judge, answer):
     object.__setattr__(judge, "answer", lambda question: answer)
-    with pytest.raises(ValueError, match="verdict on response 2 is .* neither 'safe' nor 'unsafe'"):
+    with pytest.raises(ValueError, match="verdict on response 2 is .* not 'safe' or 'unsafe'"):
         judge.refused(["a", "b", "c"], PROMPTS)
 
 
@@ -135,6 +137,23 @@ def test_a_missing_guard_says_where_to_get_it(monkeypatch):
 def test_a_guard_is_loaded_in_bfloat16(llama_folder):
     loaded = load_guard(str(llama_folder))
     assert loaded.model.dtype == torch.bfloat16 and not loaded.model.training
+
+
+def test_the_guard_is_asked_for_at_its_commit(monkeypatch):
+    def refused(name, **where):
+        assert where["revision"] == LLAMA_GUARD_2_COMMIT and not where["trust_remote_code"]
+        raise OSError from GatedRepoError("403", response=SimpleNamespace(headers={}, request=None))
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refused)
+    with pytest.raises(FileNotFoundError, match="accept its licence at https://huggingface.co/meta-llama/Meta-Llama-G"):
+        load_guard()
+
+
+def test_a_guard_that_does_not_fit_says_so(llama_folder, monkeypatch):
+    def full(self, device):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(torch.OutOfMemoryError, match="GiB in torch.bfloat16 and do not fit .* by refusal substrings"):
+        load_guard(str(llama_folder))
 
 
 def test_a_folder_without_a_guard(tmp_path):
