@@ -30,8 +30,8 @@ class Preset:
         n_candidates: best candidates of the paper's rule that are generated from on validation.
         coefficients: grid of |α| for the choice of the coefficient.
         sweep: grid of α for the coefficient sweep.
-        n_patching: training prompts per class for the four data sets of §5, on which edges are ranked, and
-            validation prompts per class, on which a circuit's size is chosen.
+        n_patching: training prompts per class for the four data sets of §5, on which edges are ranked, and at most
+            as many validation prompts per class, on which a circuit's size is chosen.
         n_patching_test: test prompts per class on which circuits are judged.
         n_checked: responses per data set in the comparison of attribution with exact patching.
         n_patched_edges: edges patched exactly, half of them the strongest, half drawn from all others.
@@ -44,7 +44,7 @@ class Preset:
         training_coefficients: |α| in training, "unit" (the paper's text) or "sampled" (the authors' code).
         learned_norm: use a learned vector as it comes ("free", the paper's text) or at DIM's norm ("dim").
         n_freezing: test prompts per class for the freezes that table 1 does not have.
-        n_sparsity: test prompts per set for the curves over sparsity (tables 10 and 11).
+        n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
         ValueError: a layer without a position, or a position without a layer.
@@ -88,7 +88,7 @@ class Preset:
     training_coefficients: str = "unit"
     learned_norm: str = "free"
     n_freezing: int = 50
-    n_sparsity: int = 100
+    n_sparsity: tuple[int, int, int] = (200, 100, 313)
 
     def __post_init__(self):
         if (self.layer is None) != (self.position is None):
@@ -105,7 +105,7 @@ _ORGANISM = dict(
     refusal_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
-    n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=24,
+    n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and in so few steps a vector finds its direction but not yet its length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), more_seeds=(0, 1), epochs=3, learned_norm="dim",
@@ -117,15 +117,15 @@ _TINY = replace(
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
     n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_pairs=10, n_validation_pairs=6, pair_batch_sizes=(4,), training_seeds=(42,),
-    more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6, n_sparsity=4,
+    more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6, n_sparsity=(4, 4, 4),
 )
 
-# The paper's numbers (§3, B.2 to B.4); sizes of the sweep and of checks, which it does not have, are ours. Layers and
-# positions are the paper's winners; those of Gemma-2-9B and Qwen 3 are from the authors' code.
+# The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
+# Layers and positions are the paper's winners; those of Gemma-2-9B and Qwen 3 are from the authors' code.
 _PAPER = dict(
     dtype="bfloat16", prompts="public", judge="llama-guard-2", n_test=100, max_new_tokens=512, batch_size=32,
     layer_range=(0.0, 0.8), coefficients=(1.0,), sweep=(-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    n_patching=32, n_patching_test=100,
+    n_patching=100, n_patching_test=100,
 )
 _GEMMA_NOTE = "Gemma Terms of Use; gated: accept them on the model's page, then `hf auth login`"
 _GEMMA_2_2B = Preset(
@@ -146,14 +146,14 @@ _QWEN3_8B = Preset(
     note="Apache 2.0; not gated", layer=20, position=-8, refusal_tokens=("I", "As"), **(_PAPER | dict(batch_size=16)),
 )
 # For a processor: fewer and shorter responses, a thinner grid. None of this has been tuned on these models. The paper's
-# KL limit of 0.1 leaves no candidate on the organisms, so small models get the larger of theirs.
+# KL limit of 0.1 leaves no candidate on the Llama organism, so small models get the larger of the organisms' limits.
 _LAPTOP = dict(
     prompts="public", n_train=64, n_validation=16, n_test=32, max_new_tokens=64, batch_size=16, n_candidates=4,
     kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.25), sweep=(-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
     n_patching=12, n_patching_test=16, n_checked=1, n_patched_edges=80,
     circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
     training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12,
-    n_sparsity=24,
+    n_sparsity=(24, 24, 24),
 )
 _SMOLLM2 = Preset(
     name="smollm2-135m-instruct", model="HuggingFaceTB/SmolLM2-135M-Instruct",

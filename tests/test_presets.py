@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from steerpaper import presets
+from steerpaper.paper import paper_text
 from steerpaper.presets import PRESETS, get_preset, slug
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,10 @@ def test_the_papers_numbers(name):
     assert (preset.n_train, preset.n_validation, preset.n_test, preset.max_new_tokens) == (128, 32, 100, 512)
     assert (preset.dtype, preset.refusal_tokens, preset.coefficients) == ("bfloat16", ("I",), (1.0,))
     assert (preset.kl_limit, preset.n_pairs, preset.training_tokens) == (0.1, 256, 64)
+    sets = paper_text()["printed"]["prompts_per_test_set"]
+    assert preset.n_sparsity == (sets["alpaca_sparsity"], sets["jailbreakbench"], sets["strongreject"])
+    most = pd.read_csv(ROOT / "data" / "paper" / "table3_patching_data.csv").responses.max()
+    assert most <= preset.n_patching <= preset.n_train  # table 3 counts the prompts that steering flips
     table = pd.read_csv(ROOT / "data" / "paper" / "table4_training.csv", index_col=0)["values"].str.split("; ")
     grid = {"batch_size": preset.pair_batch_sizes, "learning_rate": preset.learning_rates, "phi": preset.phis,
             "seed": preset.training_seeds, "epochs": (preset.epochs,)}
