@@ -14,6 +14,7 @@ RULES = ("absolute", "text", "normalised")
 
 # What the manifests of a vector and of its attribution must agree on.
 _SHARED = ("preset", "weights", "layer", "coefficient")
+_AGAIN = "run notebook 02_patching_circuits with this preset again, which attributes the vector of 01_extract_vectors"
 
 
 def sparsify(
@@ -37,7 +38,7 @@ def sparsify(
         gradient: mean integrated gradient at the steering node with the sign of alpha, `Attribution.gradient`. Not
             needed for "bottom_k" and "dropout" by sparsity.
         threshold: tau, in the units of r: those of the metric per unit of the vector, or none where normalised.
-        sparsity: share of the dimensions to drop, instead of a threshold.
+        sparsity: share of the dimensions to drop at least, instead of a threshold.
         rule: what is compared with the threshold. "absolute": |r|, which the paper's sparsities imply; "text": r with
             its sign, as §7 prints it; "normalised": (|IE| / norm of IE) / (|s| / norm of s), as the authors' code
             does, so that thresholds carry over between models.
@@ -118,13 +119,11 @@ def check_attribution(vector: Float[Tensor, "d_model"], about_vector: Mapping, a
     expected = {key: about_vector.get(key) for key in _SHARED} | {"vector_sha256": vector_digest(vector)}
     missing = [key for key in expected if expected[key] is None or about_attribution.get(key) is None]
     if missing:
-        raise ValueError(f"the manifests do not both hold {', '.join(missing)}: run the notebooks that wrote them "
-                         "again")
+        raise ValueError(f"the manifests do not both hold {', '.join(missing)}: {_AGAIN}")
     differ = [f"{key} {about_attribution[key]!r}, of the vector {value!r}"
               for key, value in expected.items() if about_attribution[key] != value]
     if differ:
-        raise ValueError(f"the attribution was made for another vector ({'; '.join(differ)}): attribute with this "
-                         "vector, layer, coefficient and model first")
+        raise ValueError(f"the attribution was made for another vector ({'; '.join(differ)}): {_AGAIN}")
 
 
 def _checked(name: str, values: Tensor, shape: torch.Size | None = None) -> Float[Tensor, "d_model"]:
@@ -156,7 +155,7 @@ def _n_dropped(s: Tensor, g: Tensor | None, threshold: float | None, sparsity: f
     if sparsity is not None:
         if not 0 <= sparsity <= 1:  # NaN included
             raise ValueError(f"sparsity must be a share of the dimensions in [0, 1], {sparsity} was given")
-        return round(sparsity * len(s))
+        return math.ceil(sparsity * len(s) - 1e-9)  # 0.29 * 100 is 29 and not 30
     if not (math.isfinite(threshold) and threshold >= 0):
         raise ValueError(f"threshold must be finite and not negative, {threshold} was given")
     return int((_ratio(s, g, rule) < threshold).sum())

@@ -193,6 +193,12 @@ def test_digest_is_of_the_values():
 ABOUT = {"preset": "p", "weights": "w", "layer": 3, "coefficient": 0.8, "method": "dim", "seed": 0}
 
 
+@pytest.mark.parametrize("sparsity, left", [(0.9, 12), (0.8, 25), (0.75, 32), (0, 128), (1, 0)])
+def test_a_sparsity_is_reached_and_not_only_nearly(sparsity, left):
+    assert len(kept(torch.arange(1.0, 129), "bottom_k", sparsity=sparsity)) == left
+    assert len(kept(torch.arange(1.0, 101), "bottom_k", sparsity=0.29)) == 71  # 0.29 * 100 is more than 29 in floats
+
+
 def test_attribution_of_the_same_vector_passes():
     check_attribution(S, ABOUT, {**ABOUT, "vector_sha256": vector_digest(S), "steps": 10, "seed": 1})
 
@@ -203,7 +209,7 @@ def test_attribution_of_the_same_vector_passes():
     ({"vector_sha256": vector_digest(2 * S)}, "vector_sha256"),
 ])
 def test_attribution_of_another_vector_is_refused(changes, named):
-    with pytest.raises(ValueError, match=f"for another vector.*{named}"):
+    with pytest.raises(ValueError, match=f"for another vector.*{named}.*notebook 02_patching_circuits"):
         check_attribution(S, ABOUT, {**ABOUT, "vector_sha256": vector_digest(S), **changes})
 
 
