@@ -1,7 +1,6 @@
 """Contrastive pairs (§3.2, B.4): what learned vectors learn from. To each prompt a response that the model should
 give under steering, the winner, and the one that it gives by itself, the loser."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd

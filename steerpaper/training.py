@@ -23,6 +23,9 @@ from steerpaper.model import Model
 from steerpaper.pairs import ContrastPairs
 
 METHODS = ("ntp", "po")
+# A run has diverged once an epoch's mean loss is more than this many times that of the pairs without steering, and a
+# nat besides: the layers' norms keep the loss of a vector that has run away finite.
+_DIVERGED, _SLACK = 3.0, 1.0
 # |alpha| in training: 1 in the paper's text, drawn at every step in the authors' code (§10.5 of the specification).
 COEFFICIENTS = {"unit": (1.0,), "sampled": tuple(range(2, 21, 2))}
 
@@ -69,7 +72,8 @@ class Training:
         curves: one row per run and epoch: the setting's fields, `epoch` (0: before training), `step`,
             `training_loss` (mean over the epoch's steps; missing at epoch 0) and `validation_loss` (nats per
             response for NTP; of the vector as it is to be used, at alpha = +-1).
-        grid: one row per run: the setting's fields, the last `validation_loss`, `match_score` and `norm`.
+        grid: one row per run: the setting's fields, the last `validation_loss`, `match_score`, `norm`, and
+            `free_norm`, how long the vector was before it was rescaled for use.
     """
 
     settings: list[Setting]
@@ -101,7 +105,9 @@ def train(
         ValueError: no settings or settings of several methods, a layer that the model does not have, an unknown
             kind of coefficients, a norm, or a number of epochs or tokens, that is not positive, or responses that
             do not fit the model.
-        FloatingPointError: a loss that is not finite, with the run's settings and the step.
+        FloatingPointError: a loss that is not finite, or an epoch's mean loss of more than three times the pairs' loss
+            without steering and 1 nat besides, with the run's settings and the step. PO's loss compares two responses
+            and may stay small where both are broken: match scores and test prompts tell.
     """
     methods = sorted({setting.method for setting in settings})
     if len(methods) != 1:
@@ -121,7 +127,8 @@ def train(
     curves = pd.DataFrame([row for run in runs for row in run.curve])
     grid = curves[curves.epoch == epochs].drop(columns=["epoch", "step", "training_loss"])
     vectors = torch.stack([run.used for run in runs])
-    grid = grid.assign(match_score=_match_scores(held_out, vectors), norm=vectors.norm(dim=1).tolist())
+    grid = grid.assign(match_score=_match_scores(held_out, vectors), norm=vectors.norm(dim=1).tolist(),
+                       free_norm=[float(run.vector.detach().norm()) for run in runs])
     return Training(list(settings), vectors.cpu(), curves, grid.reset_index(drop=True))
 
 
@@ -159,16 +166,23 @@ class _Run:
         self.optimizer.zero_grad()
         self.schedule.step()
 
-    def check(self, loss: float, step: int) -> None:
-        """Raise FloatingPointError where the loss is not finite."""
+    def check(self, loss: float, step: int, unsteered: float = math.inf) -> None:
+        """Raise FloatingPointError where the loss is not finite, or far above that of the same pairs unsteered."""
+        where = f"at step {step} of {self.n_steps} of {self.setting}"
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step} of {self.n_steps} of {self.setting}: lower "
-                                     "the learning rate, or look for broken pairs")
+            raise FloatingPointError(f"the loss is {loss} {where}: lower the learning rate, or look for broken pairs")
+        if loss > _DIVERGED * unsteered + _SLACK:
+            raise FloatingPointError(
+                f"training diverges: the epoch's mean loss is {loss:.3g} {where}, that of the pairs without steering "
+                f"{unsteered:.3g}, and at most {_DIVERGED:g} times that and {_SLACK:g} is allowed. Lower the learning "
+                "rate (`learning_rates` of a preset)")
 
 
 def _train_together(runs: list[_Run], data: Continuations, held_out: Continuations, epochs: int) -> None:
     """Train runs of one batch size side by side, step by step, and record their curves."""
     n, step = len(data.signs), 0
+    every = torch.arange(n, device=data.signs.device).expand(len(runs), -1)
+    unsteered = _losses(runs, data, every, every.new_zeros((len(runs), data.model.d_model), dtype=torch.float32))
     _record(runs, held_out, 0, step, [math.nan] * len(runs))
     what = f"{runs[0].setting.method}, {len(runs)} runs"
     for epoch in tqdm(range(1, epochs + 1), desc=what, unit="epoch", leave=False):
@@ -181,6 +195,8 @@ def _train_together(runs: list[_Run], data: Continuations, held_out: Continuatio
                 run.check(loss, step)
                 run.step()
             totals += losses
+        for run, mean, before in zip(runs, (totals / len(steps)).tolist(), unsteered.mean(1).tolist()):
+            run.check(mean, step, before)
         _record(runs, held_out, epoch, step, (totals / len(steps)).tolist())
 
 
@@ -188,7 +204,7 @@ def _accumulate(runs: list[_Run], data: Continuations, pairs: Int[Tensor, "run p
     """Set each run's gradient of its mean loss over its pairs; the mean losses."""
     alphas = torch.tensor([run.alpha() for run in runs], device=pairs.device)[:, None]
     steered = (alphas * torch.stack([run.vector.detach() for run in runs])).requires_grad_()
-    losses = _mean_losses(runs, data, pairs, steered)
+    losses = _losses(runs, data, pairs, steered).mean(1)
     for run, gradient in zip(runs, alphas * steered.grad):
         run.vector.grad = gradient
     return losses
@@ -197,17 +213,17 @@ def _accumulate(runs: list[_Run], data: Continuations, pairs: Int[Tensor, "run p
 def _record(runs: list[_Run], held_out: Continuations, epoch: int, step: int, training_losses: list[float]) -> None:
     """Add a row to every run's curve."""
     pairs = torch.arange(len(held_out.signs), device=held_out.signs.device).expand(len(runs), -1)
-    losses = _mean_losses(runs, held_out, pairs, torch.stack([run.used for run in runs]))
-    for run, trained, validated in zip(runs, training_losses, losses.tolist()):
+    losses = _losses(runs, held_out, pairs, torch.stack([run.used for run in runs]))
+    for run, trained, validated in zip(runs, training_losses, losses.mean(1).tolist()):
         run.check(validated, step)
         run.curve.append({**asdict(run.setting), "epoch": epoch, "step": step, "training_loss": trained,
                           "validation_loss": validated})
 
 
-def _mean_losses(
+def _losses(
     runs: list[_Run], data: Continuations, pairs: Int[Tensor, "run pair"], vectors: Float[Tensor, "run d_model"],
-) -> Float[Tensor, "run"]:
-    """Each run's mean loss over its pairs; where `vectors` ask for a gradient it is accumulated there."""
+) -> Float[Tensor, "run pair"]:
+    """Each run's loss on its pairs; where `vectors` ask for a gradient that of the runs' means is accumulated there."""
     owner = torch.arange(len(runs), device=pairs.device).repeat_interleave(pairs.shape[1])
     phi = torch.tensor([run.setting.phi or 0.0 for run in runs], device=pairs.device)
     losses = torch.empty(pairs.numel(), device=pairs.device)
@@ -221,7 +237,7 @@ def _mean_losses(
 
     for chunk, part in data.in_chunks(pairs.flatten(), compute):
         losses[chunk] = part
-    return losses.view(pairs.shape).mean(1).cpu()
+    return losses.view(pairs.shape).cpu()
 
 
 @torch.no_grad()

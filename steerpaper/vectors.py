@@ -123,6 +123,21 @@ def select(
     return table.sort_values(["admissible", "score"], ascending=[False, True], ignore_index=True)
 
 
+def candidate_at(scores: pd.DataFrame, layer: int, position: int) -> pd.DataFrame:
+    """The row of `select` for one layer and position, as a preset fixes them: a shortlist of one, whatever its scores.
+
+    Raises:
+        ValueError: a layer or position of which there is no candidate.
+    """
+    layers, positions = scores.layer, scores.position
+    row = scores[(layers == layer) & (positions == position)]
+    if row.empty:
+        raise ValueError(f"layer {layer}, position {position} was given, but candidates stand at layers {layers.min()} "
+                         f"to {layers.max()} and at positions {positions.min()} to {positions.max()} (-1 is the chat "
+                         "template's last token): correct the preset, or let it select by leaving out both")
+    return row
+
+
 def select_by_generation(
     model: Model,
     candidates: Float[Tensor, "layer position d_model"],
@@ -230,7 +245,8 @@ class LearnedVector:
     Attributes:
         vector: of the chosen run; added at α = +1 it induces refusal, at −1 compliance.
         setting: of the chosen run.
-        grid: one row per run of the grid: its setting, `validation_loss`, `match_score`, `norm` and `chosen`.
+        grid: one row per run of the grid: its setting, `validation_loss`, `match_score`, `norm`, `free_norm` (before
+            it was rescaled for use) and `chosen`.
         curves: losses of these runs by epoch, see `training.Training`.
         by_seed: the vectors of all seeds at the chosen setting, the chosen one among them.
     """

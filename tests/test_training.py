@@ -7,11 +7,14 @@ import pandas as pd
 import plain_training as reference
 import pytest
 import torch
+from conftest import save_checkpoint, tiny_model
 
 from steerpaper import training
 from steerpaper.losses import Continuations, preference_loss, preference_weight
+from steerpaper.model import load_model
 from steerpaper.pairs import ContrastPairs
 from steerpaper.responses import Response
+from steerpaper.steering import generate
 from steerpaper.training import Setting, train
 
 LAYER = 1
@@ -187,6 +190,7 @@ def test_a_given_norm_rescales_what_was_learned(model, pairs, validation):
     setting = [Setting("ntp", 2, 0.1)]
     free, scaled = (train(model, pairs, validation, LAYER, setting, epochs=1, norm=norm) for norm in (None, 3.0))
     assert scaled.grid.norm[0] == pytest.approx(3.0, rel=1e-5)
+    assert scaled.grid.free_norm[0] == free.grid.free_norm[0] == free.grid.norm[0] != pytest.approx(3.0, rel=0.1)
     torch.testing.assert_close(scaled.vectors[0], free.vectors[0] * 3 / free.vectors[0].norm())
     assert free.curves.training_loss[1] == scaled.curves.training_loss[1]
     assert free.grid.validation_loss[0] != scaled.grid.validation_loss[0]  # of the vector that is used
@@ -200,6 +204,33 @@ def test_divergence_names_the_run_and_the_step(model, pairs, monkeypatch):
     message = r"loss is nan at step 2 of 3 of Setting\(method='ntp', batch_size=2, learning_rate=3e\+37"
     with pytest.raises(FloatingPointError, match=message):
         train(model, pairs, pairs, LAYER, settings, epochs=1)
+
+
+def test_a_run_that_diverges_to_a_finite_loss_is_stopped(tmp_path):
+    """The last norm keeps logits finite however long the vector becomes. The model is sure of its own responses."""
+    sure = tiny_model("llama")
+    with torch.no_grad():
+        sure.lm_head.weight *= 4
+    model = load_model(save_checkpoint(tmp_path, sure), device="cpu")
+    own = generate(model, ["rob it", "sing a song", "bake"], max_new_tokens=6)
+    pairs = ContrastPairs(own, own, [1, -1, 1], COUNTS)
+    fine, wild = (Setting("ntp", 2, rate, 42) for rate in (0.04, 10.0))
+    train(model, pairs, pairs, LAYER, [fine], epochs=3)
+    message = r"the epoch's mean loss is [\d.]+ at step [246] of 6 of Setting\(method='ntp', batch_size=2, " \
+        r"learning_rate=10.0, .*, that of the pairs without .* [\d.]+, and at most 3 times .* Lower the learning rate"
+    with pytest.raises(FloatingPointError, match=message):
+        train(model, pairs, pairs, LAYER, [fine, wild], epochs=3)
+
+
+def test_divergence_is_measured_against_no_steering(model, plain, pairs, monkeypatch):
+    """The bound is the plain loss of the pairs without steering."""
+    given = []
+    monkeypatch.setattr(training._Run, "check", lambda self, loss, step, unsteered=None: given.append(unsteered))
+    train(model, pairs, pairs, LAYER, [Setting("po", 2, 0.2, 42, 0.7)], epochs=1)
+    nothing = torch.zeros(model.d_model)
+    with torch.no_grad():
+        alone = [float(reference.loss_of(plain, pair, LAYER, nothing, 0.7)) for pair in plainly(pairs)]
+    assert [value for value in given if value is not None] == [pytest.approx(sum(alone) / len(alone), rel=1e-4)]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -17,6 +17,7 @@ from steerpaper.steering import Steering, generate, next_token_logits
 from steerpaper.training import Setting, train
 from steerpaper.vectors import (
     best_run,
+    candidate_at,
     difference_in_means,
     next_token_vector,
     preference_vector,
@@ -126,6 +127,19 @@ def test_an_empty_shortlist_is_an_error(model):
             model, torch.zeros(4, 1, model.d_model), pd.DataFrame({"layer": [], "position": []}), [1.0],
             prompt_table(HARMFUL), prompt_table(HARMLESS), judge=SubstringJudge(), vocabulary={"song"},
         )
+
+
+def test_a_fixed_candidate_must_be_there(model):
+    candidates = difference_in_means(model, HARMFUL, HARMLESS)
+    n = candidates.shape[1]
+    scores = select(model, candidates, HARMFUL, HARMLESS, refusal_token_ids(model, ["r"]))
+    found = candidate_at(scores, 2, -n)
+    assert found[["layer", "position"]].to_numpy().tolist() == [[2, -n]]
+    for layer, position in ((0, -1), (model.n_layers, -1), (2, -n - 1), (2, 0)):
+        message = (f"layer {layer}, position {position} was given, but candidates stand at layers 1 to "
+                   f"{model.n_layers - 1} and at positions {-n} to -1")
+        with pytest.raises(ValueError, match=message):
+            candidate_at(scores, layer, position)
 
 
 def test_select_by_generation_ranks_by_the_weaker_direction(model):
