@@ -7,7 +7,7 @@ from steerpaper.attribution import Attribution, attribute, patch_edges
 from steerpaper.behaviour import judged_responses, rates
 from steerpaper.circuits import Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap
 from steerpaper.claims import VERDICTS, our_table
-from steerpaper.comparison import reported_numbers
+from steerpaper.comparison import reported_numbers, verdict_counts
 from steerpaper.drawing import draw_circuit, draw_faithfulness
 from steerpaper.figures import PALETTE, save_figure, use_style
 from steerpaper.fluency import clean_text
@@ -30,21 +30,21 @@ from steerpaper.responses import Response
 from steerpaper.sparsify import SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors import (
-    LearnedVector, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
-    select, select_by_generation, select_coefficient,
+    LearnedVector, candidate_at, difference_in_means, next_token_vector, preference_vector, principal_component,
+    random_vector, select, select_by_generation, select_coefficient,
 )
 
 __all__ = [
-    "PALETTE", "PRESETS", "SPARSIFIERS", "VERDICTS", "Attribution", "Circuit", "ContrastPairs", "Faithfulness", "Graph",
-    "LearnedVector", "LlamaGuardJudge", "Model", "PatchingData", "Preset", "Response", "Steering", "SubstringJudge",
-    "agreement", "apply_mask", "attack_success_rate", "attention_change", "attribute", "check_attribution",
-    "clean_text", "contrast_pairs", "decompose_heads", "difference_in_means", "draw_circuit", "draw_faithfulness",
-    "edge_types", "faithfulness", "faithfulness_of", "generate", "get_preset", "judge_agreement", "judged_responses",
-    "lens_logits", "lens_preference", "load_judge", "load_model", "load_prompts", "load_table", "load_tensors",
-    "logit_lens", "minimum_faithful", "mlp_value_vectors", "next_token_logits", "next_token_vector", "our_table",
-    "overlap", "paper_arithmetic", "patch_edges", "patching_data", "preference_vector", "principal_component",
-    "random_vector", "rates", "refusal_metric", "refusal_token_ids", "reported_numbers", "residual_stream",
-    "save_figure", "save_table", "save_tensors", "scorecard", "select", "select_by_generation", "select_coefficient",
-    "sparsify", "steering_value_vectors", "typical_tokens", "use_style", "vector_digest", "vocabulary",
-    "with_refuse_instruction",
+    "PALETTE", "PRESETS", "SPARSIFIERS", "VERDICTS", "Attribution", "Circuit", "ContrastPairs", "Faithfulness",
+    "Graph", "LearnedVector", "LlamaGuardJudge", "Model", "PatchingData", "Preset", "Response", "Steering",
+    "SubstringJudge", "agreement", "apply_mask", "attack_success_rate", "attention_change", "attribute",
+    "candidate_at", "check_attribution", "clean_text", "contrast_pairs", "decompose_heads", "difference_in_means",
+    "draw_circuit", "draw_faithfulness", "edge_types", "faithfulness", "faithfulness_of", "generate", "get_preset",
+    "judge_agreement", "judged_responses", "lens_logits", "lens_preference", "load_judge", "load_model",
+    "load_prompts", "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors",
+    "next_token_logits", "next_token_vector", "our_table", "overlap", "paper_arithmetic", "patch_edges",
+    "patching_data", "preference_vector", "principal_component", "random_vector", "rates", "refusal_metric",
+    "refusal_token_ids", "reported_numbers", "residual_stream", "save_figure", "save_table", "save_tensors",
+    "scorecard", "select", "select_by_generation", "select_coefficient", "sparsify", "steering_value_vectors",
+    "typical_tokens", "use_style", "vector_digest", "verdict_counts", "vocabulary", "with_refuse_instruction",
 ]

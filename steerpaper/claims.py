@@ -2,8 +2,8 @@
 
 A check turns a table into *cases*, numbers with a name, and holds each against one rule. A claim **holds** if every
 case of every check meets its rule, **holds in part** if some do, and **does not hold** if none does. The value counts,
-not its interval; how many cases lie so close to a limit that their interval does not decide is said beside it. What
-is undefined does not meet a rule.
+not its interval; how many cases lie so close to a limit that their interval does not decide is said beside it, and
+which checks have no interval to tell. What is undefined does not meet a rule.
 """
 
 from collections.abc import Callable, Iterable

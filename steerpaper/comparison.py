@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pandas as pd
 
 from steerpaper.paper import EDGE_TYPES, paper_tables
+from steerpaper.refusal import wilson_interval
 
 Load = Callable[[str], pd.DataFrame | None]
-_COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "note"]
+_COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "verdict", "note"]
 _NOT_IN_OURS = "no such row in our table"
-_SECOND = "we have one harmful test set; it stands beside JailbreakBench"
+_FIXED = "fixed in steerpaper/training.py: Adam without weight decay, learning rate falling linearly to 0"
 _RATE = ("asr", "asr_low", "asr_high")
+_TRIED = ("batch_size", "learning_rate", "seed", "phi")
 
 
 def reported_numbers(load: Load = lambda name: None) -> pd.DataFrame:
@@ -21,12 +24,32 @@ def reported_numbers(load: Load = lambda name: None) -> pd.DataFrame:
 
     Returns:
         Columns source (CSV file), locator, model (of the paper, or "both"), quantity, reported, measured, low and
-        high (95 % interval, where our table has one) and note: why there is no counterpart, or what it is. Values
-        are text with six significant digits, for some of them are words.
+        high (95 % interval, where our table has one), verdict ("agrees" if the reported number lies in our interval,
+        "differs" if not, empty without one) and note: why there is no counterpart, or what it is. Values are text with
+        six significant digits, for some of them are words.
     """
     tables = paper_tables()
     parts = [*_asr(tables, load), *_circuits(tables, load), *_sparsity(tables, load), *_words(tables, load)]
-    return pd.concat(parts, ignore_index=True)[_COLUMNS]
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.assign(verdict=_verdicts(rows))[_COLUMNS]
+
+
+def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How many numbers of `reported_numbers` agree and differ.
+
+    Returns:
+        One row per table and model of the paper with any verdict: locator, model, agrees, differs.
+    """
+    judged = numbers[numbers.verdict.isin(["agrees", "differs"])]
+    counts = judged.groupby(["locator", "model"], sort=False).verdict.value_counts().unstack(fill_value=0)
+    return counts.reindex(columns=["agrees", "differs"], fill_value=0).rename_axis(columns=None).reset_index()
+
+
+def _verdicts(rows: pd.DataFrame) -> list[str]:
+    """Whether a reported number lies in our interval, both as they are written."""
+    reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
+    words = np.where(reported.between(low, high), "agrees", "differs")
+    return np.where(reported.isna() | low.isna() | high.isna(), "", words).tolist()
 
 
 def _asr(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
@@ -37,7 +60,24 @@ def _asr(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
     asr, second = tables["table2_asr"], tables["table2_asr"].test_set == "strongreject"
     yield _beside(asr[~second], "asr", ["method", "test_set"], load("table2_asr"), ["method", "prompts"],
                   interval=_RATE[1:])
-    yield _without(asr[second], "asr", ["method", "test_set"], _SECOND)
+    ours = load("table10_11_second_set")
+    yield _beside(asr[second], "asr", ["method", "test_set"], None if ours is None else _second_set(ours), ["method"],
+                  interval=_RATE[1:], note="" if ours is None else _second_note(ours))
+
+
+def _second_set(sparsity: pd.DataFrame) -> pd.DataFrame:
+    """ASR of the dense vectors, and without steering, on the second harmful set of notebook 05."""
+    dense = sparsity.query("threshold == 0 and sparsifier == 'gradient' and rescaled")
+    rate, n = dense.unsteered.iloc[0], dense.n.iloc[0]
+    none = pd.DataFrame([("none", rate, *wilson_interval(round(rate * n), int(n)))], columns=["method", *_RATE])
+    return pd.concat([none, dense[["method", *_RATE]]], ignore_index=True)
+
+
+def _second_note(sparsity: pd.DataFrame) -> str:
+    name = sparsity.prompts.iloc[0]
+    prompts = "the harmful halves of the borderline pairs" if name == "borderline" else name
+    return (f"StrongREJECT: ours are {prompts}, {sparsity.n.iloc[0]} prompts, with answers a third as long as in the "
+            "other rows (notebook 05)")
 
 
 def _circuits(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
@@ -46,10 +86,10 @@ def _circuits(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
     keys = ["method", "prompts", "response_from"]
     for value in ("responses", "positions"):
         yield _beside(tables["table3_patching_data"], value, keys, ours, keys)
-    paper, grid = tables["table4_training"], _grid(load("learned_grid"))
-    varied = paper.hyperparameter.isin(["batch_size", "learning_rate", "seed", "phi"])
-    yield _beside(paper[varied], "values", ["hyperparameter"], grid, ["hyperparameter"])
-    yield _without(paper[~varied], "values", ["hyperparameter"], "fixed; ours in steerpaper/presets.py and training.py")
+    paper, grid = tables["table4_training"], _grid(load("learned_grid"), load("learned_curves"))
+    ours = paper.hyperparameter.isin([*_TRIED, "epochs"])
+    yield _beside(paper[ours], "values", ["hyperparameter"], grid, ["hyperparameter"])
+    yield _without(paper[~ours], "values", ["hyperparameter"], _FIXED)
     ours = load("table5_8_edge_types")
     if ours is not None:
         types = [name for name in ours if name.startswith(tuple(about[2] for about in EDGE_TYPES.values()))]
@@ -67,11 +107,11 @@ def _circuits(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
         yield _beside(tables["fig3_minimum_faithful"], value, ["method"], load("fig3_minimum_faithful"), ["method"])
 
 
-def _grid(runs: pd.DataFrame | None) -> pd.DataFrame | None:
-    """The values that our training runs tried, written as in table 4."""
-    if runs is None:
+def _grid(runs: pd.DataFrame | None, curves: pd.DataFrame | None) -> pd.DataFrame | None:
+    """The values that our training runs tried, and their epochs, written as in table 4."""
+    if runs is None or curves is None:
         return None
-    tried = {name: sorted(runs[name].dropna().unique()) for name in ("batch_size", "learning_rate", "seed", "phi")}
+    tried = {name: sorted(runs[name].dropna().unique()) for name in _TRIED} | {"epochs": [curves.epoch.max()]}
     return pd.DataFrame([(name, "; ".join(f"{value:g}" for value in values)) for name, values in tried.items()],
                         columns=["hyperparameter", "values"])
 
@@ -89,7 +129,7 @@ def _sparsity(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
     ours = pd.concat(ours, ignore_index=True).query("rescaled").reset_index(drop=True)
     ours["prompts"] = ours.prompts.replace("borderline", "strongreject")  # the organisms' second harmful set
     yield _beside(once, "sparsity", ["method", "threshold"], ours.drop_duplicates(["method", "threshold"]),
-                  ["method", "threshold"])
+                  ["method", "threshold"], missing="no dimension of our vector is left at this τ")
     groups = ours.groupby(["method", "sparsifier", "prompts"])
     hit = ours.reindex([_nearest(groups, row) for row in paper.itertuples()]).reset_index(drop=True)
     at = [table.sparsity.map("{:.1%}".format) for table in (paper, hit)]
@@ -115,7 +155,7 @@ def _words(tables: dict, load: Load) -> Iterator[pd.DataFrame]:
 
 def _beside(
     paper: pd.DataFrame, value: str, labels: list[str], ours: pd.DataFrame | None, keys: list[str], *,
-    interval: tuple[str, str] | tuple = (), note: str = "",
+    interval: tuple[str, str] | tuple = (), note: str = "", missing: str = _NOT_IN_OURS,
 ) -> pd.DataFrame:
     """A column of the paper's table and the same one of ours, in rows where both agree in `keys`."""
     rows = _frame(paper, value, labels)
@@ -124,9 +164,9 @@ def _beside(
     columns = [value, *interval]
     found = paper[keys].merge(ours[[*keys, *columns]], how="left", on=keys, validate="many_to_one", indicator=True)
     text = {name: found[column].map(_text).to_numpy() for name, column in zip(("measured", "low", "high"), columns)}
-    missing = (found["_merge"] == "left_only").to_numpy()
+    without = (found["_merge"] == "left_only").to_numpy()
     rows = rows.assign(**{"measured": "", "low": "", "high": ""} | text)
-    return rows.assign(note=[_NOT_IN_OURS if gone else note for gone in missing])
+    return rows.assign(note=[missing if gone else note for gone in without])
 
 
 def _without(paper: pd.DataFrame, value: str, labels: list[str], reason: str) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.artifacts import load_table, write_bytes
 from steerpaper.claims import Claim, claims
-from steerpaper.comparison import reported_numbers
+from steerpaper.comparison import reported_numbers, verdict_counts
 from steerpaper.recheck import MODELS, paper_arithmetic
 from steerpaper.reported import as_reported
 
@@ -31,14 +31,24 @@ The *organisms* are two models of some two million parameters, trained for this 
 shows whether a phenomenon occurs there; it is no evidence about Gemma or Llama, whose columns say "not run" until they
 have been run.
 
-**Verdicts.** A claim is one or more checks; a check holds every case (a method, a set of prompts, ...) against a rule.
-A claim *holds* if every case meets its rule, *holds in part* if some do, and *does not hold* if none does; the numbers
-behind a verdict are the cases that meet it and all cases. The value decides, not its 95 % interval: "close" counts the
-cases whose interval reaches over the limit. Undefined values do not meet a rule, and *no case* means that the tables
-hold nothing to which it applies. Limits come from what the paper says or prints, not from what we measured. The same
-rules are applied to the paper's own numbers, wherever it prints some ("as reported"); *stated* means that it prints
-none.
+**Verdicts.** A claim is one or more checks; a check holds every case (a method, a set of prompts, ...) against a
+rule. A claim *holds* if every case meets its rule, *holds in part* if some do, and *does not hold* if none does; the
+numbers behind a verdict are the cases that meet it and all cases. The value decides, not its 95 % interval: "close"
+counts the cases whose interval reaches over the limit. Checks marked *no interval* are never counted as close,
+however near the limit their values lie. Undefined values do not meet a rule, and *no case* means that the tables hold
+nothing to which it applies. The same rules are applied to the paper's own numbers, wherever it prints some ("as
+reported"); *stated* means that it prints none.
+
+**Limits.** Rules stand in `data/paper/claims.toml`. A limit is the least favourable number that the paper itself prints
+for that quantity, rounded to the digits printed, or the sentence's own number where it states one. Where the paper says
+"about", the claim's *Limits* tell how much slack that is given; where it prints no number, they say that the limit is
+ours. Our tables existed when the limits were set: this policy is there so that what we measured has no say in them.
 """
+
+_AGREEMENT = """A number *agrees* if the paper's value lies in our 95 % interval and *differs* if it does not; where we
+have no interval or no counterpart there is no verdict. Our interval tells what our choice of prompts may have done. It
+knows nothing of the paper's own sampling, nor that model, prompts and judge are others, and a wide one, from few
+prompts, agrees easily. Tables 10 and 11 are compared at the nearest sparsity that we have."""
 
 
 def results_page() -> str:
@@ -130,7 +140,8 @@ def _claim_section(number: int, claim: Claim, found: dict[str, pd.DataFrame | No
     for preset, card in found.items():
         ran = card is not None and claim.id in card.index
         rows.append((preset, _verdict(claim, card), card.loc[claim.id, "measured"] if ran else ""))
-    rules = "\n".join(f"* {check.quantity}: **{check.rule.words}**" for check in claim.checks)
+    rules = "\n".join(f"* {check.quantity}: **{check.rule.words}**{'' if check.interval else ' (no interval)'}"
+                      for check in claim.checks)
     table = _markdown(pd.DataFrame(rows, columns=["model", "verdict", "values"]))
     return "\n\n".join([f"### {number}. {claim.title}", f"{claim.says} ({claim.locator})", rules,
                         f"*Limits.* {claim.limits}", table])
@@ -140,8 +151,9 @@ def _arithmetic_section() -> str:
     table = paper_arithmetic()
     count = table.agrees.value_counts()
     return ("## The paper's own arithmetic\n\nWhat the paper prints, and what its own numbers and the definition of "
-            f"its graph give: {count['yes']} agree, {count['no']} do not, {count['not computable']} are matters of the "
-            f"text alone. Points 1 to 9 are places known to be unclear.\n\n{_markdown(table)}")
+            f"its graph give, with the computation: {count['yes']} agree, {count['no']} do not, "
+            f"{count['not computable']} are matters of the text alone. Points 1 to 9 are places known to be unclear."
+            f"\n\n{_markdown(table)}")
 
 
 def _number_sections(numbers: dict[str, pd.DataFrame | None]) -> list[str]:
@@ -150,7 +162,17 @@ def _number_sections(numbers: dict[str, pd.DataFrame | None]) -> list[str]:
              f"counterpart. {' and '.join(_LEFT_OUT.values())} are too long for this page. They stand, like everything "
              "here, in `data/results/<preset>/scorecard_numbers.csv`.")
     shown = reported_numbers().query("source not in @_LEFT_OUT")
-    return [intro, *(_number_section(source, rows, numbers) for source, rows in shown.groupby("source", sort=False))]
+    sections = (_number_section(source, rows, numbers) for source, rows in shown.groupby("source", sort=False))
+    return [intro, _AGREEMENT, _agreements(numbers), *sections]
+
+
+def _agreements(numbers: dict[str, pd.DataFrame | None]) -> str:
+    """How many reported numbers agree and differ, by table, model of the paper and model measured."""
+    counts = [verdict_counts(ours).assign(preset=preset) for preset, ours in numbers.items() if ours is not None]
+    if not counts:
+        return "No model has been run."
+    table = pd.concat(counts)[["locator", "model", "preset", "agrees", "differs"]]
+    return _markdown(table.set_axis(["table", "reported of", "measured on", "agree", "differ"], axis=1))
 
 
 def _number_section(source: str, rows: pd.DataFrame, numbers: dict[str, pd.DataFrame | None]) -> str:

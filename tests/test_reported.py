@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from steerpaper import paths
-from steerpaper.artifacts import load_table
+from steerpaper.artifacts import load_table, save_table
 from steerpaper.claims import (
     VERDICTS, Check, Claim, Rule, cases, claims, our_table, paper_table, summary, verdict,
 )
-from steerpaper.comparison import reported_numbers
+from steerpaper.comparison import reported_numbers, verdict_counts
 from steerpaper.paper import TEST_SETS, average_drop, paper_tables, sparsity_kept
 from steerpaper.recheck import paper_arithmetic
 from steerpaper.reported import as_reported, scorecard
@@ -54,6 +54,7 @@ def hand_made() -> dict[str, pd.DataFrame]:
                                 columns=["method_a", "method_b", "cosine", "low", "high"]),
         "learned_grid": pd.DataFrame({"method": ["ntp", "po"], "batch_size": [12, 6], "learning_rate": [0.01, 0.01],
                                       "seed": [5, 42], "phi": [np.nan, 1e-5]}),
+        "learned_curves": pd.DataFrame({"method": ["ntp"] * 4, "epoch": range(4), "validation_loss": [3.0, 2, 1, 1]}),
         "table3_patching_data": pd.DataFrame(
             [(m, s, p, r, 40, 400) for m in METHODS for s in ("train", "test") for p in CLASSES
              for r in ("steered", "base")],
@@ -88,7 +89,7 @@ def hand_made() -> dict[str, pd.DataFrame]:
                                           "unsteered"], sparsity),
         "table10_11_second_set": asr_table(
             ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts", "unsteered"],
-            [(*row[:5], "borderline", *row[6:]) for row in sparsity if row[5] == "harmful"]),
+            [(*row[:5], "borderline", *row[6:]) for row in sparsity if row[5] == "harmful"]).assign(n=20),
         "fig7_agreement": pd.DataFrame([(*pair, t, 0.5, 0.5, 0.6, 0.33, 1e-12) for pair in PAIRS for t in (0.5, 1)],
                                        columns=["method_a", "method_b", "threshold", "sparsity_a", "sparsity_b", "iou",
                                                 "chance", "p"]),
@@ -231,6 +232,43 @@ def test_every_claim_can_fail(claim):
         assert verdict_on(claim, tables | {name: part}) == "holds in part"
 
 
+# Claims whose rules the paper's own tables do not meet, by model.
+NOT_BORNE_OUT = {"order-of-drops": {"llama-3.2-3b-instruct"}, "baselines": {"gemma-2-2b-it", "llama-3.2-3b-instruct"}}
+
+
+@pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
+def test_the_paper_s_own_numbers_meet_the_limits(claim):
+    for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"):
+        expected = {"holds in part"} if model in NOT_BORNE_OUT.get(claim.id, ()) else {"holds", "stated"}
+        assert as_reported(claim, model)[0] in expected
+
+
+@pytest.mark.parametrize("claim", ["effective", "few-edges", "ov-not-qk", "qk-drop", "unsteered", "edge-types",
+                                   "sparse-each"])
+def test_limits_are_the_paper_s_least_favourable_numbers(claim):
+    claim = next(one for one in claims() if one.id == claim)
+    rows = pd.concat(cases(claim, paper_table(model)) for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"))
+    limits = {check.quantity: check.rule.limits[0] for check in claim.checks}
+    # Two per cent of a limit: what rounding to the digits printed may give away (10.8 to 11, 0.167 to 0.17).
+    least = rows.groupby("quantity").margin.min()
+    assert all(-1e-9 <= margin <= 0.02 * limits[name] for name, margin in least.items())
+
+
+def test_one_case_where_methods_tie():
+    claim = next(one for one in claims() if one.id == "sparse")
+    tables = hand_made()
+    kept = sparsity_kept(tables["table10_11_sparsity"].query("rescaled"))
+    rows = cases(claim, {"sparsity_kept": kept}.get)
+    assert rows.value.tolist() == [0.95] and rows.case.tolist() == ["gradient"]
+
+
+def test_nothing_left_is_no_comparison():
+    tables = hand_made()
+    empty = tables["fig7_agreement"].assign(sparsity_b=1.0, iou=0.0, chance=0.0, p=1.0, threshold=2.5)
+    tables["fig7_agreement"] = pd.concat([tables["fig7_agreement"], empty])
+    assert verdict_on("agree", tables) == verdict_on("tiny-p", tables) == "holds"
+
+
 def test_undefined_values_do_not_hold():
     tables = hand_made()
     tables["table1_average_drop"] = tables["table1_average_drop"].assign(drop_points=0.0)
@@ -291,7 +329,11 @@ def test_numbers_stand_beside_the_right_ones():
     row = llama.loc["table1_ablations", "dim, mlp, jailbreakbench: asr"]
     assert (row.reported, row.measured, row.low, row.high, row.note) == ("0.09", "0.7", "0.65", "0.75", "")
     assert llama.loc["table2_asr", "ntp, alpaca: asr"].measured == "0"
-    assert llama.loc["table2_asr", "ntp, strongreject: asr"].measured == ""
+    row = llama.loc["table2_asr", "ntp, strongreject: asr"]
+    assert (row.reported, row.measured, row.low, row.high) == ("0.882", "0.9", "0.85", "0.95")
+    assert row.note.startswith("StrongREJECT: ours are the harmful halves of the borderline pairs, 20 prompts, ")
+    row = llama.loc["table2_asr", "none, strongreject: asr"]  # 0 of 20: z²/(n + z²) by Wilson's formula
+    assert (row.measured, float(row.low)) == ("0", 0) and float(row.high) == pytest.approx(1.96**2 / 23.8416, abs=1e-4)
     assert llama.loc["table8_incoming_top", "po, top, into_mlp: percent"].measured == "45"
     assert llama.loc["graph_counts", "po: n_edges"][["reported", "measured"]].tolist() == ["16500", "120"]
     row = llama.loc["table10_11_sparsity", "dim, dropout, threshold 1, jailbreakbench: asr"]
@@ -305,7 +347,33 @@ def test_numbers_stand_beside_the_right_ones():
     shared = numbers.xs("both", level="model").measured
     assert shared["table1_average_drop", "dim, svv: drop_points"] == "50"
     assert shared["table4_training", "batch_size: values"] == "6; 12"
-    assert shared["table4_training", "phi: values"] == "1e-05" and shared["table4_training", "epochs: values"] == ""
+    assert shared["table4_training", "phi: values"] == "1e-05" and shared["table4_training", "epochs: values"] == "3"
+    assert shared["table4_training", "optimizer: values"] == ""
+
+
+def test_numbers_agree_within_our_interval():
+    numbers = reported_numbers(hand_made().get).set_index(["source", "model", "quantity"])
+    one = numbers.xs("llama-3.2-3b-instruct", level="model").verdict
+    assert one["table2_asr", "dim, jailbreakbench: asr"] == "agrees"  # 0.85, ours 0.85 to 0.95
+    assert one["table2_asr", "po, jailbreakbench: asr"] == "differs"  # 0.81
+    assert one["table2_asr", "dim, alpaca: asr"] == "agrees"  # 0.03, ours -0.05 to 0.05
+    assert one["table5_outgoing_circuit", "dim, circuit, from_mlp: percent"] == ""  # no interval
+    assert set(numbers.verdict[numbers.low == ""]) == {""} and "" not in set(numbers.verdict[numbers.low != ""])
+    counts = verdict_counts(numbers.reset_index()).set_index(["locator", "model"])
+    # Gemma: all harmless ones, harmful ones without steering (0 and 0.013), and dim on StrongREJECT (0.85).
+    assert counts.loc[("table 2", "gemma-2-2b-it")].tolist() == [7, 5]
+    assert verdict_counts(reported_numbers()).empty
+
+
+def test_a_threshold_that_leaves_nothing_is_said():
+    tables = hand_made()
+    whole = reported_numbers(tables.get)
+    tables["table10_11_sparsity"] = tables["table10_11_sparsity"].query("threshold < 2.5")
+    tables["table10_11_second_set"] = tables["table10_11_second_set"].query("threshold < 2.5")
+    rows = reported_numbers(tables.get)
+    ended = rows[rows.quantity.str.endswith("threshold 2.5: sparsity")]
+    assert len(ended) == 6 and set(ended.note) == {"no dimension of our vector is left at this τ"}
+    assert set(whole.note[ended.index]) == {""}
 
 
 def test_a_row_that_we_lack_is_named():
@@ -356,6 +424,24 @@ def test_arithmetic_by_hand():
     assert len(at_zero) == 6 and at_zero.recomputed.str.startswith("0.0% and").all() and (at_zero.agrees == "no").all()
 
 
+def test_computations_give_what_is_recomputed():
+    table = paper_arithmetic()
+    assert (table.computation != "").all()
+    counts = table.locator.isin(["D.1", "D.4"])
+    plain = counts | table.quantity.str.contains("average drop|% of OV's|of table 3 together|% of .M.|per response")
+    assert plain.sum() == 29
+    for row in table[plain].itertuples():
+        formula = row.computation.split(" (gemma")[0].replace(",", "").replace("·", "*")
+        assert set(formula) <= set("0123456789+*/(). ")
+        digits = len(row.recomputed.partition(".")[2])
+        assert round(eval(formula), digits) == float(row.recomputed.replace(",", "")), row.quantity
+    found = table.set_index("quantity").computation
+    assert found["average drop, svv, in points"] == "(35 + 60 + 86 + 38) / 4"
+    assert found["SVV's drop, % of OV's"] == "100 · 54.75 / 71.75"
+    assert found["gemma-2-2b-it: edges |M|"] == "(11·17 + 1) + 8·(2·11 + 17·11·10/2) + (11 + 17·11·10/2)"
+    assert table.computation[table.point.isin(["8", "9"])].str.startswith("authors' code: ").all()
+
+
 def test_the_nine_points_are_there_and_nothing_else_disagrees():
     table = paper_arithmetic()
     assert sorted(set(table.point)) == ["", *"123456789"]
@@ -376,7 +462,8 @@ def test_the_scorecard_of_a_preset(results):
     row = card.set_index("claim").loc["order-of-drops"]
     assert row["llama-3.2-3b-instruct verdict"] == "holds in part"  # 63 points for MLP, 62 for SVV
     assert row["gemma-2-2b-it verdict"] == "holds"
-    assert (card.close == 0).all()
+    # Intervals of 0.05 around 0 and 1, where the limits are 0.03, 0.035 and 0.99.
+    assert card.set_index("claim").close.loc[lambda close: close > 0].to_dict() == {"effective": 3, "unsteered": 2}
 
 
 def test_the_scorecard_counts_close_cases(results):
@@ -421,7 +508,12 @@ def test_the_page_shows_every_claim_model_and_number(results):
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
     assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | not run | 0.7 (0.65 to 0.75) | not run | not run |" in page
-    assert "| 1 | table 1 | average drop, svv, in points | 53.75 | 54.75 | no |" in page
+    assert "| 1 | table 1 | average drop, svv, in points | 53.75 | (35 + 60 + 86 + 38) / 4 | 54.75 | no |" in page
+    counts = verdict_counts(reported_numbers(our_table("organism-gemma2")))
+    for row in counts.itertuples():
+        assert f"| {row.locator} | {row.model} | organism-gemma2 | {row.agrees} | {row.differs} |" in page
+    assert "* pairwise cosine: **from 0 to 0.42** (no interval)\n" in page
+    assert "* ASR on harmful prompts under −α: **at least 0.8**\n" in page
     widths = [{line.replace("\\|", "").count("|") for line in group} for outside, group in
               ((key, list(group)) for key, group in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")))
               if outside]
@@ -472,9 +564,17 @@ def test_readme_is_current():
     assert with_scorecard(readme) == readme, "run python -m steerpaper.results"
 
 
-def test_committed_scorecards_are_what_the_committed_tables_give():
-    for preset in SHOWN:
-        if (paths.results(preset) / "scorecard_claims.csv").is_file():
-            saved = load_table(preset, "scorecard_claims", made_by="06_scorecard")
-            columns = ["claim", "verdict", "met", "cases", "close"]
-            pd.testing.assert_frame_equal(scorecard(preset)[0][columns], saved[columns], check_dtype=False)
+RUN = [preset for preset in SHOWN if (paths.results(preset) / "scorecard_claims.csv").is_file()]
+
+
+@pytest.mark.parametrize("preset", RUN)
+def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_path, monkeypatch):
+    card, rows = scorecard(preset)
+    today = {"scorecard_claims": card, "scorecard_cases": rows,
+             "scorecard_numbers": reported_numbers(our_table(preset)), "paper_arithmetic": paper_arithmetic()}
+    saved = {name: load_table(preset, name, made_by="06_scorecard") for name in today}
+    monkeypatch.setattr(paths, "results", lambda preset: tmp_path)
+    for name, table in today.items():
+        save_table(preset, name, table)
+        again = load_table(preset, name, made_by="06_scorecard")
+        pd.testing.assert_frame_equal(again, saved[name], obj=f"{name}: run notebook 06_scorecard again; it")
