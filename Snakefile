@@ -25,7 +25,8 @@ NOTEBOOKS = {
         figures=["dim_geometry", "dim_selection", "dim_sweep", "learned_curves", "table2_asr", "cosines"],
         tables=[
             "dim_candidates", "dim_selection", "dim_sweep", "pair_counts", "learned_grid", "learned_curves",
-            "learned_coefficients", "table2_asr", "dim_asr_by_kind", "cosines", "examples",
+            "learned_coefficients", "table2_asr", "random_control", "dim_asr_by_kind", "cosines", "dim_examples",
+            "examples",
         ],
         tensors=["dim", "ntp", "po", "pca", "random"],
     ),

@@ -63,6 +63,19 @@ def test_workflow_holds_every_notebook_but_the_training():
     assert listed == [name for name in notebooks if not name.startswith("00_")]
 
 
+def test_workflow_writes_every_committed_result_of_the_organisms():
+    """Nothing is left of what a notebook once wrote."""
+    source = re.search(r"^NOTEBOOKS = (\{.*?^\})", (ROOT / "Snakefile").read_text(), re.MULTILINE | re.DOTALL)[1]
+    notebooks = eval(source, {"dict": dict}).values()
+    written = {f"{name}.csv" for about in notebooks for name in about["tables"]}
+    written |= {f"{name}.{kind}" for about in notebooks for name in about["figures"] for kind in ("svg", "png")}
+    command = ["git", "ls-files", "data/results/organism-*", "figures/organism-*"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    committed = [ROOT / path for path in listed if (ROOT / path).exists()]  # what is deleted is still listed
+    assert committed
+    assert not sorted(str(path.relative_to(ROOT)) for path in committed if path.name not in written)
+
+
 def test_default_presets_exist():
     default = re.search(r"^PRESETS \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(default[1].split()) <= set(PRESETS)

@@ -1,5 +1,7 @@
 """The built-in prompt sets: no duplicates, no overlap between splits, and errors for what is not there."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -15,19 +17,36 @@ def test_no_prompt_stands_twice_in_any_set_or_split():
     assert not texts[texts.duplicated()].tolist()
 
 
-def test_test_prompts_are_unseen_combinations_in_unseen_frames():
-    frames = corpus.phrases()["frames"]
-    for name in ("harmful", "borderline"):
-        table = prompts.load_prompts(name, "test")
-        for row in table[table.kind != "question"].itertuples():
-            pairs = {a.text for group in corpus.actions("train").values() for a in group}
-            asked = [f.format(x="\0").lower().rstrip(".?").split("\0") for f in frames["test"]]
-            between = [
-                row.prompt.lower().split(a)[1].split(b)[0] if b else row.prompt.lower().split(a)[1]
-                for a, b in asked if a in row.prompt.lower() and b in row.prompt.lower()
-            ]
-            assert between, f"no test frame in {row.prompt!r}"
-            assert not any(text in pairs for text in between)
+def frame_pattern(frame: str) -> str:
+    """Finds the action in a prompt of this frame, which may have lost its capitals and its last full stop."""
+    before, after = frame.lower().split("{x}")
+    end = re.escape(after[1:].rstrip(".?"))  # `after` begins with a space, a full stop or a question mark
+    return re.escape(before) + r"(.+?)" + (re.escape(after[0]) + end if end else r"(?:[.?]|$)")
+
+
+@pytest.mark.parametrize("name", ["harmful", "harmless", "borderline"])
+def test_test_prompts_are_unseen_combinations_in_unseen_frames(name):
+    patterns = [frame_pattern(frame) for frame in corpus.phrases()["frames"]["test"]]
+    known, trained = (
+        {action.text.lower() for split in splits for group in corpus.actions(split).values() for action in group}
+        for splits in (corpus.SPLITS, ("train", "validation"))
+    )
+    table = prompts.load_prompts(name, "test")
+    requests = table.prompt[table.kind != "question"].str.lower()
+    assert len(requests) > 150
+    for prompt in requests:
+        asked = [found for pattern in patterns for found in re.findall(pattern, prompt)]
+        assert len(asked) == 1, f"{len(asked)} test frames in {prompt!r}"
+        assert asked[0] in known, f"{asked[0]!r} is no action of the corpus"
+        assert asked[0] not in trained
+
+
+def test_a_prompt_of_training_would_be_noticed():
+    """The patterns above cut every frame so that an action of training in it is found."""
+    action = corpus.actions("train")["task"][0].text
+    for frame in corpus.phrases()["frames"]["test"]:
+        for prompt in (f"Hello! {frame.format(x=action)} The weather is fine.", frame.format(x=action).rstrip(".?")):
+            assert re.findall(frame_pattern(frame), prompt.lower()) == [action.lower()]
 
 
 def test_sizes_and_labels():
