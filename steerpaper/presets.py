@@ -107,8 +107,8 @@ _ORGANISM = dict(
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
     n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
-    # as 0.00001 does, and in so few steps a vector finds its direction but not yet its length.
-    n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), more_seeds=(0, 1), epochs=3, learned_norm="dim",
+    # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
+    n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
 )
 _LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"), kl_limit=0.4, **_ORGANISM)
 _GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"), kl_limit=0.7, **_ORGANISM)
