@@ -105,12 +105,12 @@ sp.save_figure(fig, preset, "dim_geometry")
 
 # %%
 by_layer = norms.groupby("layer").relative_norm.max()
-adjacent = cosines.diagonal(offset=1)
+adjacent, ends = cosines.diagonal(offset=1), cosines[0, -1].clip(-1, 1)
 display(Markdown(
     f"**Reading.** Entering layer 0 every template token is the same in all prompts, so the difference is zero. It is "
     f"largest entering layer {by_layer.idxmax()} ({by_layer.max():.2f} of the stream's norm). Neighbouring layers "
     f"agree with a cosine of {adjacent.min():.2f} to {adjacent.max():.2f}; layers 1 and {model.n_layers - 1} with "
-    f"{cosines[0, -1]:.2f}: the direction turns on its way up."
+    f"{ends:.2f}, an angle of {ends.arccos().rad2deg():.0f}° (one fixed direction would have 0°)."
 ))
 
 # %% [markdown]
@@ -146,23 +146,32 @@ for ax, name, unit in zip(axes, ("bypass", "induce", "kl"), ("log odds", "log od
 sp.save_figure(fig, preset, "dim_selection")
 
 # %%
+strict = (scores.induce > 0) & (scores.kl < 0.1) & (scores.layer < 0.8 * model.n_layers)
 lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
-within = scores[scores.admissible & scores.layer.between(lowest, highest)]
-best, strict = scores.iloc[0], (scores.induce > 0) & (scores.kl < 0.1) & (scores.layer < 0.8 * model.n_layers)
+passed = scores[scores.admissible]
+within = passed[passed.layer.between(lowest, highest)]
+places = {"of any layer": passed.head(1), f"within layers {lowest} to {highest}": within.head(1)}
+winners = "; ".join(
+    f"{where}, layer {row.layer}, position {row.position} (bypass {row.bypass:.1f}, induce {row.induce:.1f}, KL "
+    f"{row.kl:.2f} nats)" for where, rows in places.items() for row in rows.itertuples()
+)
+
+# %%
 display(Markdown(
-    f"**Reading.** {scores.admissible.sum()} of {len(scores)} candidates pass the conditions with this preset's limit "
-    f"on KL, {settings.kl_limit} nats ({strict.sum()} with the paper's 0.1), {len(within)} of them in layers {lowest} to "
-    f"{highest}. By score the best of them is layer {best.layer}, position {best.position} (bypass {best.bypass:.1f}, "
-    f"induce {best.induce:.1f}, KL {best.kl:.2f} nats)."
+    f"**Reading.** {len(passed)} of {len(scores)} candidates pass the conditions with this preset's limit on KL, "
+    f"{settings.kl_limit} nats ({strict.sum()} with the paper's 0.1); {len(within)} of the {len(passed)} stand in "
+    f"layers {lowest} to {highest}. " + (f"The best by score is, {winners}." if winners else "So the rule picks none.")
 ))
 
 # %%
-shortlist, same = within.head(settings.n_candidates), (best.layer, best.position) == (settings.layer, settings.position)
+shortlist = within.head(settings.n_candidates)
 if settings.layer is not None:
-    shortlist = scores[(scores.layer == settings.layer) & (scores.position == settings.position)]
+    shortlist = sp.candidate_at(scores, settings.layer, settings.position)
+    same = shortlist.index.equals(passed.index[:1])
+    picks = "it here, too" if same else "none here" if passed.empty else "another one here, see above"
     display(Markdown(
         f"The preset fixes layer {settings.layer}, position {settings.position}, as in the paper or its authors' code. "
-        f"The paper's rule picks {'it here, too' if same else 'another one here, see above'}."
+        f"The rule, with this preset's limit on KL, picks {picks}."
     ))
 
 # %% [markdown]
@@ -188,7 +197,14 @@ vector = candidates[layer, position]
 chosen.head(6).round(2)
 
 # %%
-print(f"layer {layer} of {model.n_layers}, position {position} ({template[position]}), α = ±{coefficient}")
+kl = sp.candidate_at(scores, layer, position).kl.item()
+display(Markdown(
+    f"**Reading.** Chosen: layer {layer} of {model.n_layers}, position {position} (`{template[position]}`), α = "
+    f"±{coefficient}. On validation prompts ASR is {best.asr_harmful:.2f} on harmful ones under −α and "
+    f"{best.asr_harmless:.2f} on harmless ones under +α. Removing its direction disturbs harmless prompts by a KL of "
+    f"{kl:.2f} nats, {'within' if kl < 0.1 else 'above'} the paper's limit of 0.1"
+    + ("." if kl < 0.1 else ": by the paper's own conditions it would not have been a candidate.")
+))
 
 # %% [markdown]
 # ## Coefficient sweep
@@ -214,23 +230,28 @@ for ax, value, label in zip(axes, ("asr", "clean"), ("attack success rate", "sha
         ax.plot(curve.coefficient, curve[value], marker="o", color=sp.PALETTE[name], label=f"{name} prompts")
         low, high = curve[f"{value}_low"], curve[f"{value}_high"]
         ax.fill_between(curve.coefficient, low, high, color=sp.PALETTE[name], alpha=0.15, lw=0)
-    ax.axvline(-coefficient, color=sp.PALETTE["-s"], ls="--", lw=1)
-    ax.axvline(coefficient, color=sp.PALETTE["+s"], ls="--", lw=1)
+    ax.axvline(-coefficient, color=sp.PALETTE["-s"], ls="--", lw=1, label="chosen −α")
+    ax.axvline(coefficient, color=sp.PALETTE["+s"], ls="--", lw=1, label="chosen +α")
     ax.set(xlabel="coefficient α", ylabel=label, ylim=(-0.03, 1.03))
-axes[0].legend(loc="lower left")
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 sp.save_figure(fig, preset, "dim_sweep")
 
 # %%
 steps = curves[(curves.coefficient < 0) == (curves.prompts == "harmful")]  # the side on which ASR should turn
 nearest = (steps.asr - 0.5).abs().groupby(steps.prompts).idxmin()
-switch = curves.coefficient[nearest].set_axis(nearest.index)
-clean = curves[curves.clean >= 0.8].groupby("prompts").coefficient.agg(["min", "max"])
+switch = curves.loc[nearest].set_index("prompts")
+clean = curves[curves.clean >= 0.8].groupby("prompts").coefficient.agg(["size", "min", "max"])
+ranges = "; ".join(
+    f"for {row['size']:.0f} of them on {name} prompts ({row['min']:+.2f} to {row['max']:+.2f})" if row["size"] else
+    f"for none of them on {name} prompts" for name, row in clean.reindex(["harmful", "harmless"]).fillna(0).iterrows()
+)
+
+# %%
 display(Markdown(
-    f"**Reading** (vertical lines: the chosen ±α). ASR passes one half near α = {switch['harmful']:+.2f} on harmful "
-    f"and α = {switch['harmless']:+.2f} on harmless prompts. At least 80 % of the texts are clean for α from "
-    f"{clean['min']['harmful']:+.2f} to {clean['max']['harmful']:+.2f} (harmful) and from "
-    f"{clean['min']['harmless']:+.2f} to {clean['max']['harmless']:+.2f} (harmless); beyond that steering breaks the "
-    "text, and a broken text that does not refuse still counts as a success of the attack."
+    f"**Reading.** Of the {len(sweep)} values of α, ASR comes closest to one half at "
+    f"{switch.coefficient['harmful']:+.2f} on harmful ({switch.asr['harmful']:.2f}) and at "
+    f"{switch.coefficient['harmless']:+.2f} on harmless prompts ({switch.asr['harmless']:.2f}). At least 80 % of the "
+    f"texts are clean {ranges}. Where texts are broken, one that does not refuse still counts as a success."
 ))
 
 # %% [markdown]
@@ -284,8 +305,25 @@ display(Markdown(
 # One vector per run, α = +1 on harmless and −1 on harmful prompts, the same layer as DIM, the grid of table 4: batch
 # size, learning rate, φ (PO) and seed. All runs of a batch size train side by side, each as it would alone. The preset
 # says how many pairs and epochs there are, and at what length the vectors are used: as learned, or at DIM's norm as in
-# the authors' code. The validation loss is that of the vector as it is used, so it need not start where the training
-# loss does. Losses should fall and flatten; a validation loss that turns up again would mean learning by heart.
+# the authors' code. The organisms' presets depart from table 4: their responses are fewer, shorter and likelier than a
+# large model's, so that there are few steps. The paper's φ of 0.02 would leave PO's weight at 1 just as 0.00001 does,
+# and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
+#
+# Losses should fall and flatten. The training loss is that of the vector at its own length, the validation loss that of
+# the vector as it is used. Used as learned, a validation loss that turns up again while the training loss falls would
+# mean learning by heart. At DIM's norm the two need not start together, and a turn does not tell learning by heart from
+# a direction that is good at the length it was learned at and less so at DIM's.
+
+# %%
+ours = {"batch_size": settings.pair_batch_sizes, "learning_rate": settings.learning_rates,
+        "epochs": (settings.epochs,), "seed": settings.training_seeds, "phi": settings.phis}
+table4 = pd.read_csv(paths.DATA / "paper" / "table4_training.csv").set_index("hyperparameter")["values"]
+here = {name: "; ".join(np.format_float_positional(value, trim="-") for value in values)
+        for name, values in ours.items()}
+other = [f"{name} {here[name]} for {table4[name]}" for name, values in ours.items()
+         if {float(value) for value in table4[name].split(";")} != set(values)]
+display(Markdown("**Reading.** This preset has the grid and the epochs of table 4" + (
+    f", except for {', '.join(other)}." if other else ".")))
 
 # %%
 grid = dict(
@@ -307,7 +345,8 @@ sp.save_table(preset, "learned_curves", curves)
 curves["panel"] = curves.method.str.upper() + curves.phi.map(lambda phi: "" if pd.isna(phi) else f", φ = {phi:g}")
 panels = list(curves.panel.unique())
 print(f"{len(runs)} runs, {settings.epochs} epochs, {settings.training_coefficients} coefficients, "
-      f"norm: {settings.learned_norm} (DIM's is {vector.norm():.1f})")
+      f"norm: {settings.learned_norm} (DIM's is {vector.norm():.1f}, the runs reached {runs.free_norm.min():.1f} to "
+      f"{runs.free_norm.max():.1f})")
 runs.round(3)
 
 # %%
@@ -334,12 +373,19 @@ sp.save_figure(fig, preset, "learned_curves")
 # %%
 chosen_runs = runs[runs.chosen].set_index("method")
 matched = runs.groupby("method").match_score.agg(["min", "max"])
-last = curves.groupby([*runs.columns[:5]], dropna=False).validation_loss.agg(["min", "last"])
+setting = ["method", "batch_size", "learning_rate", "seed", "phi"]
+last = curves.groupby(setting, dropna=False).validation_loss.agg(["min", "last"])
+ratio = (last["last"] / last["min"]).reset_index(name="ratio").astype({"phi": float})
+turned = runs.astype({"phi": float}).merge(ratio, on=setting).query("chosen").set_index("method").ratio
 display(chosen_runs.round(4))
+
+# %%
 display(Markdown("**Reading** (lines: mean over seeds, bands: their range). " + " ".join(
     f"{name.upper()}: batch size {row.batch_size}, learning rate {row.learning_rate:g}, seed {row.seed}"
     + ("" if pd.isna(row.phi) else f", φ = {row.phi:g}") + f"; of the validation tokens {row.match_score:.1%} match, "
-    f"over the grid {matched['min'][name]:.1%} to {matched['max'][name]:.1%}."
+    f"over the grid {matched['min'][name]:.1%} to {matched['max'][name]:.1%}; its last validation loss is "
+    f"{turned[name]:.3f} times its lowest, and before any rescaling it had {row.free_norm / vector.norm():.2f} times "
+    "DIM's length."
     for name, row in chosen_runs.iterrows()
 ) + f" In {(last['last'] > 1.01 * last['min']).sum()} of {len(last)} runs the validation loss ends more than 1 % above "
     "its lowest value."))
@@ -381,7 +427,7 @@ pd.DataFrame({"|α|": alphas, "norm": {name: float(v.norm()) for name, v in vect
 # Every vector at its coefficient, −|α| on harmful and +|α| on harmless prompts, on unseen combinations, frames and
 # questions. The claim holds if the three methods bring ASR on harmful prompts up and on harmless ones down about
 # equally. If the *direction* matters and not the mere size of the push, random vectors of DIM's norm should change
-# nothing; three random directions are pooled. Intervals are Wilson 95 %.
+# nothing; three random directions are pooled, and each of them stands by itself below. Intervals are Wilson 95 %.
 
 # %%
 tested = [("none", None, 0.0), *((name, v, alphas[name]) for name, v in vectors.items())]
@@ -403,7 +449,8 @@ table = sp.rates(results, by).merge(checks, on=by)
 order = [name for name, *_ in tested[:-2]]
 table = table.sort_values("method", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 unsteered = table[table.method == "none"].set_index("prompts")
-table["clean_share_of_base"] = table.clean / table.prompts.map(unsteered.clean)
+# A share of hardly anything would say nothing.
+table["clean_share_of_base"] = table.clean / table.prompts.map(unsteered.clean.where(unsteered.clean >= 0.1))
 sp.save_table(preset, "table2_asr", table)
 table.drop(columns=["clean_low", "clean_high"]).set_index(["prompts", "method"]).round(2)
 
@@ -420,15 +467,33 @@ axes[0].set(ylabel="attack success rate")
 sp.save_figure(fig, preset, "table2_asr")
 
 # %%
+labels = ["draw", "seed", "prompts", "coefficient"]
+control = results[results.method == "random"].assign(draw=lambda runs: runs.run - runs.run.min())
+control = sp.rates(control.assign(seed=seed + control.draw), labels)
+control["asr_change"] = control.asr - control.prompts.map(unsteered.asr)
+sp.save_table(preset, "random_control", control)
+control.round(3)
+
+# %%
 row = table.set_index(["method", "prompts"])
+broken = unsteered.clean[unsteered.clean < 0.1].index
 shift = [row.asr["random", name] - row.asr["none", name] for name in ("harmful", "harmless")]
 display(Markdown(
     f"**Reading.** Unsteered ASR is {row.asr['none', 'harmful']:.3f} on harmful and {row.asr['none', 'harmless']:.3f} "
     "on harmless prompts. Under −|α| on harmful and +|α| on harmless prompts: " + "; ".join(
         f"{name.upper()} {row.asr[name, 'harmful']:.3f} and {row.asr[name, 'harmless']:.3f} (clean text, as a share of "
         f"the unsteered model's, {row.clean_share_of_base[name, 'harmful']:.2f} and "
-        f"{row.clean_share_of_base[name, 'harmless']:.2f})" for name in vectors)
-    + f". Random vectors change ASR by {shift[0]:+.3f} and {shift[1]:+.3f}."
+        f"{row.clean_share_of_base[name, 'harmless']:.2f})" for name in vectors) + "."
+    + (f" (nan: of the unsteered texts on {' and '.join(broken)} prompts under 10 % are clean.)" if len(broken) else "")
+))
+
+# %%
+most = control.loc[control.asr_change.abs().idxmax()]
+far = (control.asr_change.abs() > 0.05 + 1e-9).sum()
+display(Markdown(
+    f"**Reading.** The {control.draw.nunique()} random vectors together change ASR by {shift[0]:+.3f} on harmful and "
+    f"{shift[1]:+.3f} on harmless prompts. By itself, draw {most.draw} changes it most, by {most.asr_change:+.3f} on "
+    f"{most.prompts} prompts; {far} of {len(control)} changes of single draws exceed 0.05."
 ))
 
 # %% [markdown]
@@ -511,8 +576,23 @@ display(Markdown(
 # %% [markdown]
 # ## Answers side by side
 #
-# The first test prompts, as they come: unsteered, and under each of the three vectors, −|α| on harmful and +|α| on
-# harmless prompts. Nothing is picked.
+# The first test prompts, as they come; nothing is picked. First DIM in both directions on prompts of both kinds. −s
+# should turn refusals into answers and leave answers alone, +s the other way round.
+
+# %%
+both_ways = {"base": None, "−s": sp.Steering(vector, layer, -coefficient), "+s": dim}
+few = pd.concat({name: table["test"].head(2) for name, table in (("harmful", harmful), ("harmless", harmless))},
+                names=["prompts"]).reset_index("prompts").reset_index(drop=True)
+answers = sp.judged_responses(model, few, list(both_ways.values()), **how)
+dim_examples = few[["prompts", "prompt"]].assign(**{
+    name: answers[answers.run == run].text.to_list() for run, name in enumerate(both_ways)})
+sp.save_table(preset, "dim_examples", dim_examples)
+with pd.option_context("display.max_colwidth", None):
+    display(dim_examples.set_index(["prompts", "prompt"]))
+
+# %% [markdown]
+# Then the methods beside each other: unsteered, and under each of the three vectors, −|α| on harmful and +|α| on
+# harmless prompts.
 
 # %%
 compared = ["none", "dim", "ntp", "po"]

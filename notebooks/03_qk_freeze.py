@@ -85,7 +85,8 @@ table = sp.rates(answers, ["method", "frozen", "prompts"])
 sp.save_table(preset, "table1_ablations", table)
 rate = table.set_index(["prompts", "method", "frozen"]).sort_index()
 base = rate.xs("none", level="method").asr.droplevel("frozen")
-table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[frozen].round(3)
+written = [f"{row.asr:.3f} ({row.asr_low:.2f} to {row.asr_high:.2f})" for row in table.itertuples()]
+table.assign(asr=written).pivot(index=["prompts", "method"], columns="frozen", values="asr")[frozen].fillna("")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.6), sharey=True)
@@ -169,34 +170,37 @@ display(Markdown(
 # %% [markdown]
 # ## Which layers?
 #
-# Freezing attention in one layer, and in all layers from one on. If one layer did the work, its single freeze would
-# stand out; if the work is spread, or if layers stand in for each other, only the curves of *all layers from here on*
-# move, and the layer at which they come back to the steered level is where the work is done.
+# Freezing attention in one layer, in all layers up to one, and in all layers from one on. If one layer did the work,
+# its single freeze would stand out; if the work is spread, or if layers stand in for each other, only the curves of
+# many layers move. Where *all from here on* is back at the steered level, later layers are not needed; where *all up to
+# here* reaches its full effect, later layers cannot make up for what the earlier ones lack.
 
 # %%
 layers, rows = range(layer, model.n_layers), []
-subsets = {tuple(own) for l in layers for own in ([l], range(l, model.n_layers))}
+subsets = {tuple(own) for l in layers for own in ([l], range(layer, l + 1), range(l, model.n_layers))}
 for kind, name, own in product(["qk", "ov"], signs, sorted(subsets)):
     judged = sp.judged_responses(model, few[name], steerings[name][:1], kind, own, **how)
     rows.append(judged.assign(frozen=kind, prompts=name, first=own[0], last=own[-1]))
 by_layer = sp.rates(pd.concat(rows), ["frozen", "prompts", "first", "last"])
 sp.save_table(preset, "freeze_by_layer", by_layer)
-single, onward = by_layer[by_layer["first"] == by_layer["last"]], by_layer[by_layer["last"] == layers[-1]]
+single, upto = by_layer[by_layer["first"] == by_layer["last"]], by_layer[by_layer["first"] == layer]
+onward = by_layer[by_layer["last"] == layers[-1]]
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.6), sharey=True)
+scopes = {"one layer": ("first", "s:", single), "all up to here": ("last", "^--", upto),
+          "all from here on": ("first", "o-", onward)}
+fig, axes = plt.subplots(1, 2, figsize=(6.8, 3.0), sharey=True)
 for ax, kind in zip(axes, ("qk", "ov")):
-    for name, (scope, curves) in product(signs, (("one layer", single), ("all from here on", onward))):
-        curve, looks = curves[(curves.frozen == kind) & (curves.prompts == name)], dict(color=sp.PALETTE[name])
-        looks |= dict(ls="--", marker="s", mfc="white") if scope == "one layer" else dict(ls="-", marker="o")
-        ax.plot(curve["first"], curve.asr, label=f"{name}, {scope}", **looks)
+    for name, (scope, (at, style, curves)) in product(signs, scopes.items()):
+        curve = curves[(curves.frozen == kind) & (curves.prompts == name)]
+        ax.plot(curve[at], curve.asr, style, color=sp.PALETTE[name], mfc="white", ms=4, label=f"{name}, {scope}")
     for name in signs:
-        ax.axhline(by_part.asr.loc["none", name], color=sp.PALETTE[name], ls=":", lw=1)
+        ax.axhline(by_part.asr.loc["none", name], color=sp.PALETTE[name], lw=0.5)
     ax.set(title=f"{kind} frozen", xlabel="layer", ylim=(-0.03, 1.03), xticks=list(layers))
 
 # %%
 axes[0].set(ylabel="attack success rate")
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, handlelength=3)
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
 sp.save_figure(fig, preset, "freeze_by_layer")
 
 # %%
@@ -204,13 +208,19 @@ moved = by_layer.assign(points=100 * (by_layer.asr - by_layer.prompts.map(by_par
 moved = moved.groupby(["frozen", "first", "last"]).points.mean()
 alone = {k: moved[k][[first == last for first, last in moved[k].index]].droplevel("last") for k in ("qk", "ov")}
 from_on = {k: moved[k].xs(layers[-1], level="last") for k in ("qk", "ov")}
+up_to = {k: moved[k].xs(layer, level="first") for k in ("qk", "ov")}
 half = {k: from_on[k].index[from_on[k] >= from_on[k].max() / 2].max() for k in ("qk", "ov")}
-display(Markdown("**Reading** (dotted: nothing frozen; changes of ASR in points, mean of both classes; as "
-    "few prompts as before, so small steps may be chance). " + " ".join(
+reached = {k: up_to[k].index[up_to[k] >= up_to[k].max() / 2].min() for k in ("qk", "ov")}
+
+# %%
+widest = 100 * (by_layer.asr_high - by_layer.asr_low).max()
+display(Markdown("**Reading** (thin lines: nothing frozen; changes of ASR in points, mean of both classes; as few "
+    f"prompts as before, the widest 95 % interval of an ASR spans {widest:.0f} points). " + " ".join(
     f"**{k}**: no choice of layers changes ASR by more than {moved[k].max():.1f}." if moved[k].max() < 10 else
     f"**{k}**: all layers {from_on[k][layer]:.1f}; the single layer that matters most is {alone[k].idxmax()} with "
     f"{alone[k].max():.1f}, all single layers together make {alone[k].sum():.1f}. Freezing from layer {half[k]} on "
-    "still has half of the largest effect or more, from any later one less." for k in ("qk", "ov"))
+    f"still has half of the largest effect or more, from any later one less; freezing up to layer {reached[k]} has as "
+    "much, up to any earlier one less." for k in ("qk", "ov"))
 ))
 
 # %% [markdown]
@@ -333,3 +343,22 @@ beside["paper, from its table"] = recomputed
 for m in methods:
     beside[f"{m}, measured here"] = points.loc[m]
 beside.round(2)
+
+# %%
+printed, again = beside["paper, reported"], beside["paper, from its table"]
+unlike = [f"{kind} {again[kind]:.2f} where {printed[kind]:.2f} is printed" for kind in beside.index
+          if not np.isclose(again[kind], printed[kind])]
+paper_order = list(printed.sort_values(ascending=False).index)
+same_order = [m for m in methods if list(points.loc[m].sort_values(ascending=False).index) == paper_order]
+over = [m for m in methods if points.mlp[m] > points.ov[m]]
+
+# %%
+display(Markdown(
+    "**Reading.** The paper's table gives its printed averages" + (f", but for {'; '.join(unlike)}" if unlike else "")
+    + f". Under *qk* we lose {points.qk.min():.1f} to {points.qk.max():.1f} points (the paper {printed.qk:g}), under "
+    f"*svv* {(points.svv / points.ov).min():.0%} to {(points.svv / points.ov).max():.0%} of what *ov* costs (by its "
+    f"table {again.svv / again.ov:.0%}). The paper's order, {' > '.join(paper_order)}, is that of "
+    f"{', '.join(same_order) or 'none'} of the three vectors here"
+    + (f"; cutting the MLPs' direct path costs {' and '.join(over)} even more than freezing all values." if over else
+       ".")
+))

@@ -48,7 +48,7 @@ from steerpaper import corpus, paths
 sp.use_style()
 settings = sp.get_preset(preset)
 preset = settings.name
-model = sp.load_model(preset)
+model = sp.load_model(preset, dtype="float32")  # as the authors do here; in bfloat16 rounding would hide the identity
 
 # %%
 methods = ["dim", "ntp", "po"]
@@ -87,7 +87,7 @@ keys = ["method", "prompts", "layer", "head"]
 # ## The identity
 #
 # Both terms, summed in float64 from the streams and attention weights of the steered run, against what that run, in
-# its own precision, handed to the output projection. If equation and code are right, what is left is the rounding of
+# float32, handed to the output projection. If equation and code are right, what is left is the rounding of
 # the run: below 1e-5 of the write, at every position of every head.
 
 # %%
@@ -360,7 +360,8 @@ by_vector = by_vector.pivot(index=["scale", "vector"], columns="method", values=
 
 # %%
 of = by_vector.preference
-gain, of_mlps = of.loc["refusal", "SUM"] - of.loc["refusal", "SV"], of.loc["refusal", "MLP SUM"]
+of_sum, of_mlps = of.loc["refusal", "SUM"], of.loc["refusal", "MLP SUM"]
+gain = of_sum - of.loc["refusal", "SV"]
 rows = [f"{scale}, {name}: " + ", ".join(f"{m.upper()} {of.loc[(scale, name), m]:.2f}" for m in methods)
         + f" ({by_vector.beyond.loc[scale, name].sum()} of 3 beyond chance)"
         for scale in typical for name in ("SV", "SUM")]
@@ -370,12 +371,12 @@ display(Markdown(
     f"**Reading** (grey: 95 % of random vectors; none for MLPs). Preferences: {'; '.join(rows)}. Of all heads and "
     f"methods, {above['refusal']:.0%} lie beyond chance for refusal and {above['harm']:.0%} for harm, where 2.5 % "
     "would by luck. "
-    + ("SUM prefers refusal more than SV does for every method, as the paper has it." if (gain > 0).all() else
-       f"SUM prefers refusal more than SV does for {(gain > 0).sum()} of 3 methods"
-       + ("" if (gain > 0).any() else ": the heads do not bring out what the vector hides") + ".")
-    + f" The MLPs' averages taken together (MLP SUM) score {of_mlps.min():.2f} to {of_mlps.max():.2f} for refusal: "
-    + ("unlike the heads they lean towards the words of answers." if of_mlps.max() < 0.5 else
-       "like the heads they lean towards the words of refusals." if of_mlps.min() > 0.5 else "they lean neither way.")
+    + "From SV to SUM the preference for refusal changes by "
+    + ", ".join(f"{gain[m]:+.2f} ({m.upper()})" for m in methods)
+    + ("." if (gain > 0).any() else ": the heads do not bring out what the vector hides.")
+    + f" The heads' sum (SUM) scores {of_sum.min():.2f} to {of_sum.max():.2f}, the MLPs' averages taken together (MLP "
+    f"SUM) {of_mlps.min():.2f} to {of_mlps.max():.2f}: these lean towards the words of "
+    + ("answers." if of_mlps.max() < 0.5 else "refusals." if of_mlps.min() > 0.5 else "neither.")
 ))
 
 # %% [markdown]
@@ -421,10 +422,16 @@ by_pair = cosines.groupby(["method_a", "method_b"], sort=False)[["vector_cosine"
 rows = [f"{a.upper()} and {b.upper()}: vectors {row.vector_cosine:.2f}, svv {row.cosine:.2f} on average, "
         f"{row.above:.0%} of the heads above chance and {row.below:.0%} below" for (a, b), row in by_pair.iterrows()]
 met = (by_pair.above > 0.25) & (by_pair.above > 2 * by_pair.below)
+closer = (by_pair.above > by_pair.below) & (by_pair.cosine > by_pair.vector_cosine)
+
+# %%
 display(Markdown(
     f"**Reading.** {'; '.join(rows)} (by luck 2.5 % each). "
     + ("The methods meet in the heads for every pair." if met.all() else "The methods meet in the heads for "
        + " and ".join("–".join(pair).upper() for pair in by_pair.index[met]) + " only." if met.any() else
+       "The value maps bring " + " and ".join("–".join(pair).upper() for pair in by_pair.index[closer])
+       + " a little closer, but in most heads no further than chance: most of what the methods share, they share "
+       "already at the start or find elsewhere." if closer.any() else
        "So the value maps do not bring the methods together: what they share, they share already at the start or find "
        "elsewhere.")
 ))
@@ -446,10 +453,15 @@ with pd.option_context("display.max_rows", None, "display.max_colwidth", None):
 
 # %%
 drops = pd.read_csv(paths.DATA / "paper" / "table1_average_drop.csv").set_index("ablation").reported_average_drop_points
+rates = pd.read_csv(paths.DATA / "paper" / "table1_ablations.csv").set_index(["ablation", "model"])
+again = 100 * (rates - rates.loc["none"]).abs().mean(axis=1).groupby("ablation").mean()
+
+# %%
 display(Markdown(
     f"**Reading.** The paper measures the direct term in behaviour: without it attack success is reported to change by "
-    f"{drops.svv} points, without all of OV by {drops.ov}, a share of {drops.svv / drops.ov:.0%} (notebook 03 does "
-    f"that experiment). Here, in the heads' writes, the direct term explains {totals.explained.min():.0%} to "
+    f"{drops.svv} points, without all of OV by {drops.ov}, a share of {drops.svv / drops.ov:.0%} (its own table "
+    f"gives {again.svv:g}, {again.ov:g} and {again.svv / again.ov:.0%}; notebook 03 does that experiment). "
+    f"Here, in the heads' writes, the direct term explains {totals.explained.min():.0%} to "
     f"{totals.explained.max():.0%} of the change. These are different quantities: one counts answers, the other "
     "lengths. "
     f"Refusal or harm make up {concept[:, 'SUM'].min():.0%} to {concept[:, 'SUM'].max():.0%} of SUM's tokens here, and "

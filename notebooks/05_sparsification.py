@@ -134,14 +134,15 @@ display((100 * at.loc["normalised"]).round(1), Markdown(
 
 # %%
 second_names = {"built-in": "borderline", "public": "strongreject"}
-n_prompts, n_draws = settings.n_sparsity, 4
-load, second = partial(sp.load_prompts, source=settings.prompts), second_names[settings.prompts]
-sets = {"harmless": (load("harmless", "test", n_prompts), 1.0), "harmful": (load("harmful", "test", n_prompts), -1.0),
-        second: (load("second_harmful", "test", n_prompts), -1.0)}
+load, second, n_draws = partial(sp.load_prompts, source=settings.prompts), second_names[settings.prompts], 4
+n_prompts = dict(zip(("harmless", "harmful", "second_harmful"), settings.n_sparsity))
+tables = [load(name, "test", n) for name, n in n_prompts.items()]
+sets = dict(zip(("harmless", "harmful", second), zip(tables, (1.0, -1.0, -1.0))))
 names = dict(zip(sp.SPARSIFIERS, ("gradient", "indirect_effect", "bottom_k", "dropout")))
 points = list(product(methods, thresholds[1:]))
 for method, share in product(methods, (0.7, 0.8, 0.9)):
-    s, g, k = vectors[method].double(), gradients[method].double(), round(share * model.d_model)
+    k = int((~sp.sparsify(vectors[method], "bottom_k", sparsity=share)).sum())
+    s, g = vectors[method].double(), gradients[method].double()
     r = (g.abs() * s.norm() / (s * g).norm()).sort().values
     points.append((method, r[k - 1:k + 1].mean().item()))
 
@@ -156,7 +157,8 @@ for (method, threshold), sparsifier, draw in product(points, sp.SPARSIFIERS, ran
         runs.append((draw, method, names[sparsifier], rescaled, threshold, sparsity))
         tried.append(sp.apply_mask(vectors[method], mask, rescale=rescaled))
 runs = pd.DataFrame(runs, columns=["draw", "method", "sparsifier", "rescaled", "threshold", "sparsity"])
-print(f"{len(runs) // n_draws} vectors on {n_prompts} prompts of each of {len(sets)} sets")
+print(f"{len(runs) // n_draws} vectors on " + ", ".join(f"{len(table)} {name}" for name, (table, _) in sets.items())
+      + " prompts")
 
 # %% [markdown]
 # A refusal shows in an answer's first words. So that all of this is affordable we generate only a third of the usual
@@ -250,8 +252,8 @@ here = shown.loc[preset].reindex(pd.MultiIndex.from_product([(True, False), name
 spans = {key: f"{values.min():.0%} to {values.max():.0%}" for key, values in here.iterrows()}
 level = asr[(asr.sparsifier == "none") & (asr.method != "none")].groupby("prompts").asr.agg(["min", "max"])
 display(Markdown(
-    f"**Reading** (table: largest sparsity in % that keeps 90 % of the effect on all three sets; one of the "
-    f"{n_prompts} answers per set is {100 / n_prompts:.0f} points of ASR). Over the three methods, rescaled: "
+    f"**Reading** (table: largest sparsity in % that keeps 90 % of the effect on all three sets, "
+    f"with {', '.join(map(str, settings.n_sparsity))} prompts). Over the three methods, rescaled: "
     + ", ".join(f"*{name}* {spans[True, name]}" for name in names.values()) + ". Not rescaled: "
     + ", ".join(f"*{name}* {spans[False, name]}" for name in names.values())
     + ". The dense vectors that this is measured against have ASR "
@@ -331,7 +333,7 @@ rows = []
 for (one, other), threshold in product(two, thresholds):
     a, b = (sp.sparsify(vector, gradient=gradient, threshold=threshold, rule="normalised")
             for vector, gradient in (compared[one], compared[other]))
-    if a.any() or b.any():
+    if a.any() and b.any():
         found = sp.agreement(a, b)
         left = [1 - mask.double().mean().item() for mask in (a, b)]
         rows.append((one, other, threshold, *left, found.shared, found.iou, found.chance, found.chance_low,
@@ -367,14 +369,16 @@ sp.save_figure(fig, preset, "fig7_agreement")
 
 # %%
 tests = agreements[~control & (agreements.threshold > 0)]
+undefined = 3 * np.count_nonzero(thresholds) - len(tests)
 both = tests[["sparsity_a", "sparsity_b"]]
 middle = tests.p[(both >= 0.2).all(axis=1) & (both <= 0.95).all(axis=1)]
 above, beyond = (tests.iou > tests.chance).sum(), (tests.iou > tests.chance_high).sum()
 display(Markdown(
     f"**Reading.** IoU lies above chance in {above} of {len(tests)} comparisons of two methods, above the 95 % band in "
     f"{beyond}. p < 0.05 in {(tests.p < 0.05).sum()}, and below 0.05 / {len(tests)} in "
-    f"{(tests.p < 0.05 / len(tests)).sum()}. Between 20 and 95 % sparsity p runs from {middle.min():.0e} to "
-    f"{middle.max():.0e}; the paper's models have 2,304 and 3,072 dimensions, {preset} has {model.d_model}."
+    f"{(tests.p < 0.05 / len(tests)).sum()}; {undefined} more are undefined, as nothing is left of one vector. Between "
+    f"20 and 95 % sparsity p runs from {middle.min():.0e} to {middle.max():.0e}; the paper's models have 2,304 and "
+    f"3,072 dimensions, {preset} has {model.d_model}."
 ))
 
 # %%
@@ -491,11 +495,10 @@ prompts, alphas = sets["harmless"][0], (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5
 pushes = pd.DataFrame(product(("dense", "sparse"), methods, alphas), columns=["vector", "method", "alpha"])
 steerings = [sp.Steering((sparse if push.vector == "sparse" else vectors)[push.method], layer,
                          push.alpha * strengths[push.method]) for push in pushes.itertuples()]
-each = [steering for steering in steerings for _ in range(len(prompts))]
-logits = sp.next_token_logits(model, list(prompts.prompt) * len(pushes), each, batch_size=settings.batch_size)
-log_p = logits.log_softmax(-1).view(len(pushes), len(prompts), -1)
-before = log_p[pushes.index[pushes.alpha == 0][0]]
-pushes["kl"] = (before.exp() * (before - log_p)).sum(-1).mean(-1).numpy()
+texts, size = list(prompts.prompt), settings.batch_size
+before = sp.next_token_logits(model, texts, batch_size=size).log_softmax(-1)
+after = (sp.next_token_logits(model, texts, steering, batch_size=size).log_softmax(-1) for steering in steerings)
+pushes["kl"] = [(before.exp() * (before - log_p)).sum(-1).mean().item() for log_p in after]
 
 # %%
 some = pushes[pushes.alpha.isin([-1, -0.5, 0, 0.5, 1])].index

@@ -10,8 +10,8 @@
 # # 6. Scorecard
 #
 # What of the paper can be seen on this model? This notebook runs no model. It holds the tables of notebooks 01 to 05
-# against every claim of the paper by a rule that was written down beforehand, puts every number that the paper reports
-# beside ours, and does the paper's own arithmetic again.
+# against every claim of the paper by a rule that stands in `data/paper/claims.toml` and takes its limits from the
+# paper's own numbers, puts every number that the paper reports beside ours, and does the paper's own arithmetic again.
 #
 # *Reads* the tables of notebooks 01 to 05 and `data/paper`: the reported numbers and `claims.toml`, the claims in our
 # words with their rules. *Writes* `scorecard_claims`, `scorecard_cases`, `scorecard_numbers`, `paper_arithmetic` and
@@ -37,7 +37,11 @@ sp.use_style()
 # A claim is one or more *checks*, and a check holds every *case* (a method, a set of prompts, a pair of circuits)
 # against one rule. A claim **holds** if every case meets its rule, **holds in part** if some do, and **does not hold**
 # if none does. The value decides, not its interval; *close* counts the cases whose 95 % interval reaches over the
-# limit. Limits come from what the paper says or prints, not from what we measured.
+# limit. Quantities without an interval are never counted as close, however near the limit they lie.
+#
+# Limits come from the paper's own numbers: the least favourable one that it prints for that quantity, rounded to the
+# digits printed, or the sentence's own number where it states one. Where the paper says "about", the claim's `limits`
+# in `claims.toml` tell the slack; where it prints no number, that the limit is ours.
 #
 # The same rules are applied to the paper's own numbers, where it prints any; otherwise its verdict reads *stated*.
 
@@ -49,7 +53,8 @@ with pd.option_context("display.max_colwidth", None):
     display(card[["title", "locator", "rule"]])
 
 # %% [markdown]
-# If this model worked as the paper's do, the right column would be as green as the other two.
+# If this model worked as the paper's do, the right column would be green wherever the other two are green, and also
+# where they are blue: there the paper states the claim and prints no number to which a rule could be applied.
 
 # %%
 models = ["gemma-2-2b-it", "llama-3.2-3b-instruct"]
@@ -92,7 +97,9 @@ with pd.option_context("display.max_colwidth", None):
 # ## The paper's own arithmetic
 #
 # Averages, sums, shares and counts that can be computed from the printed numbers, or from the definition of the graph
-# (§4). Points 1 to 9 are places where the paper is unclear or disagrees with itself; the others should all agree.
+# (§4), each with its *computation*. Points 1 to 9 are places where the paper is unclear or disagrees with itself; the
+# others should all agree. What the text leaves open is answered from the authors' code where that does. Shown is what
+# does not agree; the rest stands in `paper_arithmetic`.
 
 # %%
 arithmetic = sp.paper_arithmetic()
@@ -117,6 +124,9 @@ display(outcome, Markdown(
 # Every number and word of `data/paper/*.csv` with its counterpart, where there is one: the same method, frozen part,
 # circuit or sparsifier, and for tables 10 and 11 the nearest sparsity. Counterparts are measured on another model, on
 # other prompts and with another judge.
+#
+# Where ours has a 95 % interval, a reported number *agrees* if it lies in it and *differs* if not. The interval tells
+# what our choice of prompts may have done, nothing else, and a wide one, from few prompts, agrees easily.
 
 # %%
 numbers = sp.reported_numbers(sp.our_table(preset))
@@ -124,7 +134,7 @@ sp.save_table(preset, "scorecard_numbers", numbers)
 found = numbers.assign(counterpart=numbers.measured != "")
 overview = found.groupby("source", sort=False).agg(
     locator=("locator", "first"), numbers=("reported", "size"), with_counterpart=("counterpart", "sum"))
-overview
+display(overview, sp.verdict_counts(numbers))
 
 # %% [markdown]
 # Why the others have none:
@@ -166,5 +176,6 @@ display(Markdown(
     "**Reading.** Mean distance between measured and reported ASR: " + ", ".join(
         f"{gap:.2f} ({panels[source]})" for source, gap in apart.items())
     + f". Farthest apart is *{widest.quantity.removesuffix(': asr')}* ({widest.source}, {widest.model}): reported "
-    f"{widest.reported:.2f}, measured {widest.measured:.2f}."
+    f"{widest.reported:.2f}, measured {widest.measured:.2f}. Of {len(rates)} reported rates "
+    f"{(rates.verdict == 'agrees').sum()} lie in our intervals, on average {(rates.high - rates.low).mean():.2f} wide."
 ))

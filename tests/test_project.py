@@ -90,7 +90,7 @@ def test_help_lists_every_target():
 
 
 def dry_run(*arguments):
-    command = [sys.executable, "-m", "snakemake", "--dry-run", *arguments]
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", *arguments]  # whatever has been made here
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
