@@ -181,8 +181,7 @@ class _Run:
 def _train_together(runs: list[_Run], data: Continuations, held_out: Continuations, epochs: int) -> None:
     """Train runs of one batch size side by side, step by step, and record their curves."""
     n, step = len(data.signs), 0
-    every = torch.arange(n, device=data.signs.device).expand(len(runs), -1)
-    unsteered = _losses(runs, data, every, every.new_zeros((len(runs), data.model.d_model), dtype=torch.float32))
+    unsteered = _unsteered(runs, data)
     _record(runs, held_out, 0, step, [math.nan] * len(runs))
     what = f"{runs[0].setting.method}, {len(runs)} runs"
     for epoch in tqdm(range(1, epochs + 1), desc=what, unit="epoch", leave=False):
@@ -195,9 +194,18 @@ def _train_together(runs: list[_Run], data: Continuations, held_out: Continuatio
                 run.check(loss, step)
                 run.step()
             totals += losses
-        for run, mean, before in zip(runs, (totals / len(steps)).tolist(), unsteered.mean(1).tolist()):
-            run.check(mean, step, before)
-        _record(runs, held_out, epoch, step, (totals / len(steps)).tolist())
+        means = (totals / len(steps)).tolist()
+        for run, mean in zip(runs, means):
+            run.check(mean, step, unsteered[run.setting.phi])
+        _record(runs, held_out, epoch, step, means)
+
+
+def _unsteered(runs: list[_Run], data: Continuations) -> dict[float | None, float]:
+    """Mean loss over all pairs without steering, which of a run's setting only phi changes."""
+    each = list({run.setting.phi: run for run in runs}.values())
+    pairs = torch.arange(len(data.signs), device=data.signs.device).expand(len(each), -1)
+    losses = _losses(each, data, pairs, torch.zeros(len(each), data.model.d_model, device=pairs.device))
+    return {run.setting.phi: loss for run, loss in zip(each, losses.mean(1).tolist())}
 
 
 def _accumulate(runs: list[_Run], data: Continuations, pairs: Int[Tensor, "run pair"]) -> Float[Tensor, "run"]:
