@@ -63,8 +63,8 @@ def paper_tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
-    """Mean over test sets of |ASR frozen − ASR not frozen|, in points (§6.3), per model, method and frozen part.
+def drop_points(ablations: pd.DataFrame) -> pd.DataFrame:
+    """|ASR frozen − ASR not frozen|, in points (§6.3), as column drop_points beside each frozen row.
 
     Args:
         ablations: columns model, method, frozen ("none" among them), test_set, asr.
@@ -72,9 +72,13 @@ def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "method", "test_set"]
     whole = ablations[ablations.frozen == "none"][[*keys, "asr"]]
     frozen = ablations[ablations.frozen != "none"].merge(whole, on=keys, suffixes=("", "_whole"))
-    drops = 100 * (frozen.asr - frozen.asr_whole).abs()
-    return drops.groupby([frozen.model, frozen.method, frozen.frozen], sort=False).mean().rename(
-        "drop_points").reset_index()
+    return frozen.assign(drop_points=100 * (frozen.asr - frozen.asr_whole).abs())
+
+
+def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
+    """Mean of `drop_points` over test sets, per model, method and frozen part."""
+    groups = drop_points(ablations).groupby(["model", "method", "frozen"], sort=False)
+    return groups.drop_points.mean().reset_index()
 
 
 def sparsity_kept(table: pd.DataFrame, least: float = 0.8) -> pd.DataFrame:

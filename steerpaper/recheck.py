@@ -11,7 +11,7 @@ from scipy.special import erf
 
 from steerpaper.claims import paper_table
 from steerpaper.graph import edge_types
-from steerpaper.paper import EDGE_TYPES, paper_graph, paper_tables, paper_text
+from steerpaper.paper import EDGE_TYPES, drop_points, paper_graph, paper_tables, paper_text
 
 MODELS = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
 # What a matter of the text alone comes to; method.md's numbering of the points.
@@ -65,9 +65,8 @@ def _said(agrees: bool) -> str:
 
 def _drops(tables: dict) -> Iterator[Row]:
     """Point 1: the averages of table 1 and the shares that the text makes of them."""
-    text, asr = paper_text()["printed"], tables["table1_ablations"].pivot(
-        index=["model", "test_set"], columns="frozen", values="asr")
-    points = asr.drop(columns="none").sub(asr["none"], axis=0).abs() * 100
+    text, points = paper_text()["printed"], drop_points(tables["table1_ablations"]).pivot(
+        index=["model", "test_set"], columns="frozen", values="drop_points")
     drops = points.mean()
     sums = {name: f"({' + '.join(f'{one:g}' for one in points[name])}) / {len(points)}" for name in points}
     for name, value in tables["table1_average_drop"].set_index("frozen").drop_points.items():
