@@ -2,14 +2,13 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv figures paper test notebooks reference sync bench cost kill clean
+.PHONY: help .venv figures paper record notebooks test sync bench cost kill clean
 
 VENV ?= .venv
 PRESETS ?= organism-llama organism-gemma2
 MODEL ?=
 PROFILE ?= profiles/local-gpu
 KILLS ?= 10
-NOTEBOOKS ?= $(sort $(wildcard notebooks/0[1-9]_*.py))
 PYTHON := $(abspath $(VENV))/bin/python
 
 # The same in every run: hash order, threads (the workflow gives large models more), the plots' backend. The kernel is
@@ -24,28 +23,33 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo 'PRESETS="organism-llama tiny" picks presets of `figures`, NOTEBOOKS=notebooks/00_model_organisms.py'
-	@echo 'notebooks of `notebooks` and `reference`; VENV="$$CONDA_PREFIX" takes an environment of yours.'
+	@echo 'PRESETS="organism-llama tiny" picks presets of `figures` and `record`; VENV="$$CONDA_PREFIX" takes an'
+	@echo 'environment of yours.'
 	@echo 'MODEL=gemma-2-2b-it is the preset of `paper`, PROFILE=profiles/slurm sends it to a cluster.'
 
 .venv: $(VENV)/.installed ## set up the environment
 
-figures: $(VENV)/.installed ## compute everything for PRESETS and draw it into figures/<preset>/
-	@$(PYTHON) -c "$$WORKFLOW" --cores 2 --quiet host --rerun-incomplete --show-failed-logs \
-	  --config presets="$(PRESETS)"
+figures: $(VENV)/.installed ## compute everything for PRESETS, and compare it with what is on record
+	$(call workflow,$(HERE),$(PRESETS))
+	@$(PYTHON) -m steerpaper.reproduction compare "$(PRESETS)"
 
 paper: $(VENV)/.installed ## the same for one large model: MODEL=gemma-2-2b-it, one notebook at a time on a GPU
-	@$(PYTHON) -c "$$WORKFLOW" --profile $(PROFILE) --config presets="$(MODEL)"
+	$(call workflow,--profile $(PROFILE),$(MODEL))
+	@$(PYTHON) -m steerpaper.reproduction compare "$(MODEL)"
+
+record: $(VENV)/.installed ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
+	$(call workflow,$(HERE),$(PRESETS) organism-llama tiny)
+	@$(PYTHON) -m steerpaper.reproduction record "$(PRESETS)"
+	@$(PYTHON) -m steerpaper.results
+	@$(PYTHON) -m steerpaper.recording
+
+notebooks: $(VENV)/.installed ## execute the notebooks that are committed, and those that the tests compare with
+	$(call workflow,$(HERE),organism-llama tiny)
+	@$(PYTHON) -m steerpaper.recording
 
 test: export TQDM_DISABLE := 1
 test: $(VENV)/.installed ## the whole test suite, with the recorded notebooks executed again
 	$(PYTHON) -m pytest --nbval --nbval-current-env
-
-notebooks: sync ## execute the committed notebooks at their default preset
-	$(call execute,notebooks,)
-
-reference: sync ## record the notebooks on the preset "tiny" again, for the tests to compare with
-	$(call execute,tests/reference,-p preset tiny)
 
 sync: $(VENV)/.installed ## bring both files of every notebook pair to the newer one's content
 	$(PYTHON) -m jupytext --sync notebooks/*.py
@@ -63,7 +67,7 @@ kill: $(VENV)/.installed ## kill the workflow at KILLS random moments: every rer
 	$(PYTHON) benchmarks/kill.py $(KILLS) $(PRESETS)
 
 clean: ## remove what was computed and is not committed (keeps the environment)
-	rm -rf build .snakemake .pytest_cache data/artifacts data/results/tiny figures/tiny
+	rm -rf build .snakemake .pytest_cache data/results/tiny figures/tiny
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@if [ ! -x $(PYTHON) ]; then \
@@ -80,14 +84,10 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -e .
 	@touch $@
 
-# $(call execute,folder,parameters): papermill works on a copy; what is committed comes without the paths,
-# times and durations that it adds to the metadata.
-define execute
-	@mkdir -p build/$(1) $(1)
-	@for notebook in $(notdir $(NOTEBOOKS:.py=.ipynb)); do \
-	  TQDM_DISABLE=1 $(PYTHON) -m papermill --kernel python3 $(2) notebooks/$$notebook build/$(1)/$$notebook; \
-	  $(PYTHON) -c "$$STRIP" build/$(1)/$$notebook $(1)/$$notebook; \
-	done
+# $(call workflow,options,presets)
+HERE := --cores 2 --quiet host --rerun-incomplete --show-failed-logs
+define workflow
+	@$(PYTHON) -c "$$WORKFLOW" $(1) --config presets="$(2)"
 endef
 
 # Snakemake under a lock that dies with it: its own is left behind by a kill and would stop the next run.
@@ -103,17 +103,3 @@ os.set_inheritable(lock, True)
 os.execv(sys.executable, [sys.executable, "-m", "snakemake", "--nolock", *sys.argv[1:]])
 endef
 export WORKFLOW
-
-define STRIP
-import sys
-import nbformat
-notebook = nbformat.read(sys.argv[1], as_version=4)
-notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
-for cell in notebook.cells:
-    tags = cell.metadata.get("tags")
-    cell.metadata = {"tags": tags} if tags else {}
-    if tags == ["injected-parameters"]:
-        cell.id = "injected-parameters"
-nbformat.write(notebook, sys.argv[2])
-endef
-export STRIP

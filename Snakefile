@@ -2,10 +2,10 @@
 #
 #     snakemake --cores 2 --config presets="organism-llama tiny"     (or the path of a checkpoint folder)
 #
-# The executed copy build/<preset>/NN_name.ipynb, git-ignored, tells whether a notebook has run here;
-# that its figures are committed does not.
+# Everything is computed into build/<preset>, which git ignores; steerpaper/reproduction.py compares it with what is
+# on record.
 
-import re
+import os
 import sys
 from glob import glob
 from pathlib import Path
@@ -16,93 +16,29 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
 from steerpaper.presets import PRESETS as KNOWN
-from steerpaper.presets import get_preset
+from steerpaper.presets import get_preset, get_presets
+from steerpaper.reproduction import outputs
 
-# In reading order: the notebooks that each one builds upon and the names of what it writes.
-NOTEBOOKS = {
-    "01_extract_vectors": dict(
-        after=[],
-        figures=["dim_geometry", "dim_selection", "dim_sweep", "learned_curves", "table2_asr", "cosines"],
-        tables=[
-            "dim_candidates", "dim_selection", "dim_sweep", "pair_counts", "learned_grid", "learned_curves",
-            "learned_coefficients", "table2_asr", "random_control", "dim_asr_by_kind", "cosines", "dim_examples",
-            "examples",
-        ],
-        tensors=["dim", "ntp", "po", "pca", "random"],
-    ),
-    "02_patching_circuits": dict(
-        after=["01_extract_vectors"],
-        figures=[
-            "effect_by_position", "completeness", "score_distribution", "patching_check", "fig2_faithfulness",
-            "fig3_faithfulness", "fig3_interchange", "fig4_overlap", "fig13_circuit", "fig14_circuit_ntp",
-            "fig15_circuit_po", "fig19_single_sets", "fig20_kl",
-        ],
-        tables=[
-            "table3_patching_data", "effect_by_position", "identity_checks", "completeness", "edge_scores",
-            "patching_check", "patched_edges", "fig2_faithfulness", "minimum_faithful", "fig3_faithfulness",
-            "fig3_minimum_faithful", "fig3_interchange", "fig4_overlap", "table5_8_edge_types", "fig19_single_sets",
-            "table9_positions", "fig20_kl",
-        ],
-        tensors=["dim_attribution", "ntp_attribution", "po_attribution", "pca_attribution"],
-    ),
-    "03_qk_freeze": dict(
-        after=["01_extract_vectors"],
-        figures=["table1_ablations", "freeze_by_layer", "attention_change"],
-        tables=[
-            "table1_ablations", "table1_average_drop", "freeze_parts", "freeze_by_layer", "freeze_examples",
-            "freeze_agreement", "attention_change",
-        ],
-        tensors=[],
-    ),
-    "04_ov_decomposition": dict(
-        after=["01_extract_vectors", "02_patching_circuits"],
-        figures=["ov_identity", "svv_coefficient", "svv_explained", "fig5_svv_tokens", "svv_preference", "svv_cosines"],
-        tables=[
-            "ov_identity", "svv_coefficient", "svv_explained", "mlp_constancy", "svv_tokens", "svv_preference",
-            "svv_cosines", "svv_beside",
-        ],
-        tensors=[],
-    ),
-    "05_sparsification": dict(
-        after=["01_extract_vectors", "02_patching_circuits"],
-        figures=[
-            "sparsity_by_threshold", "fig6_asr_by_sparsity", "fig11_asr_not_rescaled", "fig7_agreement",
-            "top_dimensions", "side_effects", "table10_11_beside_paper",
-        ],
-        tables=[
-            "sparsity_by_threshold", "table10_11_sparsity", "table10_11_second_set", "sparsity_for_90", "sparse_test",
-            "fig7_agreement", "agreement_control", "top_dimensions", "sparse_circuit", "sparse_circuit_overlap",
-            "side_effects",
-        ],
-        tensors=[],
-    ),
-    "06_scorecard": dict(
-        after=[
-            "01_extract_vectors", "02_patching_circuits", "03_qk_freeze", "04_ov_decomposition", "05_sparsification",
-        ],
-        figures=["scorecard", "reported_measured"],
-        tables=["scorecard_claims", "scorecard_cases", "scorecard_numbers", "paper_arithmetic"],
-        tensors=[],
-    ),
-}
+BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
+NOTEBOOKS = outputs()
 
 try:
-    NAMES = re.findall(r"[^\s,]+", str(config.get("presets") or ""))
-    PRESETS = [get_preset(name) for name in NAMES]
+    FOUND = get_presets(str(config.get("presets") or ""))
 except ValueError as error:
     raise WorkflowError(str(error))
-GIVEN = {preset.name: name if name == preset.name else preset.model for name, preset in zip(NAMES, PRESETS)}
+PRESETS = list(FOUND.values())
+GIVEN = {preset.name: name if name == preset.name else preset.model for name, preset in FOUND.items()}
 if not PRESETS:
     raise WorkflowError(f"no preset: make figures PRESETS=... or make paper MODEL=... takes one of {', '.join(KNOWN)}")
 
 
 def written(name):
-    """What a notebook writes for any preset: the files that are committed, and those that are not."""
-    about = NOTEBOOKS[name]
-    figures = [f"figures/{{preset}}/{name}.{kind}" for name in about["figures"] for kind in ("svg", "png")]
-    tables = [f"data/results/{{preset}}/{name}.csv" for name in about["tables"]]
-    tensors = [f"data/artifacts/{{preset}}/{name}.safetensors" for name in about["tensors"]]
-    return figures + tables, tensors
+    """What a notebook writes for any preset."""
+    about, folder = NOTEBOOKS[name], f"{BUILD}/{{preset}}"
+    figures = [f"{folder}/figures/{figure}.{kind}" for figure in about["figures"] for kind in ("svg", "png")]
+    tables = [f"{folder}/results/{table}.csv" for table in about["tables"]]
+    tensors = [f"{folder}/artifacts/{tensor}.safetensors" for tensor in about["tensors"]]
+    return figures + tables + tensors
 
 
 def is_shipped(wildcards):
@@ -123,23 +59,14 @@ def given(wildcards):
 
 rule all:
     default_target: True
+    message: "done"
     input:
         [
             path.format(preset=preset.name)
             for name in NOTEBOOKS
-            for path in (f"build/{{preset}}/{name}.ipynb", *sum(written(name), []))
+            for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))
             for preset in PRESETS
         ],
-        "build/results_page",
-
-
-rule results_page:
-    input:
-        [f"build/{preset.name}/06_scorecard.ipynb" for preset in PRESETS],
-    output:
-        touch("build/results_page"),
-    shell:
-        f"{quote(sys.executable)} -m steerpaper.results"
 
 
 for name, about in NOTEBOOKS.items():
@@ -149,24 +76,22 @@ for name, about in NOTEBOOKS.items():
         message: f"{name} on {{wildcards.preset}}; log {{log}}, cells so far {{params.partial}}"
         input:
             notebook=f"notebooks/{name}.py",
-            after=[f"build/{{preset}}/{earlier}.ipynb" for earlier in about["after"]],
-            package=sorted(glob("steerpaper/*.py") + glob("steerpaper/*.mplstyle")),
+            after=[f"{BUILD}/{{preset}}/{earlier}.ipynb" for earlier in about["after"]],
+            package=sorted(glob("steerpaper/**/*.py", recursive=True) + glob("steerpaper/**/*.mplstyle", recursive=True)),
             data=sorted(glob("data/prompts/*") + glob("data/corpus/*") + glob("data/paper/*") + glob("data/*.toml")),
             weights=weights,
         output:
-            # With `update`, the old committed files stay until they are written anew.
-            committed=update(written(name)[0]),
-            tensors=written(name)[1],
-            executed=f"build/{{preset}}/{name}.ipynb",
+            written=written(name),
+            executed=f"{BUILD}/{{preset}}/{name}.ipynb",
         params:
-            source=f"build/{{preset}}/{name}.source.ipynb",
-            partial=f"build/{{preset}}/{name}.partial.ipynb",
+            source=f"{BUILD}/{{preset}}/{name}.source.ipynb",
+            partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
             # Batch by batch, for the next run if this one is interrupted; see steerpaper/resume.py.
-            resume=f"build/{{preset}}/resume/{name[:2]}",
+            resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
             python=f"{quote(sys.executable)} -m",
             given=given,
         log:
-            f"build/{{preset}}/{name[:2]}.log",
+            f"{BUILD}/{{preset}}/{name[:2]}.log",
         # What most others wait for goes first, so that no core is idle at the end.
         priority: sum(name in other["after"] for other in NOTEBOOKS.values())
         # One thread for the shipped models: two notebooks side by side are faster than one on two threads, and sums
@@ -176,14 +101,11 @@ for name, about in NOTEBOOKS.items():
             gpu=lambda wildcards: 0 if is_shipped(wildcards) else 1,
         shell:
             """
-            exec > {log} 2>&1
+            exec > {log:q} 2>&1
             export OMP_NUM_THREADS={threads}
-            export STEERPAPER_RESUME=$PWD/{params.resume}
-            {params.python} jupytext --quiet --to ipynb --output {params.source} {input.notebook}
-            {params.python} papermill -k python3 -p preset {params.given} {params.source} {params.partial}
-            for file in {output.committed} {output.tensors}; do
-                [ $file -nt {params.source} ] || {{ echo "{input.notebook} did not write $file"; exit 1; }}
-            done
-            mv {params.partial} {output.executed}
-            rm -rf {params.resume}
+            export STEERPAPER_RESUME={params.resume:q}
+            {params.python} jupytext --quiet --to ipynb --output {params.source:q} {input.notebook}
+            {params.python} papermill -k python3 -r preset {params.given} {params.source:q} {params.partial:q}
+            mv {params.partial:q} {output.executed:q}
+            rm -rf {params.resume:q}
             """

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from steerpaper import checkpoint, paths
+from steerpaper import checkpoint, manifests, paths
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 
@@ -24,11 +23,11 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "numpy")
 def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: dict) -> None:
     """Save tensors of one preset as `<name>.safetensors` with how they were made.
 
-    `manifest` is whatever JSON holds (seed, layer, …). Preset, model, hub commit or digest of the local
+    `manifest` is whatever JSON holds (seed, layer, …). The name, preset, model, hub commit or digest of the local
     weights, dtype, library versions and a digest over all of it are added.
 
     Raises:
-        ValueError: an unknown preset, or no plain name.
+        ValueError: an unknown preset, no plain name, or results that another model has left under the preset's name.
         FileNotFoundError: the model's folder holds no weights.
     """
     path = _path(paths.artifacts, preset, name, ".safetensors")
@@ -37,11 +36,12 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
     }
     libraries = {library: version(library) for library in _LIBRARIES}
-    manifest = {**manifest, **_model(preset), "libraries": libraries}
+    manifest = {**manifest, **_model(preset), "name": name, "libraries": libraries}
     manifest["sha256"] = _digest(tensors, manifest)
     # One metadata entry: safetensors writes several in an order that changes from run to run.
     metadata = {"manifest": json.dumps(manifest, sort_keys=True)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata))
+    with manifests.entries(paths.results(manifest["preset"]), _model(preset)):  # only to see whose results these are
+        write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
 def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Tensor], dict]:
@@ -61,6 +61,8 @@ def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Ten
         raise ValueError(f"{_shown(path)} cannot be read ({error}): {remedy}") from error
     if manifest.get("sha256") != _digest(tensors, manifest):
         raise ValueError(f"{_shown(path)} does not match its own digest: {remedy}")
+    if manifest.get("name") != name:
+        raise ValueError(f"{_shown(path)} holds {manifest.get('name')!r}, not {name!r}: {remedy}")
     now = _model(preset)
     changed = [f"{key} {manifest.get(key)!r}, now {value!r}" for key, value in now.items()
                if manifest.get(key) != value]
@@ -70,26 +72,38 @@ def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Ten
 
 
 def save_table(preset: str, name: str, table: pd.DataFrame) -> None:
-    """Save a tidy table as `<name>.csv`, with 6 significant digits and without its index.
+    """Save a tidy table as `<name>.csv`, with 6 significant digits and without its index, and enter it in the manifest.
 
     Raises:
-        ValueError: an unknown preset, no plain name, or an index or columns of several levels.
+        ValueError: an unknown preset, no plain name, an index or columns of several levels, or results that another
+            model has left under the preset's name.
     """
     path = _path(paths.results, preset, name, ".csv")
     if table.index.names != [None] or table.columns.nlevels > 1:
         raise ValueError(f"table {name!r} holds data in its index or column levels: call .reset_index()")
-    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    write_bytes(path, text.encode())
+    content = table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+    with manifests.entries(path.parent, _model(preset)) as tables:
+        write_bytes(path, content)
+        tables[name] = manifests.entry(content)
 
 
-def load_table(preset: str, name: str, *, made_by: str) -> pd.DataFrame:
+def load_table(preset: str, name: str, *, made_by: str, recorded: bool = False) -> pd.DataFrame:
     """A table as saved by `save_table` in the notebook `made_by`; only empty fields are missing values.
+
+    Args:
+        recorded: the one on record, in `data/results`, instead of the one that was computed here.
 
     Raises:
         FileNotFoundError: not there yet.
+        ValueError: not what that notebook wrote, by the manifest beside it.
     """
-    path = _existing(_path(paths.results, preset, name, ".csv"), preset, made_by)
-    return pd.read_csv(StringIO(path.read_text(encoding="utf-8")), keep_default_na=False, na_values=[""])
+    folder = paths.recorded_results if recorded else paths.results
+    path = _existing(_path(folder, preset, name, ".csv"), preset, made_by)
+    content = path.read_bytes()
+    if wrong := manifests.difference(path.parent, name, content):
+        remedy = "restore it with git, or run `make record`" if recorded else "run it again"
+        raise ValueError(f"{_shown(path)} is not what notebook {made_by} wrote ({wrong}): {remedy}")
+    return manifests.table(content)
 
 
 def _model(preset: str) -> dict:

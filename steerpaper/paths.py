@@ -1,7 +1,7 @@
 """Where things live in the repository, and how they get there whole.
 
-Everything a user reads is committed (`data/`, `figures/`, `notebooks/`); everything a run needs only
-for itself lies under `build/`, `data/artifacts/` and `data/public/`, which git ignores.
+What a run computes goes to `build/`, which git ignores; what is on record (`data/`, `figures/`, `notebooks/`) changes
+only by `make record`.
 """
 
 import os
@@ -9,24 +9,36 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
+NOTEBOOKS = ROOT / "notebooks"
 ORGANISMS = DATA / "organisms"
 PROMPTS = DATA / "prompts"
 PUBLIC = DATA / "public"
-BUILD = ROOT / "build"
+# Elsewhere where the repository cannot be written to, or for runs side by side.
+BUILD = Path(os.environ.get("STEERPAPER_BUILD") or ROOT / "build").absolute()
 
 
 def results(preset: str) -> Path:
-    """Folder of the tidy tables of one preset: all that figures read."""
-    return DATA / "results" / preset
-
-
-def artifacts(preset: str) -> Path:
-    """Folder of the tensors of one preset with their manifests (git-ignored)."""
-    return DATA / "artifacts" / preset
+    """Folder of the tidy tables of one preset that were computed here, with their manifest."""
+    return BUILD / preset / "results"
 
 
 def figures(preset: str) -> Path:
-    """Folder of the figures of one preset."""
+    """Folder of the figures of one preset that were drawn here."""
+    return BUILD / preset / "figures"
+
+
+def artifacts(preset: str) -> Path:
+    """Folder of the tensors of one preset with their manifests."""
+    return BUILD / preset / "artifacts"
+
+
+def recorded_results(preset: str) -> Path:
+    """Folder of the tables of one preset that are on record."""
+    return DATA / "results" / preset
+
+
+def recorded_figures(preset: str) -> Path:
+    """Folder of the figures of one preset that are on record."""
     return ROOT / "figures" / preset
 
 

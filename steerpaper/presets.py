@@ -1,6 +1,7 @@
 """One frozen record per experiment: every number that a notebook would otherwise hard-code."""
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,3 +203,21 @@ def slug(name: str) -> str:
     if not short:
         raise ValueError(f"the name {name!r} has no letter or digit: rename the folder")
     return short
+
+
+def get_presets(names: str) -> dict[str, Preset]:
+    """Several presets by what they were given as: names or checkpoint folders, separated by spaces or commas.
+
+    A folder whose path has spaces stands in quotes, or alone.
+
+    Raises:
+        ValueError: as for `get_preset`, or a quotation that does not end.
+    """
+    separated = shlex.shlex(names, posix=True, punctuation_chars=False)
+    separated.whitespace, separated.whitespace_split, separated.commenters = " \t\r\n,", True, ""
+    try:
+        given = [names.strip()] if Path(names.strip()).is_dir() and names.strip() else list(separated)
+    except ValueError as error:
+        raise ValueError(f"the presets {names!r} cannot be told apart ({error}): separate them by spaces, and put a path "
+                         "with spaces in quotes") from error
+    return {name: get_preset(name) for name in given}
