@@ -78,7 +78,7 @@ def difference(folder: Path, name: str, content: bytes) -> str:
     """How a table's content differs from what the manifest of its folder says; "" if it does not."""
     known = read(folder)["tables"].get(name)
     if known is None:
-        return f"{folder / NAME} does not list it"
+        return f"{NAME} beside it does not list it"
     if hashlib.sha256(content).hexdigest() == known["sha256"]:
         return ""
     try:

@@ -34,7 +34,8 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
         if tags == [_INJECTED]:
             cell.id = _INJECTED
         else:
-            own, cell.id = own + 1, f"cell-{own:03d}"
+            own += 1
+            cell.id = f"cell-{own:03d}"
         if cell.cell_type == "code":
             executed_cells += 1
             cell.execution_count = executed_cells

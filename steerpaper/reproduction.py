@@ -120,7 +120,7 @@ def compare_tables(name: str, recorded: pd.DataFrame, computed: pd.DataFrame) ->
             return [Difference(f"{name}, {what}", *both, np.inf, False)]
     floats = [c for c in recorded if is_float_dtype(recorded[c]) or is_float_dtype(computed[c])]
     labels = [c for c in recorded if c not in floats]
-    sides = [_in_order(table, labels) for table in (recorded, computed)]
+    sides = _alike(recorded, computed, labels)
     rows = [", ".join(f"{c} {v}" for c, v in zip(labels, values)) for values in sides[0][labels].to_numpy()]
     within, beyond = [], []
     for column in recorded:
@@ -161,7 +161,7 @@ def record(preset: str) -> None:
 
 def is_recorded(preset: str) -> bool:
     """Whether anything of a preset is on record."""
-    return (paths.recorded_results(preset) / manifests.NAME).exists()
+    return any(paths.recorded_results(preset).glob("*.csv"))
 
 
 def main(command: str, presets: str) -> int:
@@ -196,11 +196,13 @@ def _copy(names: list[str], source: Path, target: Path) -> None:
         shutil.copyfile(source / name, target / name)
 
 
-def _in_order(table: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """The rows in the order of their labels, where these tell them apart."""
-    if not labels or table.duplicated(labels).any():
-        return table.reset_index(drop=True)
-    return table.sort_values(labels, key=lambda column: column.map(str), ignore_index=True)
+def _alike(recorded: pd.DataFrame, computed: pd.DataFrame, labels: list[str]) -> list[pd.DataFrame]:
+    """Both tables with their rows in one order: that of their labels, where both have the same, each once."""
+    tables = [table.reset_index(drop=True) for table in (recorded, computed)]
+    if not labels or recorded.duplicated(labels).any():
+        return tables
+    ordered = [table.sort_values(labels, key=lambda column: column.map(str), ignore_index=True) for table in tables]
+    return ordered if ordered[0][labels].map(str).equals(ordered[1][labels].map(str)) else tables
 
 
 def _distances(recorded: pd.Series, computed: pd.Series) -> np.ndarray:

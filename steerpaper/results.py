@@ -96,9 +96,9 @@ def main() -> None:
 
 def _saved(preset: str, name: str) -> pd.DataFrame | None:
     """A table of notebook 06, or None where that preset has not been run."""
-    if not (paths.results(preset) / f"{name}.csv").is_file():
+    if not (paths.recorded_results(preset) / f"{name}.csv").is_file():
         return None
-    return load_table(preset, name, made_by=_MADE_BY)
+    return load_table(preset, name, made_by=_MADE_BY, recorded=True)
 
 
 def _scorecards() -> dict[str, pd.DataFrame | None]:

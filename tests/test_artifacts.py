@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from steerpaper import artifacts, paths, presets
+from steerpaper import artifacts, manifests, paths, presets
 from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
 
 
@@ -22,6 +22,7 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model=str(folder)))
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     return folder
 
 
@@ -40,10 +41,19 @@ def test_tensors_come_back_with_their_manifest(model):
 
 
 def test_tensors_are_saved_with_the_same_bytes_in_any_order(model):
+    path = paths.artifacts("tiny") / "a.safetensors"
     save_tensors("tiny", "a", TENSORS, {"x": 1, "y": 2})
-    save_tensors("tiny", "b", dict(reversed(TENSORS.items())), {"y": 2, "x": 1})
-    first, second = sorted(paths.artifacts("tiny").iterdir())
-    assert first.read_bytes() == second.read_bytes()
+    first = path.read_bytes()
+    save_tensors("tiny", "a", dict(reversed(TENSORS.items())), {"y": 2, "x": 1})
+    assert path.read_bytes() == first
+
+
+def test_a_tensor_file_under_another_name_is_refused(model):
+    save_tensors("tiny", "ntp", TENSORS, {})
+    path = paths.artifacts("tiny") / "ntp.safetensors"
+    path.with_name("dim.safetensors").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="dim.safetensors holds 'ntp', not 'dim': run notebook 01_x"):
+        load_tensors("tiny", "dim", made_by="01_x")
 
 
 def test_damaged_tensors_are_refused(model):
@@ -166,7 +176,8 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch)
         with pytest.raises(OSError, match="no"):
             artifacts.write_bytes(path, b"n\n3\n")
     assert path.read_text() == "n\n1\n"
-    assert list(path.parent.iterdir()) == [path]
+    assert [file for file in path.parent.glob("[!.]*") if file.name != manifests.NAME] == [path]
+    assert load_table("tiny", "asr", made_by="01_x").n.tolist() == [1]
 
 
 def test_a_row_is_saved_beside_its_matrix(model):
@@ -174,3 +185,78 @@ def test_a_row_is_saved_beside_its_matrix(model):
     save_tensors("tiny", "shared", {"matrix": matrix, "row": matrix[1]}, {})
     tensors, _ = load_tensors("tiny", "shared", made_by="01_x")
     assert torch.equal(tensors["row"], matrix[1])
+
+
+# -- what is not as it was written -------------------------------------------------------------------------
+
+ASR = pd.DataFrame({"set": ["a", "b", "c"], "n": [3, 4, 5], "asr": [0.25, 0.5, 1.0]})
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"set,n,asr\na,3,0.25\n", "1 rows, not 3"),
+    (b"set,n,asr\na,3,0.25\na,3,0.25\nb,4,0.5\nc,5,1\n", "4 rows, not 3"),
+    (b"set,n,asr\na,3,0.25\nb,4,7.5\nc,5,1\n", "asr from 0.25 to 1, now from 0.25 to 7.5"),
+    (b"set,n,asr\na,3,0.25\nb,4,much\nc,5,1\n", "asr from 0.25 to 1, now no numbers"),
+    (b"set,n,asr\na,3,0.25\nb,4,0.75\nc,5,1\n", "other values or text"),
+    (b"set,n,asr\r\na,3,0.25\r\nb,4,0.5\r\nc,5,1\r\n", "other values or text"),
+    (b"set,n\na,3\nb,4\nc,5\n", "columns set, n, not set, n, asr"),
+    (b"", "not a table: No columns to parse"), (b"\x00\xff\x81\x00\n", "not a table|columns"),
+])
+def test_a_table_that_is_not_what_was_written_is_refused_by_name(model, content, said):
+    save_table("tiny", "asr", ASR)
+    assert load_table("tiny", "asr", made_by="01_x").asr.tolist() == [0.25, 0.5, 1.0]
+    (paths.results("tiny") / "asr.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"asr.csv is not what notebook 01_x wrote .({said}).*: run it again"):
+        load_table("tiny", "asr", made_by="01_x")
+
+
+def test_a_table_that_no_notebook_entered_is_refused(model):
+    save_table("tiny", "asr", ASR)
+    path = paths.results("tiny") / "asr.csv"
+    path.with_name("copy.csv").write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="copy.csv is not what .* wrote .*manifest.json beside it does not list it"):
+        load_table("tiny", "copy", made_by="01_x")
+    path.with_name(manifests.NAME).write_text("{")
+    with pytest.raises(ValueError, match="manifest.json is no manifest"):
+        load_table("tiny", "asr", made_by="01_x")
+
+
+def test_a_table_on_record_is_another_one(model):
+    save_table("tiny", "asr", ASR)
+    with pytest.raises(FileNotFoundError, match="data/results/tiny/asr.csv is missing"):
+        load_table("tiny", "asr", made_by="01_x", recorded=True)
+
+
+def test_new_weights_at_the_same_place_leave_no_table_of_the_old(model):
+    save_table("tiny", "asr", ASR)
+    save_file({"w": torch.zeros(3)}, model / "model.safetensors")
+    save_table("tiny", "other", ASR)
+    with pytest.raises(ValueError, match="does not list it"):
+        load_table("tiny", "asr", made_by="01_x")
+
+
+def in_another_process(monkeypatch, folder: Path):
+    """As if only this checkpoint folder had ever been used."""
+    monkeypatch.setattr(presets, "PRESETS", {k: v for k, v in presets.PRESETS.items() if k != "checkpoint-500"})
+    return str(folder)
+
+
+def test_two_folders_of_one_name_do_not_share_results(model, tmp_path, monkeypatch):
+    """In two processes, which know nothing of each other but what lies on disk."""
+    folders = [tmp_path / parent / "checkpoint-500" for parent in "ab"]
+    for i, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        save_file({"w": torch.full((3,), float(i))}, folder / "model.safetensors")
+    first = in_another_process(monkeypatch, folders[0])
+    save_tensors(first, "dim", TENSORS, {})
+    save_table(first, "asr", ASR)
+    second = in_another_process(monkeypatch, folders[1])
+    for save in (lambda: save_table(second, "asr", ASR), lambda: save_tensors(second, "dim", TENSORS, {})):
+        with pytest.raises(ValueError, match="holds results of another model, a/checkpoint-500; .*rename"):
+            save()
+    first = in_another_process(monkeypatch, folders[0])
+    assert load_table(first, "asr", made_by="01_x").asr.tolist() == [0.25, 0.5, 1.0]
+    assert torch.equal(load_tensors(first, "dim", made_by="01_x")[0]["dim"], TENSORS["dim"])
+    folders[0].rename(tmp_path / "checkpoint-500")  # the same weights elsewhere may go on
+    save_table(in_another_process(monkeypatch, tmp_path / "checkpoint-500"), "asr", ASR[:2])

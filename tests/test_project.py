@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from steerpaper.presets import PRESETS
+from steerpaper.reproduction import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()
@@ -58,16 +59,15 @@ def test_citation_names_the_paper():
 
 
 def test_workflow_holds_every_notebook_but_the_training():
-    listed = re.findall(r'^    "(\d\d_\w+)": dict\(', (ROOT / "Snakefile").read_text(), re.MULTILINE)
+    listed = list(outputs())
     notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
     assert listed == [name for name in notebooks if not name.startswith("00_")]
 
 
 def test_workflow_writes_every_committed_result_of_the_organisms():
     """Nothing is left of what a notebook once wrote."""
-    source = re.search(r"^NOTEBOOKS = (\{.*?^\})", (ROOT / "Snakefile").read_text(), re.MULTILINE | re.DOTALL)[1]
-    notebooks = eval(source, {"dict": dict}).values()
-    written = {f"{name}.csv" for about in notebooks for name in about["tables"]}
+    notebooks = outputs().values()
+    written = {"manifest.json", *(f"{name}.csv" for about in notebooks for name in about["tables"])}
     written |= {f"{name}.{kind}" for about in notebooks for name in about["figures"] for kind in ("svg", "png")}
     command = ["git", "ls-files", "data/results/organism-*", "figures/organism-*"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()

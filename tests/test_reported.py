@@ -98,13 +98,13 @@ def hand_made() -> dict[str, pd.DataFrame]:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """A results folder away from the repository; call it to save tables for a preset."""
+    """A results folder away from the repository, on record too; call it to save tables for a preset."""
     monkeypatch.setattr(paths, "results", lambda preset: tmp_path / preset)
+    monkeypatch.setattr(paths, "recorded_results", paths.results)
 
     def save(preset, tables):
-        (tmp_path / preset).mkdir(exist_ok=True)
         for name, table in tables.items():
-            table.to_csv(tmp_path / preset / f"{name}.csv", index=False)
+            save_table(preset, name, table)
 
     return save
 
@@ -564,11 +564,12 @@ def test_readme_is_current():
     assert with_scorecard(readme) == readme, "run python -m steerpaper.results"
 
 
-RUN = [preset for preset in SHOWN if (paths.results(preset) / "scorecard_claims.csv").is_file()]
+RUN = [preset for preset in SHOWN if (paths.recorded_results(preset) / "scorecard_claims.csv").is_file()]
 
 
 @pytest.mark.parametrize("preset", RUN)
 def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "results", paths.recorded_results)
     card, rows = scorecard(preset)
     today = {"scorecard_claims": card, "scorecard_cases": rows,
              "scorecard_numbers": reported_numbers(our_table(preset)), "paper_arithmetic": paper_arithmetic()}

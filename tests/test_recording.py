@@ -1,0 +1,39 @@
+"""Executed notebooks as they are committed."""
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from steerpaper.recording import committed
+
+
+def executed():
+    """As papermill leaves a notebook: parameters put in, times and paths in the metadata."""
+    cells = [
+        new_markdown_cell("# 1. Title"),
+        new_code_cell('preset = "organism-llama"', execution_count=1, metadata={"tags": ["parameters"]}),
+        new_code_cell('# Parameters\npreset = "organism-llama"\n', execution_count=2,
+                      metadata={"tags": ["injected-parameters"], "papermill": {"duration": 0.1}}),
+        new_code_cell("1 + 1", execution_count=3, metadata={"execution": {"iopub.execute_input": "2026"}},
+                      outputs=[new_output("execute_result", {"text/plain": "2"}, execution_count=3)]),
+    ]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    about = {"kernelspec": kernel, "language_info": {"name": "python", "version": "3.11.7"},
+             "papermill": {"input_path": "/home/me/01.ipynb"}}
+    return new_notebook(cells=cells, metadata=about)
+
+
+def test_what_people_read_is_the_notebook_executed_by_itself():
+    notebook = committed(executed(), injected=False)
+    assert [cell.source for cell in notebook.cells] == ["# 1. Title", 'preset = "organism-llama"', "1 + 1"]
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2]
+    assert notebook.cells[-1].outputs[0].execution_count == 2 and notebook.cells[-1].outputs[0].data["text/plain"] == "2"
+    assert [dict(cell.metadata) for cell in notebook.cells] == [{}, {"tags": ["parameters"]}, {}]
+    assert set(notebook.metadata) == {"kernelspec", "language_info"} and "home" not in nbformat.writes(notebook)
+    nbformat.validate(notebook)
+
+
+def test_recordings_keep_their_parameters_and_ids_stay():
+    first, second = (committed(executed(), injected=True) for _ in range(2))
+    assert [cell.id for cell in first.cells] == ["cell-001", "cell-002", "injected-parameters", "cell-003"]
+    assert nbformat.writes(first) == nbformat.writes(second)
+    assert [cell.id for cell in committed(executed(), injected=False).cells] == ["cell-001", "cell-002", "cell-003"]

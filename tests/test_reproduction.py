@@ -1,0 +1,189 @@
+"""Computed here beside on record: what counts as the same, and what is said of what does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_file
+
+from steerpaper import paths, presets, reproduction
+from steerpaper.artifacts import save_table
+from steerpaper.figures import save_figure
+from steerpaper.reproduction import RELATIVE, compare_pictures, compare_tables, main, outputs
+
+TABLE = pd.DataFrame({
+    "set": ["a", "b", "c"], "n": [3, 4, 5], "score": [0.5, -2.0, 0.001],
+    "words": ["yes", "0.84 to 0.91, weakest dim with 0.84", "holds"],
+})
+
+
+def changed(column, row, value):
+    table = TABLE.copy()
+    table[column] = table[column].astype(object if isinstance(value, str) else table[column].dtype)
+    table.loc[row, column] = value
+    return table
+
+
+def test_a_table_is_as_itself_in_any_order_of_its_rows():
+    assert compare_tables("t.csv", TABLE, TABLE.copy()) == []
+    assert compare_tables("t.csv", TABLE, TABLE[::-1].reset_index(drop=True)) == []
+
+
+def test_rows_that_labels_do_not_tell_apart_keep_their_order():
+    table = pd.DataFrame({"set": ["a", "a"], "score": [1.0, 2.0]})
+    assert len([d for d in compare_tables("t.csv", table, table[::-1].reset_index(drop=True)) if not d.within]) == 2
+
+
+def test_another_processor_s_digits_are_within_tolerance_and_the_largest_is_told():
+    other = changed("score", 0, 0.50001)
+    other.loc[1, "score"] = -2.00001
+    (found,) = compare_tables("t.csv", TABLE, other)
+    assert found.within and found.size == pytest.approx(0.00001 / (0.5 + 0.1 * 2.0), rel=1e-3)
+    assert str(found) == f"t.csv, set a, n 3, words yes, score: 0.5 on record, {0.50001} here"
+
+
+@pytest.mark.parametrize("column, row, value", [
+    ("score", 0, 0.5 + 1.1 * RELATIVE * 0.7), ("score", 2, 0.003), ("score", 1, 2.0), ("score", 1, np.nan),
+    ("score", 1, np.inf), ("n", 2, 6), ("set", 0, "d"), ("words", 0, "no"),
+    ("words", 1, "0.84 to 0.93, weakest dim with 0.84"), ("words", 1, "0.84 to 0.91, weakest ntp with 0.84"),
+])
+def test_more_than_that_is_beyond(column, row, value):
+    found = compare_tables("t.csv", TABLE, changed(column, row, value))
+    assert [d.within for d in found] == [False]
+    assert found[0].where.endswith(column) and found[0].computed == value or np.isnan(value)
+
+
+@pytest.mark.parametrize("value, same", [
+    ("0.85 to 0.91, weakest dim with 0.84", True), ("0.86 to 0.91, weakest dim with 0.84", False),
+])
+def test_numbers_within_text_may_differ_in_their_last_digit(value, same):
+    assert (compare_tables("t.csv", TABLE, changed("words", 1, value)) == []) is same
+
+
+def test_counts_and_versions_within_text_may_not():
+    recorded, computed = (pd.DataFrame({"words": [f"{n} of 24 edges"]}) for n in (12, 13))
+    assert [d.within for d in compare_tables("t.csv", recorded, computed)] == [False]
+
+
+def test_whole_numbers_of_a_measured_column_are_measured():
+    recorded, computed = pd.DataFrame({"share": [1, 0]}), pd.DataFrame({"share": [0.999999, 0.0]})
+    assert [d.within for d in compare_tables("t.csv", recorded, computed)] == [True]
+
+
+def test_other_rows_or_columns_are_one_difference():
+    (rows,) = compare_tables("t.csv", TABLE, TABLE[:2])
+    assert str(rows) == "t.csv, rows: 3 on record, 2 here" and not rows.within
+    (columns,) = compare_tables("t.csv", TABLE, TABLE.drop(columns="n"))
+    assert columns.where == "t.csv, columns" and not columns.within
+
+
+# -- a whole preset ----------------------------------------------------------------------------------------
+
+def draw(height: float) -> Figure:
+    figure = Figure(figsize=(2, 2))
+    figure.subplots().bar([0, 1], [1.0, height])
+    return figure
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    """The preset "tiny" with one table, one scorecard and one figure, computed and on record, in a folder of its own."""
+    (tmp_path / "model").mkdir()
+    save_file({"w": torch.arange(3.0)}, tmp_path / "model" / "model.safetensors")
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model=str(tmp_path / "model")))
+    for name, place in (("ROOT", ""), ("DATA", "data"), ("BUILD", "build")):
+        monkeypatch.setattr(paths, name, tmp_path / place)
+    written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
+    monkeypatch.setattr(reproduction, "outputs", lambda: written)
+    card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
+
+    def compute(table=TABLE, card=card, height=0.5):
+        save_table("tiny", "scores", table)
+        save_table("tiny", "scorecard_claims", card)
+        save_figure(draw(height), "tiny", "bars")
+
+    compute()
+    return compute
+
+
+def committed(tmp_path) -> dict:
+    files = [file for folder in ("data", "figures") for file in (tmp_path / folder).rglob("*") if file.is_file()]
+    return {str(file.relative_to(tmp_path)): file.read_bytes() for file in files}
+
+
+def test_what_has_no_record_is_put_on_record(preset, tmp_path, capsys):
+    assert main("compare", "tiny") == 0
+    assert set(committed(tmp_path)) == {"data/results/tiny/manifest.json", "data/results/tiny/scorecard_claims.csv",
+                                        "data/results/tiny/scores.csv", "figures/tiny/bars.png", "figures/tiny/bars.svg"}
+    assert "tiny: now on record in data/results/tiny and figures/tiny" in capsys.readouterr().out
+    assert main("compare", "tiny") == 0
+    said = capsys.readouterr().out
+    assert "tiny: 2 tables (16 numbers) and 1 figures are as on record, no difference; no verdict changed" in said
+    assert reproduction.TOLERANCE in said
+
+
+def test_within_tolerance_the_record_stays_as_it_is(preset, tmp_path, capsys):
+    main("record", "tiny")
+    before = committed(tmp_path)
+    preset(table=changed("score", 0, 0.50001), height=0.5001)
+    assert (paths.results("tiny") / "scores.csv").read_bytes() != before["data/results/tiny/scores.csv"]
+    assert main("compare", "tiny") == 0
+    assert "largest difference 1.4e-05, scores.csv, set a" in capsys.readouterr().out
+    assert committed(tmp_path) == before
+
+
+def test_beyond_it_table_row_and_values_are_told_and_the_record_stays(preset, tmp_path, capsys):
+    main("record", "tiny")
+    before = committed(tmp_path)
+    other = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["does not hold", "holds in part"]})
+    preset(table=changed("score", 1, -2.5), card=other, height=0.8)
+    assert main("compare", "tiny") == 1
+    said = capsys.readouterr().out
+    assert "3 differences beyond tolerance; verdicts changed: small from holds to does not hold" in said
+    assert "  scores.csv, set b, n 4, words 0.84 to 0.91, weakest dim with 0.84, score: -2.0 on record, -2.5 here" in said
+    assert "bars.png: the picture on record, one with RMS" in said
+    assert "`make record PRESETS=...` puts it on record instead" in said
+    assert committed(tmp_path) == before
+    assert main("record", "tiny") == 0 and main("compare", "tiny") == 0
+    assert committed(tmp_path) != before
+
+
+def test_a_record_that_was_changed_by_hand_is_refused_by_name(preset, tmp_path, capsys):
+    main("record", "tiny")
+    path = paths.recorded_results("tiny") / "scores.csv"
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    assert main("compare", "tiny") == 1
+    assert "tiny: data/results/tiny/scores.csv is not what notebook 01_x wrote" in capsys.readouterr().out
+
+
+def test_what_no_notebook_writes_any_more_leaves_the_record(preset, tmp_path):
+    main("record", "tiny")
+    (paths.recorded_results("tiny") / "old.csv").write_text("n\n1\n")
+    main("record", "tiny")
+    assert not (paths.recorded_results("tiny") / "old.csv").exists()
+
+
+def test_pictures_of_other_sizes_differ(preset, tmp_path):
+    drawn = paths.figures("tiny") / "bars.png"
+    wide = tmp_path / "wide.png"
+    Figure(figsize=(3, 2)).savefig(wide)
+    assert compare_pictures("bars.png", drawn, drawn) == []
+    assert not compare_pictures("bars.png", drawn, wide)[0].within
+
+
+def test_every_notebook_and_what_it_writes_is_declared_once():
+    names = [name for about in outputs().values() for kind in ("figures", "tables", "tensors") for name in about[kind]]
+    for kind in ("figures", "tables", "tensors"):
+        own = [name for about in outputs().values() for name in about[kind]]
+        assert len(own) == len(set(own)), kind
+    assert names and all(set(about["after"]) <= set(outputs()) for about in outputs().values())
+
+
+def test_the_shipped_records_are_complete():
+    for preset in ("organism-llama", "organism-gemma2"):
+        for about in outputs().values():
+            assert all((paths.recorded_results(preset) / f"{name}.csv").is_file() for name in about["tables"])
+            assert all((paths.recorded_figures(preset) / f"{name}.png").is_file() for name in about["figures"])
