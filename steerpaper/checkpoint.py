@@ -1,7 +1,5 @@
-"""Checkpoints on disk or on the hub: where one lies, and that it is whole and of a supported kind."""
+"""Checkpoints on disk or on the hub: where one lies, of what kind it is, and where its weights can go."""
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -9,15 +7,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, resolve_revision
+from huggingface_hub import constants, resolve_revision, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError,
     RevisionResolutionError,
 )
-from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.utils import find_adapter_config_file
 
+from steerpaper import folder
+from steerpaper.choices import unknown
 from steerpaper.presets import PRESETS, Preset
+
+# How to run a model, which a config may say too and this package chooses; and what is empty by then.
+_DROPPED = ("attn_implementation", "_attn_implementation", "output_attentions", "output_hidden_states", "return_dict",
+            "use_cache", "quantization_config")
+
+_CHOICES = {"hidden_act": [*ACT2FN], "hidden_activation": [*ACT2FN], "rope_type": ["default", *ROPE_INIT_FUNCTIONS]}
 
 
 def locate(name: str, preset: Preset | None) -> tuple[str, bool]:
@@ -39,6 +47,21 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"no dtype {dtype!r} for weights: choose float32, bfloat16 or float16")
+    return found
+
+
+def device_of(device: str | torch.device | None) -> torch.device:
+    """The device of that name, seen to hold a number; CUDA where there is one, else the CPU, if none is named."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        n = torch.cuda.device_count()
+        here = ", ".join(["'cpu'", *(f"'cuda:{i}'" for i in range(n))])
+        raise ValueError(f"no device {device!r} here: choose one of {here}, or leave it out for the best ({error})"
+                         ) from error
     return found
 
 
@@ -99,64 +122,64 @@ def _hub_error(source: str, revision: str | None, error: BaseException) -> OSErr
     return None
 
 
-def check_architecture(source: str, where: dict, supported: Collection[str]) -> None:
-    """Refuse an architecture that is not supported, before its weights are read."""
+def cached(source: str, commit: str | None) -> Path | None:
+    """The folder of the hub's cache that holds a hub model's config, if it is there."""
+    path = try_to_load_from_cache(source, "config.json", revision=commit)
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def read_config(source: str, where: dict, supported: Collection[str]) -> PreTrainedConfig:
+    """The config of a checkpoint that can be read here, before any of its weights is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: an adapter, quantised weights, an architecture that is not supported, or the config of no model.
+    """
+    is_local = os.path.isdir(source)
+    if is_local:
+        folder.refuse_adapters(source, Path(source).glob("adapter_*"))
+    asked = not is_local and cached(source, where["revision"]) is not None
     try:
         config, _ = PreTrainedConfig.get_config_dict(source, **where)
+        if not isinstance(config, dict):
+            raise OSError(f"it holds a JSON {type(config).__name__}, not an object")
         family = config["model_type"]  # a folder without a config gives an empty one
     except (OSError, KeyError) as error:
         raise FileNotFoundError(
-            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on "
-            f"the hub): {error}") from error
+            f"no readable config.json with a model_type for {source!r} (a mistyped folder is looked for on the hub; "
+            f"what holds nothing but a LoRA adapter has no config): {error}") from error
+    if not is_local and (found := find_adapter_config_file(source, **where | {"local_files_only": asked})):
+        folder.refuse_adapters(source, [found])
+    folder.refuse_quantised(source, config)
     if family not in supported:
         raise ValueError(f"{source} is of model_type {family!r}; supported: {', '.join(supported)}")
     if config.get("attention_bias"):
         raise ValueError(f"{source} has a bias in its attention output (attention_bias), which no head's write holds; "
                          "supported: attention_bias = false, and the biases of Qwen 2's queries, keys and values")
+    return _config(source, {key: value for key, value in config.items() if key not in _DROPPED})
 
 
-def check_files(folder: Path) -> None:
-    """Every weights file is there and whole, and every file in SHA256SUMS has its digest."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-        files = [folder / shard for shard in sorted(shards)]
-    missing = [str(file) for file in files if not file.exists()]
-    if missing or not files:
-        raise FileNotFoundError(f"no weights: {', '.join(missing) or f'{folder}/*.safetensors'} missing. "
-                                "Only safetensors are read; restore the file or train the model again")
-    sums = folder / "SHA256SUMS"
-    for line in sums.read_text().splitlines() if sums.exists() else []:
-        if not (entry := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
-            raise ValueError(f"{sums} has a line that is not '<sha256>  <file>': {line!r}")
-        digest, path = entry[1], folder / entry[2]
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is listed in SHA256SUMS but missing: restore it")
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != digest:
-            raise ValueError(f"{path} is not the file in SHA256SUMS (sha256 {found}, expected {digest}): "
-                             "restore it")
-    for file in files:
-        try:
-            with safe_open(file, framework="pt"):
-                continue
-        except SafetensorError as error:
-            raise ValueError(f"corrupt weights {file} ({error}): restore the file") from error
-
-
-def check_weights(source: str, hf, info: dict) -> None:
-    """No weight is missing, left over or not finite."""
-    for what in ("missing_keys", "unexpected_keys"):
-        if info[what]:
-            names = ", ".join(sorted(info[what])[:5])
-            raise ValueError(f"the weights in {source} do not fit its config.json: "
-                             f"{what.replace('_', ' ')} {names}")
-    for name, weight in hf.named_parameters():
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"weight {name} of {source} has values that are not finite (NaN or inf): "
-                             f"restore the file, or load in a wider dtype than {hf.dtype}")
+def _config(source: str, values: dict) -> PreTrainedConfig:
+    """The config of these values, seen to describe a model."""
+    where, n_vocab = f"{source}/config.json", values.get("vocab_size")
+    if isinstance(n_vocab, int) and values.get("pad_token_id") not in range(n_vocab):
+        values["pad_token_id"] = None  # padding is masked wherever it is read: no row of the embedding is needed
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    chosen = values | {"rope_type": rope.get("rope_type", rope.get("type")) if isinstance(rope, dict) else rope}
+    for name, known in _CHOICES.items():
+        if chosen.get(name) not in (None, *known):
+            raise unknown(name, chosen[name], known, f" (in {where})")
+    try:
+        config = CONFIG_MAPPING[values["model_type"]].from_dict(values, name_or_path=source)
+        if config.num_attention_heads % config.num_key_value_heads:
+            raise ValueError(f"num_attention_heads ({config.num_attention_heads}) is not a multiple of "
+                             f"num_key_value_heads ({config.num_key_value_heads})")
+        with torch.device("meta"):
+            AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # whatever transformers stumbles over
+        raise ValueError(f"{where} describes no {values['model_type']} model ({type(error).__name__}: {error}): restore "
+                         "the file") from error
+    return config
 
 
 def place(hf, source: str, device: str | torch.device, advice: str) -> None:

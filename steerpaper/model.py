@@ -4,6 +4,7 @@
 modules edit or read inside `with model.trace(...)` they reach through the handles of `Model`.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
-from steerpaper import checkpoint
+from steerpaper import checkpoint, folder
 from steerpaper.presets import PRESETS, Preset
+from steerpaper.template import ChatTemplate
 
 # Its bar for weights that are already on disk is a widget in notebooks, with another id in every run. The bars of
 # downloads are the hub's own and stay.
@@ -34,18 +36,17 @@ class _Family:
     attention_post_norm: str | None = None
     mlp_post_norm: str | None = None
     gamma_offset: float = 0.0  # Gemma's RMSNorm multiplies by 1 + weight
+    attention: str = "sdpa"  # whatever a config asks for; Gemma's soft-cap needs scores spelt out
 
 
 _FAMILIES = {
     "llama": _Family(),
     "gemma2": _Family(
         mlp_norm="pre_feedforward_layernorm", attention_post_norm="post_attention_layernorm",
-        mlp_post_norm="post_feedforward_layernorm", gamma_offset=1.0),
+        mlp_post_norm="post_feedforward_layernorm", gamma_offset=1.0, attention="eager"),
     "qwen2": _Family(),
     "qwen3": _Family(),
 }
-# Llama 3's template prints today's date unless told otherwise, Qwen 3's opens a chain of thought.
-_TEMPLATE_ARGUMENTS = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
 class Model:
@@ -59,7 +60,8 @@ class Model:
         n_layers, n_heads, n_kv_heads, d_model, d_head, n_vocab, n_context: sizes.
         norm_eps: the epsilon of every RMSNorm.
         has_post_norms: whether attention and MLP writes pass a norm of their own (Gemma 2).
-        end_tokens: ids that end a response; `pad_token` the id that fills rows.
+        end_tokens: ids that end a response: those that the checkpoint names, and the one that closes an answer in its
+            chat template; `pad_token` the id that fills rows.
         dtype, device: of the weights.
     """
 
@@ -78,36 +80,22 @@ class Model:
         self.dtype, self.device = hf.dtype, hf.device
         ends = hf.generation_config.eos_token_id
         ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-        self.end_tokens = sorted({*ends, tokenizer.eos_token_id} - {None})
-        # Padding is masked wherever it is read, so any id serves where the tokenizer names none.
-        self.pad_token = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.template = ChatTemplate(tokenizer)
+        self.end_tokens = sorted({*ends, tokenizer.eos_token_id, self.template.closing_token()} - {None})
+        # Padding is masked wherever it is read, so any id serves where the tokenizer's own is none of the embedding's.
+        self.pad_token = tokenizer.pad_token_id if tokenizer.pad_token_id in range(self.n_vocab) else 0
 
     # -- tokens ---------------------------------------------------------------------------------------------
 
     def tokenize(self, prompt: str) -> list[int]:
-        """Token ids of one user turn in the chat template, ready for the answer, behind a BOS if there is one.
+        """Token ids of one user turn in the chat template, ready for the answer.
+
+        Behind a BOS if the template writes one or, where it leaves that to the tokenizer, the tokenizer does.
 
         Raises:
-            ValueError: the tokenizer has no chat template, or the prompt spells out the BOS token.
+            ValueError: the tokenizer has no chat template, or the prompt spells out a control token.
         """
-        if self.tokenizer.chat_template is None:
-            raise ValueError("the tokenizer has no chat template: pass lists of token ids, not strings")
-        ids, bos = self._templated(prompt), self.tokenizer.bos_token_id
-        if ids.count(bos) > self._template_bos:
-            raise ValueError(f"{self.tokenizer.bos_token!r} begins a text and cannot stand in one: take it out of the "
-                             f"prompt {prompt[:60]!r}")
-        return ids if bos is None or self._template_bos else [bos, *ids]
-
-    @cached_property
-    def _template_bos(self) -> int:
-        """BOS tokens that the template itself writes: SmolLM2 opens every turn with one."""
-        return self._templated("Hi").count(self.tokenizer.bos_token_id)
-
-    def _templated(self, prompt: str) -> list[int]:
-        turns = [{"role": "user", "content": prompt}]
-        encoding = self.tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=True, **_TEMPLATE_ARGUMENTS)
-        return list(encoding["input_ids"])
+        return self.template.tokenize(prompt)
 
     @cached_property
     def post_instruction_tokens(self) -> list[int]:
@@ -281,46 +269,84 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
         device: CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: an unknown name or dtype, an architecture not supported, or weights that are corrupt, do
-            not fit the config, or hold values that are not finite.
+        ValueError: an unknown name or dtype, a device that is not there, an architecture not supported, quantised
+            weights, an adapter, weights that are corrupt, do not fit the config, or hold or make values that are not
+            finite, or a chat template that leaves the prompt out.
         FileNotFoundError: a folder, weights, config or tokenizer that is not there, or no such model or revision on
             the hub.
         PermissionError: a gated hub model without access.
         ConnectionError: the hub cannot be asked for a model that is not in its cache here.
         RuntimeError: the check at load failed (see `check_access`).
         torch.OutOfMemoryError: the weights do not fit on the device.
+
+    Warns:
+        UserWarning: answers without an end, or a chat template that opens a chain of thought.
     """
     preset = PRESETS.get(str(name))
     source, is_local = checkpoint.locate(str(name), preset)
     dtype = checkpoint.dtype_of(dtype or (preset.dtype if preset else "float32"))
+    device = checkpoint.device_of(device)
     revision = preset.revision if preset else None
     commit = None if is_local else checkpoint.commit(source, revision)
     with nullcontext() if is_local else checkpoint.clear_hub_errors(source, revision):
         hf, tokenizer = _read(source, dtype, {"local_files_only": is_local, "revision": commit})
-    checkpoint.place(hf, source, device or ("cuda" if torch.cuda.is_available() else "cpu"),
-                     "load them with dtype='bfloat16', take a smaller model")
+    checkpoint.place(hf, source, device, "load them with dtype='bfloat16', take a smaller model")
     model = Model(hf, tokenizer, preset, commit)
+    check_finite(model)
     check_access(model)
+    for concern in model.template.concerns(model.end_tokens):
+        warnings.warn(f"{source}: {concern}", stacklevel=2)
     return model
 
 
 def _read(source: str, dtype: torch.dtype, where: dict):
-    """The checked Hugging Face model, and the tokenizer."""
-    checkpoint.check_architecture(source, where, _FAMILIES)
+    """The checked Hugging Face model, and the tokenizer with its checked template."""
+    config = checkpoint.read_config(source, where, _FAMILIES)
     if where["local_files_only"]:
-        checkpoint.check_files(Path(source))
+        folder.check_files(Path(source))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, config=config, trust_remote_code=False, **where)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(f"no readable tokenizer in {source}: restore its tokenizer.json") from error
-    try:
+    except Exception as error:  # a file of another kind: transformers and tokenizers raise anything
+        raise ValueError(f"the tokenizer files in {source} (tokenizer.json, tokenizer_config.json) describe no tokenizer "
+                         f"({type(error).__name__}: {error}): restore them") from error
+    ChatTemplate(tokenizer).check(config.vocab_size)
+    with _quiet():
         hf, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            source, config=config, dtype=dtype, attn_implementation=_FAMILIES[config.model_type].attention,
+            use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
             **where)
-    except RuntimeError as error:  # shapes that differ from the config's
-        raise ValueError(f"the weights in {source} do not fit its config.json: {error}") from error
-    checkpoint.check_weights(source, hf, info)
+    if not where["local_files_only"]:
+        folder.check_stored(checkpoint.cached(source, where["revision"]).glob("*.safetensors"))
+    folder.check_weights(source, hf, info)
     return hf, tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it transformers logs nothing below an error: the checks here say it, once."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+@torch.no_grad()
+def check_finite(model: Model) -> None:
+    """Check that the logits on a few tokens, and on those of the chat template, are finite.
+
+    Raises:
+        ValueError: they are not: a stream outgrows the dtype.
+    """
+    templated = [] if model.tokenizer.chat_template is None else [model.tokenize("Hi")]
+    for row in [[1, 2, 3, 4, 5], *templated]:
+        logits = model.hf(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits
+        if not logits.isfinite().all():
+            raise ValueError(f"logits of {model.tokenizer.name_or_path} are not finite (NaN or inf) on the tokens {row} in "
+                             f"{model.dtype}: load the model in a wider dtype (float16 < bfloat16 < float32)")
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 
 from steerpaper import checkpoint
 from steerpaper.model import Model, check_access, load_model
@@ -165,11 +166,22 @@ def test_post_instruction_tokens(model):
     assert model.post_instruction_tokens == [4, *ids("\n"), 5, *ids("\n")]
 
 
-def test_bos_is_added_where_the_template_leaves_it_out(llama, tmp_path):
+@pytest.mark.parametrize("template_writes", [True, False])
+@pytest.mark.parametrize("tokenizer_writes", [True, False])
+def test_one_bos_where_template_or_tokenizer_writes_one(llama, tmp_path, template_writes, tokenizer_writes):
+    """What `apply_chat_template` and the tokenizer write, nothing more."""
     tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
-    without = load_model(save_checkpoint(tmp_path, tiny_model("llama"), tokenizer), device="cpu")
-    assert without.tokenize("Hi") == llama.tokenize("Hi")
+    if tokenizer_writes:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    if not template_writes:
+        tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "")
+    model = load_model(save_checkpoint(tmp_path, tiny_model("llama"), tokenizer), device="cpu")
+    assert model.tokenizer("x")["input_ids"] == [1] * tokenizer_writes + ids("x")
+    with_bos = llama.tokenize("Hi")
+    assert model.tokenize("Hi") == (with_bos if template_writes or tokenizer_writes else with_bos[1:])
+    text = model.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False,
+                                               add_generation_prompt=True)
+    assert model.tokenize("Hi") == model.tokenizer(text, add_special_tokens=not template_writes)["input_ids"]
 
 
 def test_a_bos_that_opens_every_turn_is_left_alone(llama, tmp_path):
