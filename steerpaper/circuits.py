@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.attribution import Attribution
 from steerpaper.graph import Edges, Graph
 from steerpaper.model import Model
@@ -64,8 +65,8 @@ class Circuit:
     @classmethod
     def _first(cls, graph: Graph, order: np.ndarray, n_edges: int) -> "Circuit":
         """The fewest first edges of `order` that leave n_edges after pruning; more never leave fewer."""
-        if not 1 <= n_edges <= graph.n_edges:
-            raise ValueError(f"a circuit of {n_edges} edges was asked for: the graph has 1..{graph.n_edges}")
+        if arguments.whole(n_edges) not in range(1, graph.n_edges + 1):
+            raise ValueError(f"a circuit of {n_edges!r} edges was asked for: the graph has 1..{graph.n_edges}")
         source, target = (index[order] for index in np.nonzero(graph.mask))
 
         def pruned(n: int) -> Edges:
@@ -184,7 +185,7 @@ def faithfulness_of(
     metric: str = "logit_difference", kl_threshold: float = 0.0, batch_size: int = 8,
 ) -> list[Faithfulness]:
     """As `faithfulness`, of many circuits that share the base and the steered runs."""
-    layer = one_steering(model, responses, steering)[0].layer
+    layer, circuits = one_steering(model, responses, steering)[0].layer, arguments.listed("circuits", circuits)
     for circuit in circuits:
         if circuit.graph != (own := Graph.of(model, layer, circuit.graph.split_heads)):
             raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: "

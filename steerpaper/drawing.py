@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,11 +67,14 @@ def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
         edges: columns source, target, score.
 
     Raises:
-        ValueError: no edges, or ones that the graph does not have.
+        ValueError: no edges, ones that the graph does not have, or scores that are missing or not finite.
     """
     if not len(edges):
         raise ValueError("no edges to draw: pass a circuit's edges with their scores")
     graph.index(edges)
+    if "score" not in edges or not np.isfinite(pd.to_numeric(edges["score"], errors="coerce")).all():
+        raise ValueError("edges to draw need the column score, a finite number for each: colour and width are made of "
+                         "it; join them with att.edges")
     places = layout(graph, edges)
     depth = _ARC * _longest_arc(places, edges)
     columns, rows = places.x.max() + 1, places.y.max() + 1
