@@ -141,7 +141,7 @@ def prompts(given: object) -> list[str | list[int]]:
     if isinstance(given, pd.DataFrame):
         given = column(given, "prompt")
     one_alone = isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable)
-    found = [] if one_alone else list(given)
+    found = [] if one_alone else given.tolist() if isinstance(given, (Tensor, np.ndarray)) else list(given)
     if not found:
         raise ValueError(f"prompts must be a list of at least one prompt, {shown(given)} was given")
     if empty := [i for i, one in enumerate(found) if hasattr(one, "__len__") and not len(one)]:
@@ -173,8 +173,8 @@ def column(table: object, *names: str) -> pd.Series:
 
 
 def shown(value: object) -> str:
-    """What was given, cut to a length that a message bears."""
-    return reprlib.repr(value)
+    """What was given, cut to a length that a message bears, on one line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _prompt(i: int, given: object) -> str | list[int]:

@@ -72,9 +72,10 @@ def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
     if not len(edges):
         raise ValueError("no edges to draw: pass a circuit's edges with their scores")
     graph.index(edges)
-    if "score" not in edges or not np.isfinite(pd.to_numeric(edges["score"], errors="coerce")).all():
-        raise ValueError("edges to draw need the column score, a finite number for each: colour and width are made of "
-                         "it; join them with att.edges")
+    scores = edges.get("score", pd.Series(dtype=object))
+    if scores.dtype.kind not in "if" or not np.isfinite(scores).all() or not scores.any():
+        raise ValueError("edges to draw need the column score, a finite number for each, not all of them 0: colour and "
+                         "width are made of it; take rows of att.edges")
     places = layout(graph, edges)
     depth = _ARC * _longest_arc(places, edges)
     columns, rows = places.x.max() + 1, places.y.max() + 1

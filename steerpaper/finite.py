@@ -18,9 +18,9 @@ def check_addition(vector: Float[Tensor, "d_model"], coefficient: float, dtype: 
     """Raise ValueError where alpha s, or the square of its norm, is not finite in a model's dtype."""
     added = (coefficient * vector.detach().float()).to(dtype)
     if not added.float().square().sum().isfinite():
-        raise ValueError(f"coefficient {coefficient:g} times the vector, whose largest value is "
-                         f"{vector.abs().max():.3g}, is not finite in the model's {dtype}, or in the float32 in which "
-                         f"its norms square it: {_REMEDY}")
+        what = "its square, which the norms take in float32," if added.isfinite().all() else "it"
+        raise ValueError(f"coefficient {coefficient:g} times a vector whose largest value is {vector.abs().max():.3g} is "
+                         f"too large for a model in {dtype}: {what} is not finite; {_REMEDY}")
 
 
 def check_finite(values: Float[Tensor, "row *rest"], what: str, rows: Sequence[int]) -> None:
@@ -34,4 +34,4 @@ def check_finite(values: Float[Tensor, "row *rest"], what: str, rows: Sequence[i
     finite = values.isfinite()
     if not finite.all():
         wrong = sorted({rows[i % len(rows)] for i in (~finite.flatten(1).all(1)).nonzero().flatten().tolist()})
-        raise ValueError(f"the {what} {wrong[:5]} are not finite (NaN or inf) in {values.dtype}: {_REMEDY}")
+        raise ValueError(f"the {what} {wrong[:5]} are not finite (NaN or inf): {_REMEDY}")
