@@ -136,7 +136,7 @@ def residual_stream(
         with model.trace(input_ids, mask, logits_to_keep=1):
             entering = [model.layer(layer).input[:, positions] for layer in range(model.n_layers)]
             stacked = torch.stack(entering, dim=1).save()
-        check_finite(stacked, "residual stream of prompts", batch)
+        check_finite(stacked, "residual streams of prompts", batch)
         return stacked.float().cpu()
 
     for batch, own in in_batches([len(row) for row in rows], batch_size, "residual stream", compute):

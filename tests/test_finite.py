@@ -104,9 +104,9 @@ def test_a_stream_that_overflows_by_itself_is_refused_by_prompt(overflowing):
     for frozen in ("qk", "ov", "mlp"):
         with pytest.raises(ValueError, match=r"logits of prompts \[2\] are not finite"):
             generate(overflowing, [[1, 20], [1, 30], [1, 20, 91]], one, frozen, max_new_tokens=2)
-    with pytest.raises(ValueError, match=r"the residual stream of prompts \[2\] are not finite"):
+    with pytest.raises(ValueError, match=r"the residual streams of prompts \[1, 2\] are not finite"):
         residual_stream(overflowing, broken, [-1])
-    with pytest.raises(ValueError, match=r"the residual stream of prompts \[0\]"):
+    with pytest.raises(ValueError, match=r"the residual streams of prompts \[0\]"):
         principal_component(overflowing, broken[2:3], whole[:1], 1, -1)
     letters = [chr(32 + token - 8) for token in (90, 91)]  # as the tiny tokenizer numbers them
     assert overflowing.tokenizer(letters, add_special_tokens=False)["input_ids"] == [[90], [91]]
