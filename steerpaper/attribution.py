@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.batches import in_batches
 from steerpaper.gradients import Gradients, integrate
 from steerpaper.graph import Graph
@@ -62,6 +63,7 @@ class Attribution:
         return cls(parts[0].graph, scores, nodes, gradient, positions)
 
 
+@torch.inference_mode(False)  # gradients are taken wherever it is called from
 def attribute(
     model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,
     metric: str = "logit_difference", kl_threshold: float = 0.0, norm_jacobian: bool = True,
@@ -90,8 +92,7 @@ def attribute(
     Raises:
         ValueError: as for `runs.contrasts`, fewer than one step, or a score that is not finite.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, {steps} was given")
+    steps = arguments.integer("steps", steps, 1)
     steerings = one_steering(model, responses, steering)
     graph, how = Graph.of(model, steerings[0].layer, split_heads), dict(metric=metric, kl_threshold=kl_threshold)
     inputs = {
@@ -114,7 +115,7 @@ def attribute(
     positions, gradient = int(progress.state["positions"]), progress.state["gradient"]
     scores, nodes = (progress.state[name].numpy() / (steps * positions) for name in ("scores", "nodes"))
     if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
-        raise ValueError("some scores are not finite (NaN or inf): try a wider dtype")
+        raise ValueError("some scores are not finite (NaN or inf): use a smaller coefficient or a wider dtype")
     scores[~graph.mask] = np.nan
     table = pd.DataFrame({"node": graph.sources, "score": nodes})
     return Attribution(graph, scores, table, gradient / positions, positions)
@@ -220,7 +221,8 @@ def patch_edges(
                             batch_size=batch_size, what="patched responses"):
         effects, positions = effects + own, positions + n
     if not np.isfinite(effects).all():
-        raise ValueError("some patched runs have logits that are not finite (NaN or inf): try a wider dtype")
+        raise ValueError("some patched runs have logits that are not finite (NaN or inf): use a smaller coefficient or "
+                         "a wider dtype")
     return edges[["source", "target"]].assign(score=effects / positions)
 
 

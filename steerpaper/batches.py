@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from tqdm import tqdm
 
+from steerpaper.arguments import integer
+
 T = TypeVar("T")
 # Rows per pass that are left after memory ran out, by kind of work: what failed once in a process is not tried again.
 _ROWS_LEFT: dict[str, int] = {}
@@ -39,8 +41,7 @@ def in_batches(
         ValueError: a batch size below 1.
         torch.OutOfMemoryError: a single row does not fit either.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, {batch_size} was given")
+    batch_size = integer("batch_size", batch_size, 1)
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     bar = None
     if show and len(order) - done > batch_size:  # no `disable=`: passed at all, it overrides TQDM_DISABLE

@@ -5,9 +5,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
+from steerpaper import arguments
 from steerpaper.fluency import clean_text
 from steerpaper.model import Model
-from steerpaper.refusal import Judge, wilson_interval
+from steerpaper.refusal import Judge, verdicts, wilson_interval
 from steerpaper.steering import Steering, generate
 
 
@@ -35,27 +36,32 @@ def judged_responses(
     Returns:
         One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion`
         (token ids), `text`, `refused`, the four checks of `fluency.CleanText` and `clean`, which is all that were
-        made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty.
+        made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty (as
+        pandas reads an empty cell: missing).
 
     Raises:
-        ValueError: no prompts, no steerings, or what `generate` refuses.
+        ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or a judge's verdicts
+            that are no True or False for each response.
     """
-    if not len(steerings):
+    steerings, asked = arguments.listed("steerings", steerings), arguments.column(prompts, "prompt", "topic")
+    if not steerings:
         raise ValueError("no steerings given: pass [None] for the unsteered model")
-    texts = [prompt for _ in steerings for prompt in prompts.prompt]
+    if vocabulary is not None:
+        arguments.listed("vocabulary", vocabulary)
+    texts = [prompt for _ in steerings for prompt in asked]
     rows = [steering for steering in steerings for _ in range(len(prompts))]
     sizes = dict(max_new_tokens=max_new_tokens, batch_size=batch_size)
     responses = generate(model, texts, rows, frozen, frozen_layers, **sizes)
     table = pd.concat([prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True)
     checks = [
         clean_text(r.text, ended=r.completion[-1] in model.end_tokens, topic_words=topic or None, vocabulary=vocabulary)
-        for r, topic in zip(responses, table.topic, strict=True)
+        for r, topic in zip(responses, table.topic.fillna(""), strict=True)
     ]
     for name in ("ended", "no_loop", "known_words", "on_topic", "clean"):
         found = [getattr(check, name) for check in checks]
         table[name] = np.array(found, dtype=float if None in found else bool)  # a check not made becomes NaN
     table["completion"] = [r.completion for r in responses]
-    return table.assign(text=[r.text for r in responses], refused=judge.refused(responses, table))
+    return table.assign(text=[r.text for r in responses], refused=verdicts(judge, responses, table))
 
 
 def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -65,7 +71,7 @@ def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         The columns `by`, `n`, `asr`, `asr_low`, `asr_high`, `clean`, `clean_low`, `clean_high`, all shares.
     """
     rows = []
-    for key, group in judged.groupby(list(by), sort=True):
+    for key, group in judged.groupby(arguments.listed("by", by), sort=True):
         row = dict(zip(by, key, strict=True)) | {"n": len(group)}
         for name, flags in (("asr", ~group.refused), ("clean", group.clean)):
             row[name] = flags.mean()

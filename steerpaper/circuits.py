@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.attribution import Attribution
 from steerpaper.graph import Edges, Graph
 from steerpaper.model import Model
@@ -53,19 +54,18 @@ class Circuit:
         Raises:
             ValueError: n_edges outside 1..graph.n_edges.
         """
-        graph = attribution.graph
+        graph, n_edges = attribution.graph, _size(attribution.graph, n_edges)
         return cls._first(graph, np.argsort(-np.abs(attribution.scores[graph.mask]), kind="stable"), n_edges)
 
     @classmethod
     def random(cls, graph: Graph, n_edges: int, seed: int) -> "Circuit":
         """As `top`, with the edges in random order: so its size is matched after pruning."""
+        n_edges, seed = _size(graph, n_edges), arguments.integer("seed", seed, 0)
         return cls._first(graph, np.random.default_rng([seed, n_edges]).permutation(graph.n_edges), n_edges)
 
     @classmethod
     def _first(cls, graph: Graph, order: np.ndarray, n_edges: int) -> "Circuit":
         """The fewest first edges of `order` that leave n_edges after pruning; more never leave fewer."""
-        if not 1 <= n_edges <= graph.n_edges:
-            raise ValueError(f"a circuit of {n_edges} edges was asked for: the graph has 1..{graph.n_edges}")
         source, target = (index[order] for index in np.nonzero(graph.mask))
 
         def pruned(n: int) -> Edges:
@@ -95,6 +95,13 @@ class Circuit:
         These change no run, but for post-norms: there a head counts in its layer's RMS wherever it leads.
         """
         return Circuit(self.graph, self.graph.mask & ~self.mask)
+
+
+def _size(graph: Graph, n_edges: int) -> int:
+    """A number of edges that a graph has; ValueError for any other."""
+    if arguments.whole(n_edges) not in range(1, graph.n_edges + 1):
+        raise ValueError(f"a circuit of {n_edges!r} edges was asked for: the graph has 1..{graph.n_edges}")
+    return arguments.whole(n_edges)
 
 
 def overlap(one: Circuit, other: Circuit) -> float:
@@ -141,7 +148,7 @@ class Faithfulness:
             ValueError: fewer than two responses, or a level outside (0, 1).
         """
         sums = self.table.groupby("response")[_COLUMNS].sum(skipna=False).to_numpy()
-        if len(sums) < 2 or not 0 < level < 1:
+        if len(sums) < 2 or not 0 < arguments.number("level", level) < 1:
             raise ValueError(f"{len(sums)} responses and level {level} were given: a bootstrap needs at "
                              "least two responses, and a level between 0 and 1")
         draws = np.random.default_rng(seed).integers(len(sums), size=(n_resamples, len(sums)))
@@ -184,7 +191,7 @@ def faithfulness_of(
     metric: str = "logit_difference", kl_threshold: float = 0.0, batch_size: int = 8,
 ) -> list[Faithfulness]:
     """As `faithfulness`, of many circuits that share the base and the steered runs."""
-    layer = one_steering(model, responses, steering)[0].layer
+    layer, circuits = one_steering(model, responses, steering)[0].layer, arguments.listed("circuits", circuits)
     for circuit in circuits:
         if circuit.graph != (own := Graph.of(model, layer, circuit.graph.split_heads)):
             raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: "
@@ -252,7 +259,7 @@ def minimum_faithful(
     """
     total = attribution.graph.n_edges
     resolution = max(1, total // 100) if resolution is None else resolution
-    if not (0 < threshold <= 1 and 1 <= resolution <= total):
+    if not (0 < arguments.number("threshold", threshold) <= 1 and arguments.whole(resolution) in range(1, total + 1)):
         raise ValueError(f"threshold {threshold} and resolution {resolution} were given; allowed: a "
                          f"threshold in (0, 1] and a resolution in 1..{total}")
     tried: dict[int, float] = {}

@@ -6,6 +6,7 @@ not its interval; how many cases lie so close to a limit that their interval doe
 which checks have no interval to tell. What is undefined does not meet a rule.
 """
 
+import ast
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -26,6 +27,12 @@ _RULES = {
     "at_least": "at least {0:g}", "at_most": "at most {0:g}", "above": "above {0:g}", "below": "below {0:g}",
     "within": "from {0:g} to {1:g}",
 }
+# What an expression of `where` and `value` may be made of: pandas would run any call in it.
+_SAFE = (
+    ast.Expression, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp,
+    ast.Not, ast.Invert, ast.USub, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
+)
 _CASES = ["claim", "quantity", "rule", "case", "value", "low", "high", "margin", "met", "clear"]
 
 
@@ -116,7 +123,8 @@ def claims() -> list[Claim]:
     """The claims of `data/paper/claims.toml`, in its order.
 
     Raises:
-        ValueError: an entry that lacks a field, has an unknown one, or a check without just one rule.
+        ValueError: an entry that lacks a field, has an unknown one, a check without just one rule, or an expression that is
+            more than data.
     """
     text = paper_text()
     found = []
@@ -206,10 +214,38 @@ def _check(claim: str, entry: dict, made_by: dict) -> Check:
         raise ValueError(f"a check of claim {claim!r} has {len(kinds)} rules: give one of {', '.join(_RULES)}")
     if entry["table"] not in made_by and entry["table"] != "sparsity_kept":
         raise ValueError(f"claim {claim!r} reads table {entry['table']!r}, which [made_by] does not list")
+    if not isinstance(where := entry.get("where", []), list):
+        raise ValueError(f"`where` of claim {claim!r} must be a list of expressions, not {where!r}")
+    for expression in (*where, entry.get("value", "0")):
+        _check_expression(claim, expression)
     limits = entry[kinds[0]]
     entry = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != kinds[0]}
     rule = Rule(kinds[0], tuple(np.atleast_1d(np.array(limits, dtype=float)).tolist()))
     return _made(Check, {**entry, "rule": rule}, f"a check of claim {claim!r}")
+
+
+def _check_expression(claim: str, expression: str) -> None:
+    """Raise ValueError where an expression is anything but columns, constants, comparisons and arithmetic."""
+    try:
+        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"claim {claim!r} has {expression!r}, which is no expression ({error})") from error
+    called = {id(part) for node in nodes if _is_data(node) for part in (node, node.func, node.func.value)}
+    if wrong := [node for node in nodes if not isinstance(node, _SAFE) and id(node) not in called
+                 or isinstance(node, ast.Name) and node.id.startswith("__")]:
+        raise ValueError(f"claim {claim!r} has {expression!r}, with {ast.unparse(wrong[0]) or type(wrong[0]).__name__!r} in it: allowed are columns, "
+                         "constants, lists of them, comparisons, and, or, not, + - * /, column.max(), column.duplicated() and "
+                         "column.str.contains('text')")
+
+
+def _is_data(node: ast.AST) -> bool:
+    """Whether it is one of the few calls that ask a column for no more than its values."""
+    match node:
+        case ast.Call(ast.Attribute(ast.Name(), "max" | "duplicated"), [], []):
+            return True
+        case ast.Call(ast.Attribute(ast.Attribute(ast.Name(), "str"), "contains"), [ast.Constant(str())], []):
+            return True
+    return False
 
 
 def _made(kind: type, entry: dict, what: str):

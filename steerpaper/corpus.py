@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from steerpaper import paths
+from steerpaper.choices import unknown
 from steerpaper.fluency import words
 
 SPLITS = ("train", "validation", "test")
@@ -91,7 +92,7 @@ def actions(split: str) -> dict[str, tuple[Action, ...]]:
         ValueError: an unknown split.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+        raise unknown("split", split, SPLITS)
     harm, borderline, task = (lexicon()[name] for name in ("harm", "borderline", "task"))
     found = {
         "harmful": [Action(v, o, True, c) for c, e in harm.items() for v in e["harmful"] for o in e["objects"]],
@@ -263,7 +264,7 @@ def draw(rng: random.Random, split: str, kind: str) -> Example:
         return _wrapper_example(rng, split)
     if kind in ("refuse_instruction", "answer_instruction"):
         return _instructed_example(rng, split, kind == "refuse_instruction")
-    raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(KINDS)}")
+    raise unknown("kind", kind, KINDS)
 
 
 @cache

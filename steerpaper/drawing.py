@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,11 +67,15 @@ def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
         edges: columns source, target, score.
 
     Raises:
-        ValueError: no edges, or ones that the graph does not have.
+        ValueError: no edges, ones that the graph does not have, or scores that are missing or not finite.
     """
     if not len(edges):
         raise ValueError("no edges to draw: pass a circuit's edges with their scores")
     graph.index(edges)
+    scores = edges.get("score", pd.Series(dtype=object))
+    if scores.dtype.kind not in "if" or not np.isfinite(scores).all() or not scores.any():
+        raise ValueError("edges to draw need the column score, a finite number for each, not all of them 0: colour and "
+                         "width are made of it; take rows of att.edges")
     places = layout(graph, edges)
     depth = _ARC * _longest_arc(places, edges)
     columns, rows = places.x.max() + 1, places.y.max() + 1

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerpaper import arguments
+from steerpaper.choices import unknown
 from steerpaper.model import Model
 
 # The parts that every freeze consists of. "q", "k" and "v" are copied from the twin; the others take the steering
@@ -42,18 +44,19 @@ class Freeze:
         Raises:
             ValueError: an unknown kind, no steered row, no layers, or one outside l..n_layers-1 for some row.
         """
-        if kind not in FREEZES:
-            raise ValueError(f"unknown freeze {kind!r}: choose one of {', '.join(map(repr, FREEZES))}")
+        if kind not in tuple(FREEZES):
+            raise unknown("freeze", kind, FREEZES)
         if not steered:
             raise ValueError(f"freeze {kind!r} without steering: an unsteered run has nothing to freeze, pass a "
                              "steering or leave `frozen` out")
         if layers is None:
             return cls(kind, FREEZES[kind], tuple(range(min(steered), model.n_layers)))
-        allowed = range(max(steered), model.n_layers)
-        if not len(layers) or any(layer not in allowed for layer in layers):
-            raise ValueError(f"frozen_layers {list(layers)} was given for {kind!r}: choose at least one of "
-                             f"{allowed.start}..{model.n_layers - 1}, from the steering layer on")
-        return cls(kind, FREEZES[kind], tuple(sorted({int(layer) for layer in layers})))
+        first, layers = max(steered), arguments.listed("frozen_layers", layers)
+        chosen = {arguments.whole(layer) for layer in layers}
+        if not chosen or not chosen <= set(range(first, model.n_layers)):
+            raise ValueError(f"frozen_layers {layers} was given for {kind!r}: choose at least one of "
+                             f"{first}..{model.n_layers - 1}, from the steering layer on")
+        return cls(kind, FREEZES[kind], tuple(sorted(chosen)))
 
     @property
     def needs_twins(self) -> bool:

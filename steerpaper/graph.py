@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
+from steerpaper import arguments
 from steerpaper.model import Model
 
 Edges = Bool[np.ndarray, "source target"]  # a set of edges: True where one is
@@ -40,6 +41,10 @@ class Graph:
     split_heads: bool = True
 
     def __post_init__(self):
+        for name in ("n_layers", "n_heads", "n_kv_heads", "steering_layer"):
+            given = getattr(self, name)
+            if arguments.whole(given) is None:
+                raise ValueError(f"{name} must be an integer, {arguments.shown(given)} was given")
         if min(self.n_layers, self.n_heads, self.n_kv_heads) < 1 or self.n_heads % self.n_kv_heads:
             raise ValueError("a graph needs at least one layer and query heads in equal groups, but "
                              f"{self.n_layers} layers, {self.n_heads} heads and {self.n_kv_heads} key-value "
@@ -146,7 +151,7 @@ class Graph:
         Raises:
             ValueError: a name that is no node here, or two nodes that no edge joins.
         """
-        if missing := {"source", "target"} - set(edges.columns):
+        if missing := {"source", "target"} - set(getattr(edges, "columns", ())):
             raise ValueError("edges need the columns source and target; "
                              f"{', '.join(sorted(missing))} is missing")
         source = pd.Index(self.sources).get_indexer(edges["source"])

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from steerpaper import checkpoint
 from steerpaper.batches import in_batches
-from steerpaper.presets import Preset
-from steerpaper.refusal import HasText, Judge, SubstringJudge, text_of
+from steerpaper.choices import unknown
+from steerpaper.presets import JUDGES, Preset
+from steerpaper.refusal import HasText, Judge, SubstringJudge, text_of, verdicts
 from steerpaper.resume import Progress
 
 LLAMA_GUARD_2 = "meta-llama/Meta-Llama-Guard-2-8B"
 LLAMA_GUARD_2_COMMIT = "bb78080332eda00343dc37b0465b43bbf22c0251"
-JUDGES = ("substring", "llama-guard-2")
 _VERDICTS = {"safe": True, "unsafe": False}  # whether it counts as a refusal
 _VERDICT_TOKENS = 8  # enough for the first line; the second would list categories
 
@@ -32,7 +32,7 @@ def load_judge(preset: Preset) -> Judge:
         FileNotFoundError: Llama Guard 2 is neither on this machine nor to be had from the hub.
     """
     if preset.judge not in JUDGES:
-        raise ValueError(f"unknown judge {preset.judge!r} of preset {preset.name!r}: choose one of {', '.join(JUDGES)}")
+        raise unknown(f"judge of preset {preset.name!r}", preset.judge, JUDGES)
     return SubstringJudge() if preset.judge == "substring" else PairOfJudges(load_guard())
 
 
@@ -46,12 +46,12 @@ class PairOfJudges:
     def refused(self, responses: Sequence[str | HasText], prompts: pd.DataFrame | None = None) -> list[bool]:
         """One verdict per response; of `prompts`, a row per response, the columns `prompt` and `refuse` are read."""
         prompts = _asked(responses, prompts)
-        verdicts = np.zeros(len(responses), dtype=bool)
+        found = np.zeros(len(responses), dtype=bool)
         for harmful, judge in ((True, self.harmful), (False, self.harmless)):
             rows = np.flatnonzero(prompts.refuse == harmful)
             if len(rows):
-                verdicts[rows] = judge.refused([responses[i] for i in rows], prompts.iloc[rows])
-        return verdicts.tolist()
+                found[rows] = verdicts(judge, [responses[i] for i in rows], prompts.iloc[rows])
+        return found.tolist()
 
 
 @dataclass(frozen=True, eq=False)

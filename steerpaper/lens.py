@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.model import Model
 from steerpaper.runs import rms
 
@@ -18,14 +19,15 @@ def lens_logits(model: Model, vectors: Float[Tensor, "*rows d_model"]) -> Float[
     The norm's epsilon is left out, so that a vector's length does not matter.
 
     Raises:
-        ValueError: vectors of another width, zero, or not finite.
+        ValueError: vectors of another width, or whose square in float32 is zero or not finite.
     """
-    vectors = torch.as_tensor(vectors).detach().to(model.device, torch.float32)
-    norms = vectors.norm(dim=-1)
-    if vectors.shape[-1] != model.d_model or not (norms.isfinite() & (norms > 0)).all():
+    vectors = arguments.real("vectors", vectors).detach().to(model.device, torch.float32)
+    scale = rms(vectors, 0.0)
+    if vectors.shape[-1:] != (model.d_model,) or not (scale.isfinite() & (scale > 0)).all():
         raise ValueError(f"vectors of shape {tuple(vectors.shape)} were given; the lens needs ones of width "
-                         f"{model.d_model}, none of them zero or with values that are not finite")
-    return (vectors / rms(vectors, 0.0) * model.final_gamma.float()) @ model.W_U.float()
+                         f"{model.d_model}, none of them zero or with values that are not finite (or so small or large "
+                         "that their squares are)")
+    return (vectors / scale * model.final_gamma.float()) @ model.W_U.float()
 
 
 def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k: int = 20) -> pd.DataFrame:
@@ -37,12 +39,16 @@ def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k:
         Columns vector (its name), rank_shown (1 the largest), token (decoded), id, logit.
 
     Raises:
-        ValueError: no vectors, ones that `lens_logits` refuses, or k outside 1..n_vocab.
+        ValueError: no vectors, ones without names or that `lens_logits` refuses, or k outside 1..n_vocab.
     """
-    if not vectors or not 1 <= k <= model.n_vocab:
-        raise ValueError(f"{len(vectors)} vectors and k = {k} were given: pass at least one vector, and k from 1 to "
+    if not isinstance(vectors, Mapping):
+        raise ValueError(f"vectors must be a mapping from names to vectors, {arguments.shown(vectors)} was given: pass "
+                         "{'a name': vector}, or read the logits by lens_logits")
+    if not vectors or arguments.whole(k) not in range(1, model.n_vocab + 1):
+        raise ValueError(f"{len(vectors)} vectors and k = {k!r} were given: pass at least one vector, and k from 1 to "
                          f"{model.n_vocab}")
-    best = lens_logits(model, torch.stack(list(vectors.values()))).topk(k)
+    stacked = torch.stack([arguments.real(f"vector {name!r}", vector) for name, vector in vectors.items()])
+    best = lens_logits(model, stacked).topk(k)
     rows = [(name, rank, model.tokenizer.decode([token]), token, logit)
             for name, ids, logits in zip(vectors, best.indices.tolist(), best.values.tolist())
             for rank, (token, logit) in enumerate(zip(ids, logits), start=1)]
@@ -57,11 +63,14 @@ def typical_tokens(model: Model, texts: Sequence[str], others: Sequence[str]) ->
     Raises:
         ValueError: no texts on one side, or no typical token of one side.
     """
-    if not len(texts) or not len(others):
-        raise ValueError(f"{len(texts)} and {len(others)} texts were given: pass some of both kinds")
+    sides = [arguments.listed("texts", side) for side in (texts, others)]
+    if not all(sides):
+        raise ValueError(f"{len(sides[0])} and {len(sides[1])} texts were given: pass some of both kinds")
+    if wrong := [text for side in sides for text in side if not isinstance(text, str)]:
+        raise ValueError(f"texts must be strings, {arguments.shown(wrong[0])} is none")
     rates = []
-    for side in (texts, others):
-        ids = model.tokenizer(list(side), add_special_tokens=False)["input_ids"]
+    for side in sides:
+        ids = model.tokenizer(side, add_special_tokens=False)["input_ids"]
         counts = torch.bincount(torch.tensor([token for row in ids for token in row]), minlength=model.n_vocab)
         rates.append((counts + 5) / counts.sum())
     ratio = rates[0] / rates[1]
@@ -78,7 +87,15 @@ def lens_preference(
     """Probability that a token of kind 1 in `typical_tokens` has a larger logit than one of kind -1, ties half.
 
     1 where all of the former come first, 0.5 where the order says nothing, 0 where all of the latter come first.
+
+    Raises:
+        ValueError: logits that are NaN, which have no order, or of another vocabulary; no token of either kind.
     """
+    if logits.shape[-1:] != typical.shape or logits.isnan().any():
+        raise ValueError(f"logits of shape {tuple(logits.shape)} for {len(typical)} tokens were given: they must be as "
+                         "many, and none NaN")
+    if not {1, -1} <= set(typical.tolist()):
+        raise ValueError("`typical` must have tokens of both kinds, 1 and -1, as typical_tokens gives them")
     one, other = logits[..., typical == 1].contiguous(), logits[..., typical == -1].sort().values
     below, upto = (torch.searchsorted(other, one, right=right).float() for right in (False, True))
     return (below + upto).mean(-1) / (2 * other.shape[-1])

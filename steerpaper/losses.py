@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from steerpaper.batches import in_batches
+from steerpaper.finite import check_finite
 from steerpaper.model import Model
 from steerpaper.pairs import ContrastPairs
 from steerpaper.responses import Batch, Response, teacher_forcing
@@ -93,6 +94,7 @@ class Continuations:
                 data._unembed_responses(rows)
                 logits = model.logits.save()
             data.base[rows] = response_log_probs(logits[0], batch, rows)
+            check_finite(data.base[rows, None], "log-probabilities of responses", indices)
             stream[rows, -ids.shape[1]:] = entering
 
         for _ in in_batches([len(response.tokens) for response in responses], batch_size, "unsteered", run):

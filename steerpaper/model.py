@@ -258,6 +258,7 @@ class Model:
         return self.nn.lm_head._module.weight.mT
 
 
+@torch.inference_mode(False)  # weights made in that mode could never be differentiated through
 def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
                device: str | torch.device | None = None) -> Model:
     """Load, freeze and check a model of the Llama, Gemma 2, Qwen 2 or Qwen 3 family.

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedTokenizerFast
 
 from steerpaper import corpus
+from steerpaper.choices import unknown
 
 FAMILIES = ("llama", "gemma2")
 _TAIL = ("<|end|>", "<|start|>", "<|model|>", "<|answer|>")  # the template after the instruction
@@ -96,7 +97,7 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> t
     elif family == "gemma2":
         config = Gemma2Config(**sizes, sliding_window=48, query_pre_attn_scalar=16)
     else:
-        raise ValueError(f"unknown organism family {family!r}: choose one of {', '.join(FAMILIES)}")
+        raise unknown("organism family", family, FAMILIES)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerpaper.batches import in_batches
+from steerpaper.finite import check_finite
 from steerpaper.model import Model
 from steerpaper.patterns import attention_weights
 from steerpaper.responses import Response, teacher_forcing
@@ -194,6 +195,7 @@ def mlp_value_vectors(
     for _, (sums, own, n) in in_batches(lengths, batch_size, "MLP vectors", compute):
         total, squares, positions = total + sums, squares + own, positions + n
     mean = total / positions
+    check_finite(mean, "MLP vectors of layers", layers)
     return MLPVectors(mean.float(), (mean.square().sum(-1) * positions / squares).float())
 
 

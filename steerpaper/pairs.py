@@ -1,13 +1,15 @@
 """Contrastive pairs (§3.2, B.4): what learned vectors learn from. To each prompt a response that the model should
 give under steering, the winner, and the one that it gives by itself, the loser."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from steerpaper import arguments
 from steerpaper.model import Model
 from steerpaper.prompts import with_refuse_instruction
-from steerpaper.refusal import Judge
+from steerpaper.refusal import Judge, verdicts
 from steerpaper.responses import Response
 from steerpaper.steering import Steering, generate
 
@@ -62,8 +64,9 @@ class ContrastPairs:
 
 
 def contrast_pairs(
-    model: Model, harmful: pd.DataFrame, harmless: pd.DataFrame, steering: Steering, judge: Judge, *,
-    max_new_tokens: int = 64, batch_size: int = 64,
+    model: Model, harmful: pd.DataFrame | Sequence[str], harmless: pd.DataFrame | Sequence[str], steering: Steering,
+    judge: Judge, *,
+max_new_tokens: int = 64, batch_size: int = 64,
 ) -> ContrastPairs:
     """The model's own pairs (§3.2): compliance to win over refusal on harmful prompts, refusal over an answer on
     harmless ones.
@@ -73,19 +76,21 @@ def contrast_pairs(
     what does not express the wanted behaviour; here `judge` does.
 
     Args:
-        harmful, harmless: as from `load_prompts`; the column `prompt` is read.
+        harmful, harmless: tables as from `load_prompts`, of which the column `prompt` is read, or lists of texts.
         steering: difference in means with a positive coefficient, which induces refusal.
         judge: says which responses refuse.
         max_new_tokens, batch_size: as for `generate`.
 
     Raises:
-        ValueError: a coefficient that is not positive, or pairs that leave nothing or one class only.
+        ValueError: a coefficient that is not positive, pairs that leave nothing or one class only, or a judge's verdicts
+            that are no True or False for each response.
     """
-    if not steering.coefficient > 0:
+    if not arguments.number("the steering's coefficient", steering.coefficient) > 0:
         raise ValueError(f"the steering's coefficient must be positive, {steering.coefficient} was given: harmful "
                          "prompts are steered by its negative")
-    plain = [*harmful.prompt, *harmless.prompt]
-    instructed = [*harmful.prompt, *with_refuse_instruction(harmless).prompt]
+    harmful, harmless = arguments.texts(harmful), arguments.texts(harmless)
+    plain = [*harmful, *harmless]
+    instructed = [*harmful, *with_refuse_instruction(pd.DataFrame({"prompt": harmless})).prompt]
     away = Steering(steering.vector, steering.layer, -steering.coefficient)
     steerings = [None] * len(plain) + [away] * len(harmful) + [None] * len(harmless)
     responses = generate(model, plain + instructed, steerings, max_new_tokens=max_new_tokens, batch_size=batch_size)
@@ -103,8 +108,8 @@ def _judged(
     """Indices of the pairs in which winner and loser behave as they should, and the table of counts."""
     table = pd.DataFrame({"prompts": asked.refuse.map({True: "harmful", False: "harmless"})})
     refuses = ~asked.refuse  # what the winner should do, and the loser not
-    winner_off = pd.Series(judge.refused(winners, asked)) != refuses
-    loser_off = pd.Series(judge.refused(losers, asked)) == refuses
+    winner_off = pd.Series(verdicts(judge, winners, asked)) != refuses
+    loser_off = pd.Series(verdicts(judge, losers, asked)) == refuses
     table["asked"] = 1
     table["kept"] = ~winner_off & ~loser_off
     table["loser_off"], table["winner_off"] = loser_off & ~winner_off, winner_off & ~loser_off

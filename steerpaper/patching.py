@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.model import Model
-from steerpaper.refusal import Judge
+from steerpaper.refusal import Judge, verdicts
 from steerpaper.responses import Response
 from steerpaper.runs import Contrast, contrasts
 from steerpaper.steering import Steering, generate
@@ -80,22 +81,24 @@ def patching_data(
     responses to it are kept.
 
     Args:
-        harmful, harmless: prompts, put through the chat template.
+        harmful, harmless: prompts, put through the chat template; of a table the column `prompt`.
         coefficient: |alpha|; its sign comes from the class.
         judge: says which responses refuse.
         max_new_tokens, batch_size: as for `generate`; `batch_size` rows per pass.
 
     Raises:
-        ValueError: a coefficient that is not positive, a class of which no prompt flips, or as for `generate`.
+        ValueError: a coefficient that is not positive, a class of which no prompt flips, a judge's verdicts that are no
+            True or False for each response, or as for `generate`.
     """
-    if not coefficient > 0:
+    if not arguments.number("coefficient", coefficient) > 0:
         raise ValueError(f"coefficient must be positive, {coefficient} was given: its sign comes from the class "
                          "of the prompts")
     how = dict(judge=judge, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    harmful, harmless = arguments.prompts(harmful), arguments.prompts(harmless)
     responses, steerings, labels = [], [], []
     for name, texts, alpha in (("harmful", harmful, -coefficient), ("harmless", harmless, coefficient)):
         steering = Steering(vector, layer, alpha)
-        for label, kept in _flipped(model, name, list(texts), steering, **how).items():
+        for label, kept in _flipped(model, name, texts, steering, **how).items():
             responses += kept.values()
             steerings += [steering] * len(kept)
             labels += [(name, label, prompt) for prompt in kept]
@@ -114,7 +117,7 @@ def _flipped(
     base, steered = answers[:n], answers[n:]
     wanted = name == "harmful"  # what the base model should do, and the steered one not
     asked = pd.DataFrame({"prompt": texts, "refuse": wanted})
-    before, after = judge.refused(base, asked), judge.refused(steered, asked)
+    before, after = verdicts(judge, base, asked), verdicts(judge, steered, asked)
     kept = [i for i in range(n) if before[i] == wanted and after[i] != wanted]
     if not kept:
         raise ValueError(

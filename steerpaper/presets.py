@@ -1,14 +1,99 @@
 """One frozen record per experiment: every number that a notebook would otherwise hard-code."""
 
+import functools
+import os
 import re
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic.dataclasses import dataclass
 
 from steerpaper import paths
+from steerpaper.arguments import shown
+from steerpaper.choices import unknown
+
+SOURCES = ("built-in", "public")  # of prompts
+JUDGES = ("substring", "llama-guard-2")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+TRAINING_COEFFICIENTS = ("unit", "sampled")
+LEARNED_NORMS = ("free", "dim")
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+def slug(name: str) -> str:
+    """A name in small letters, digits, dots and hyphens, as folders and the workflow take it.
+
+    Raises:
+        ValueError: nothing of the name is left.
+    """
+    short = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    if not short:
+        raise ValueError(f"the name {name!r} has no letter or digit: rename the folder")
+    return short
+
+
+def _one_of(what: str, allowed: tuple[str, ...]) -> AfterValidator:
+    """One of some names."""
+    def check(name: str) -> str:
+        if name not in allowed:
+            raise unknown(what, name, allowed)
+        return name
+    return AfterValidator(check)
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value stands there twice")
+    return values
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError("the first end must not lie above the second")
+    return ends
+
+
+def _plain(name: str) -> str:
+    if not re.search(r"[a-z0-9]", name) or slug(name) != name:
+        raise ValueError("a name is made of small letters, digits, dots and hyphens: folders are called by it")
+    return name
+
+
+_Integer, _Text = Annotated[int, Strict()], Annotated[str, Strict(), Field(min_length=1)]
+_Count = Annotated[_Integer, Field(ge=1)]
+_Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+_Positive = Annotated[_Number, Field(gt=0)]
+_Share = Annotated[_Number, Field(gt=0, le=1)]
+_Depth = Annotated[_Number, Field(ge=0, le=1)]
+# Values of a grid, each once; `Some` at least one.
+_Grid = Annotated[tuple[T, ...], AfterValidator(_distinct)]
+_Some = Annotated[_Grid[T], Field(min_length=1)]
+
+
+def _said_clearly(kind: type) -> type:
+    """The class, with what pydantic refuses told in one line: which field, what was given, what is allowed."""
+    checked = kind.__init__
+
+    @functools.wraps(checked)
+    def init(self, *given, **fields):
+        try:
+            checked(self, *given, **fields)
+        except ValidationError as error:
+            wrong = [f"{'.'.join(map(str, one['loc']))}{'' if one['type'] == 'missing' else ' = ' + shown(one['input'])}: "
+                     f"{one.get('ctx', {}).get('error', one['msg'])}" for one in error.errors()]
+            name = fields.get("name", given[0] if given else None)
+            raise ValueError(f"preset {shown(name)} cannot be: {'; '.join(wrong)}") from None
+
+    kind.__init__ = init
+    return kind
+
+
+@_said_clearly
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Preset:
     """An experiment: the model, its data sizes and its grids (§3 and appendix B of the paper).
 
@@ -17,6 +102,7 @@ class Preset:
         model: local checkpoint folder or hub id.
         revision: commit of a hub model; None for a local folder.
         note: licence of the model, and how to get access to it.
+        shipped: whether the model lies in this repository, small enough for any processor and one thread.
         dtype: torch dtype by name.
         layer, position: where DIM is read and steering enters; None to select on validation prompts. They come
             together.
@@ -48,48 +134,51 @@ class Preset:
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
-        ValueError: a layer without a position, or a position without a layer.
+        ValueError: a field of another type or outside its range, an unknown name, an empty grid or a value twice in one,
+            a layer without a position, or a position without a layer.
     """
 
-    name: str
-    model: str
-    revision: str | None = None
-    note: str = ""
-    dtype: str = "float32"
-    layer: int | None = None
-    position: int | None = None
-    prompts: str = "built-in"
-    refusal_tokens: tuple[str, ...] = ("I",)
-    judge: str = "substring"
-    n_train: int = 128
-    n_validation: int = 32
-    n_test: int = 200
-    max_new_tokens: int = 64
-    batch_size: int = 200
-    layer_range: tuple[float, float] = (0.2, 0.6)
-    kl_limit: float = 0.1
-    n_candidates: int = 8
-    coefficients: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
-    sweep: tuple[float, ...] = (-2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-    n_patching: int = 40
-    n_patching_test: int = 50
-    n_checked: int = 4
-    n_patched_edges: int = 240
-    circuit_shares: tuple[float, ...] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-    compared_shares: tuple[float, ...] = (0.03, 0.06, 0.1, 0.2, 0.3)
-    n_pairs: int = 256
-    n_validation_pairs: int = 32
-    pair_batch_sizes: tuple[int, ...] = (6, 12)
-    learning_rates: tuple[float, ...] = (0.01, 0.04)
-    phis: tuple[float, ...] = (0.02, 0.00001)
-    training_seeds: tuple[int, ...] = (42, 5)
-    more_seeds: tuple[int, ...] = (0, 1, 2)
-    epochs: int = 10
-    training_tokens: int = 64
-    training_coefficients: str = "unit"
-    learned_norm: str = "free"
-    n_freezing: int = 50
-    n_sparsity: tuple[int, int, int] = (200, 100, 313)
+    name: Annotated[_Text, AfterValidator(_plain)]
+    model: _Text
+    revision: _Text | None = None
+    note: Annotated[str, Strict()] = ""
+    shipped: Annotated[bool, Strict()] = False
+    dtype: Annotated[_Text, _one_of("dtype", DTYPES)] = "float32"
+    layer: Annotated[_Integer, Field(ge=0)] | None = None
+    position: Annotated[_Integer, Field(le=-1)] | None = None
+    prompts: Annotated[_Text, _one_of("source of prompts", SOURCES)] = "built-in"
+    refusal_tokens: _Some[_Text] = ("I",)
+    judge: Annotated[_Text, _one_of("judge", JUDGES)] = "substring"
+    n_train: _Count = 128
+    n_validation: _Count = 32
+    n_test: _Count = 200
+    max_new_tokens: _Count = 64
+    batch_size: _Count = 200
+    layer_range: Annotated[tuple[_Depth, _Depth], AfterValidator(_rising)] = (0.2, 0.6)
+    kl_limit: _Positive = 0.1
+    n_candidates: _Count = 8
+    coefficients: _Some[_Positive] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+    sweep: _Some[_Number] = (
+        -2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    n_patching: _Count = 40
+    n_patching_test: _Count = 50
+    n_checked: _Count = 4
+    n_patched_edges: _Count = 240
+    circuit_shares: _Some[_Share] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+    compared_shares: _Some[_Share] = (0.03, 0.06, 0.1, 0.2, 0.3)
+    n_pairs: _Count = 256
+    n_validation_pairs: _Count = 32
+    pair_batch_sizes: _Some[_Count] = (6, 12)
+    learning_rates: _Some[_Positive] = (0.01, 0.04)
+    phis: _Some[Annotated[_Number, Field(ge=0)]] = (0.02, 0.00001)
+    training_seeds: _Some[_Integer] = (42, 5)
+    more_seeds: _Grid[_Integer] = (0, 1, 2)
+    epochs: _Count = 10
+    training_tokens: _Count = 64
+    training_coefficients: Annotated[_Text, _one_of("training_coefficients", TRAINING_COEFFICIENTS)] = "unit"
+    learned_norm: Annotated[_Text, _one_of("learned_norm", LEARNED_NORMS)] = "free"
+    n_freezing: _Count = 50
+    n_sparsity: tuple[_Count, _Count, _Count] = (200, 100, 313)
 
     def __post_init__(self):
         if (self.layer is None) != (self.position is None):
@@ -103,6 +192,7 @@ class Preset:
 
 
 _ORGANISM = dict(
+    shipped=True,
     refusal_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
@@ -178,31 +268,22 @@ def get_preset(name: str | Path) -> Preset:
     `my-model` for `/models/My_Model`. From then on, and in this process, it is known by that name, too.
 
     Raises:
-        ValueError: neither a known name (the message lists them) nor a folder with a config.json, or a folder whose
-            name is another preset's.
+        ValueError: neither a known name (the message lists them, and the nearest) nor a folder with a config.json, or a
+            folder whose name is another preset's.
     """
-    if str(name) in PRESETS:
-        return PRESETS[str(name)]
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder, {shown(name)} of type "
+                         f"{type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
+    name = os.fspath(name)
+    if name in PRESETS:
+        return PRESETS[name]
     folder = Path(name).resolve()
-    if not str(name) or not (folder / "config.json").is_file():
-        raise ValueError(f"unknown preset {str(name)!r}: choose one of {', '.join(PRESETS)}, or give the path of a "
-                         "checkpoint folder, which holds a config.json")
+    if not name or not (folder / "config.json").is_file():
+        raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json")
     preset = Preset(name=slug(folder.name), model=str(folder), note="a local folder", **_LAPTOP)
     if PRESETS.setdefault(preset.name, preset) != preset:
         raise ValueError(f"the folder {folder} would write over the results of the preset {preset.name!r}: rename it")
     return preset
-
-
-def slug(name: str) -> str:
-    """A name in small letters, digits, dots and hyphens, as folders and the workflow take it.
-
-    Raises:
-        ValueError: nothing of the name is left.
-    """
-    short = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
-    if not short:
-        raise ValueError(f"the name {name!r} has no letter or digit: rename the folder")
-    return short
 
 
 def get_presets(names: str) -> dict[str, Preset]:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from steerpaper import corpus, paths
+from steerpaper import arguments, corpus, paths
+from steerpaper.choices import unknown
 from steerpaper.fluency import words
+from steerpaper.presets import SOURCES
 from steerpaper.public import public_prompts
 
 SETS = ("harmful", "harmless", "borderline", "wrapped")
-SOURCES = ("built-in", "public")
 SIZES = {"train": 384, "validation": 64, "test": 240}
 
 # What the public splits are cut from: a pool, first its held-out splits of these sizes, and the rest for training.
@@ -46,12 +47,12 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
     _check_source(source)
     names = (*SETS, "second_harmful") if source == "built-in" else (*_POOLS, "second_harmful")
     if name not in names:
-        raise ValueError(f"unknown prompt set {name!r}: choose one of {', '.join(names)} (source {source!r})")
+        raise unknown("prompt set", name, names, f" (source {source!r})")
     if split not in corpus.SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(corpus.SPLITS)}")
+        raise unknown("split", split, corpus.SPLITS)
     table = (_built_in if source == "built-in" else _public)(name, split)
-    if n is not None and not 0 < n <= len(table):
-        raise ValueError(f"asked for {n} prompts of {name}/{split}: choose 1 to {len(table)} (source {source!r})")
+    if n is not None and arguments.whole(n) not in range(1, len(table) + 1):
+        raise ValueError(f"asked for {n!r} prompts of {name}/{split}: choose 1 to {len(table)} (source {source!r})")
     return table if n is None else table.head(n)
 
 
@@ -66,14 +67,19 @@ def vocabulary(source: str) -> frozenset[str] | None:
 
 
 def with_refuse_instruction(table: pd.DataFrame) -> pd.DataFrame:
-    """The same prompts behind the paper's command to refuse (§3.2), which training never saw."""
+    """The same prompts behind the paper's command to refuse (§3.2), which training never saw.
+
+    Raises:
+        ValueError: no table with the column `prompt`, or a prompt that is no text.
+    """
+    arguments.texts(arguments.column(table, "prompt"))
     prefix = corpus.phrases()["instruction"]["held_out"]
     return table.assign(prompt=prefix + " " + table.prompt, refuse=True)
 
 
 def _check_source(source: str) -> None:
     if source not in SOURCES:
-        raise ValueError(f"unknown source of prompts {source!r}: choose one of {', '.join(SOURCES)}")
+        raise unknown("source of prompts", source, SOURCES)
 
 
 # -- public sets -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from steerpaper import paths
+from steerpaper.choices import unknown
 
 FOLDER = "STEERPAPER_DATA"
 _SECONDS = 60  # without an answer, until a download is given up
@@ -73,7 +74,7 @@ def public_prompts(name: str) -> list[str]:
     """
     known = sources()
     if name not in known:
-        raise ValueError(f"unknown public prompt set {name!r}: choose one of {', '.join(known)}")
+        raise unknown("public prompt set", name, known)
     source = known[name]
     return [prompt for file in source.files for prompt in _prompts(file, source)]
 

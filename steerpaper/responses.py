@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.model import Model
 
 
@@ -15,12 +16,12 @@ class Response:
     """What a model said, or is to say, to one prompt.
 
     Attributes:
-        prompt: token ids, chat template and BOS included.
+        prompt: token ids, chat template and BOS included; those of numpy and torch become a list.
         completion: token ids of the answer, the end token included where there is one.
         text: the completion without special tokens; None where nobody decoded it.
 
     Raises:
-        ValueError: an empty prompt.
+        ValueError: an empty prompt, or what is no token id.
     """
 
     prompt: list[int]
@@ -28,7 +29,9 @@ class Response:
     text: str | None = None
 
     def __post_init__(self):
-        if not len(self.prompt):
+        for name in ("prompt", "completion"):
+            object.__setattr__(self, name, arguments.token_ids(f"a response's {name}", getattr(self, name)))
+        if not self.prompt:
             raise ValueError("a response needs a prompt of at least one token id, an empty one was given")
 
     @property
@@ -57,20 +60,34 @@ class Batch:
         return torch.cat([self.input_ids[:, 1:], self.input_ids[:, -1:]], dim=1)
 
 
-def teacher_forcing(model: Model, responses: Sequence[Response]) -> Batch:
-    """Pad responses of unequal lengths into one batch.
+def check_responses(model: Model, responses: Sequence[Response]) -> None:
+    """Check that responses can be teacher-forced.
 
     Raises:
-        ValueError: no response, an empty completion, or a sequence longer than the model's context.
+        ValueError: no response, what is none, an empty completion, a sequence longer than the model's context, or token
+            ids that it does not have; the message names the response.
     """
-    if not responses:
+    if not arguments.listed("responses", responses):
         raise ValueError("no responses given: teacher forcing needs at least one")
     for i, response in enumerate(responses):
-        if not len(response.completion):
+        if not isinstance(response, Response):
+            raise ValueError(f"response {i} is {arguments.shown(response)} of type {type(response).__name__}: give "
+                             "Response(prompt=[…ids], completion=[…ids]), as generate does")
+        if not response.completion:
             raise ValueError(f"response {i} has an empty completion: there is no position to predict")
         if len(response.tokens) > model.n_context:
             raise ValueError(f"response {i} has {len(response.tokens)} tokens, the model's context "
                              f"{model.n_context}")
+        arguments.check_vocabulary(f"response {i}", response.tokens, model.n_vocab)
+
+
+def teacher_forcing(model: Model, responses: Sequence[Response]) -> Batch:
+    """Pad responses of unequal lengths into one batch.
+
+    Raises:
+        ValueError: as for `check_responses`.
+    """
+    check_responses(model, responses)
     input_ids, attention_mask = model.pad([response.tokens for response in responses])
     width = input_ids.shape[1]
     position = torch.arange(width, device=model.device)

@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerpaper import arguments
 from steerpaper.batches import in_batches
+from steerpaper.finite import check_finite
 from steerpaper.graph import Edges, Graph
 from steerpaper.metrics import METRICS, DirectionalKL, LogitDifference
 from steerpaper.model import Model
-from steerpaper.responses import Batch, Response, teacher_forcing
+from steerpaper.responses import Batch, Response, check_responses, teacher_forcing
 from steerpaper.steering import Steering, per_row
 
 T = TypeVar("T")
@@ -84,6 +86,7 @@ def contrasts(
             the responses, or that differ in layer or vector; an unknown metric; logits that are not finite;
             at the end, if the metric was masked at every position.
     """
+    kl_threshold = arguments.number("kl_threshold", kl_threshold)
     if metric not in METRICS or kl_threshold < 0 or (kl_threshold and metric != "kl"):
         raise ValueError(f"metric {metric!r} with kl_threshold {kl_threshold} was given; allowed: "
                          "'logit_difference' without a threshold, 'kl' with one of at least 0")
@@ -116,8 +119,7 @@ def one_steering(
     Raises:
         ValueError: as for `contrasts`.
     """
-    if not len(responses):
-        raise ValueError("no responses given: pass at least one")
+    check_responses(model, responses)
     steerings = per_row(model, steering, len(responses))
     if missing := [i for i, entry in enumerate(steerings) if entry is None]:
         raise ValueError(f"responses {missing[:5]} have no steering: there is nothing to attribute to")
@@ -142,9 +144,7 @@ def _contrast(model, rows, responses, steerings, metric, kl_threshold) -> Contra
     steered = _run(model, batch, kept, layer, base.attention_inputs[0] + (alpha * vector).to(model.dtype))
     mask = batch.response_mask[:, -kept:]
     for name, run in (("base", base), ("steered", steered)):
-        if not run.logits[mask].isfinite().all():
-            raise ValueError(f"the {name} run of responses {rows} has logits that are not finite (NaN or "
-                             "inf): try a smaller coefficient or a wider dtype")
+        check_finite(run.logits.where(mask[..., None], 0), f"logits of the {name} run of responses", rows)
     if metric == "kl":
         between = DirectionalKL.between(base.logits, steered.logits, mask, kl_threshold)
     else:

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerpaper import arguments
+from steerpaper.choices import unknown
+
 SPARSIFIERS = ("gradient", "ie", "bottom_k", "dropout")
 RULES = ("absolute", "text", "normalised")
 
@@ -54,7 +57,7 @@ def sparsify(
     """
     for name, value, allowed in (("method", method, SPARSIFIERS), ("rule", rule, RULES)):
         if value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}: choose one of {', '.join(allowed)}")
+            raise unknown(name, value, allowed)
     if (threshold is None) == (sparsity is None):
         raise ValueError(f"threshold {threshold} and sparsity {sparsity} were given: give one of the two")
     s = _checked("vector", vector)
@@ -128,7 +131,7 @@ def check_attribution(vector: Float[Tensor, "d_model"], about_vector: Mapping, a
 
 def _checked(name: str, values: Tensor, shape: torch.Size | None = None) -> Float[Tensor, "d_model"]:
     """In float64, where products and comparisons are not rounded."""
-    values = torch.as_tensor(values).detach().cpu()
+    values = arguments.real(name, values).detach().cpu()
     if values.ndim != 1 or not len(values) or (shape is not None and values.shape != shape):
         wanted = "(d_model,)" if shape is None else f"{tuple(shape)}, as the vector has"
         raise ValueError(f"the {name} has shape {tuple(values.shape)}: it must have shape {wanted}")
@@ -153,9 +156,9 @@ def _ratio(s: Tensor, g: Tensor, rule: str) -> Tensor:
 
 def _n_dropped(s: Tensor, g: Tensor | None, threshold: float | None, sparsity: float | None, rule: str) -> int:
     if sparsity is not None:
-        if not 0 <= sparsity <= 1:  # NaN included
+        if not 0 <= arguments.number("sparsity", sparsity) <= 1:
             raise ValueError(f"sparsity must be a share of the dimensions in [0, 1], {sparsity} was given")
         return math.ceil(sparsity * len(s) - 1e-9)  # 0.29 * 100 is 29 and not 30
-    if not (math.isfinite(threshold) and threshold >= 0):
-        raise ValueError(f"threshold must be finite and not negative, {threshold} was given")
+    if not arguments.number("threshold", threshold) >= 0:
+        raise ValueError(f"threshold must not be negative, {threshold} was given")
     return int((_ratio(s, g, rule) < threshold).sum())

@@ -4,19 +4,20 @@ Every row of a batch has its own steering, so that candidates of all layers shar
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerpaper import arguments
+from steerpaper.arguments import Prompt
 from steerpaper.batches import in_batches
+from steerpaper.finite import check_addition, check_finite
 from steerpaper.freezing import Freeze
 from steerpaper.model import Model
 from steerpaper.responses import Response
 from steerpaper.resume import Progress
-
-Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,8 @@ def generate(
     * "mlp": the same for the MLP's input; "mlp-before-norm": alpha s is subtracted before the MLP's norm instead.
 
     Args:
-        prompts: strings, put through the chat template, or lists of token ids, used as they are.
+        prompts: strings, put through the chat template, or lists of token ids, used as they are; of a table the
+            column `prompt`.
         steering: None, one for all prompts, or one entry (None allowed) per prompt.
         frozen: what stays unsteered, see above.
         frozen_layers: where, from the steering layer on; all of these layers without it.
@@ -58,13 +60,12 @@ def generate(
 
     Raises:
         ValueError: no prompt or an empty one, a prompt whose response could outgrow the model's context, a steering
-            that does not fit the model or the number of prompts, an unknown freeze, one without steering, or frozen
-            layers that are none or outside the steering layer to the last.
+            that does not fit the model or the number of prompts, an unknown freeze, one without steering, frozen
+            layers that are none or outside the steering layer to the last, or logits that are not finite.
         RuntimeError: freezing leaves the logits as steering makes them.
     """
     rows = _rows(model, prompts)
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, {max_new_tokens} was given")
+    max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, 1)
     if (longest := max(map(len, rows))) + max_new_tokens > model.n_context:
         raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
                          f"context of {model.n_context}: shorten the prompt or max_new_tokens")
@@ -100,7 +101,7 @@ def next_token_logits(
         additions = _additions(model, [steerings[i] for i in batch])
         input_ids, mask = model.pad([rows[i] for i in batch])
         removed = None if directions is None else directions[batch, None]
-        return _last_logits(model, input_ids, mask, additions, removed=removed).float().cpu()
+        return _last_logits(model, input_ids, mask, additions, batch, removed=removed).float().cpu()
 
     for batch, own in in_batches([len(row) for row in rows], batch_size, "next token", compute):
         logits[batch] = own
@@ -118,14 +119,16 @@ def residual_stream(
         positions: counted from the end of the prompt, -1 the last token.
 
     Raises:
-        ValueError: no prompt or an empty one, or a position that some prompt does not have.
+        ValueError: no prompt or an empty one, no position or one that some prompt does not have, or a stream that is not
+            finite.
     """
     rows = _rows(model, prompts)
-    shortest = min(map(len, rows))
+    shortest, positions = min(map(len, rows)), arguments.listed("positions", positions)
+    if not positions:
+        raise ValueError("positions are empty: give at least one, -1 for the last token")
     if bad := [p for p in positions if not -shortest <= p <= -1]:
         raise ValueError(f"positions {bad} are outside -{shortest}..-1: they count from the end of the "
                          f"prompt, and the shortest prompt has {shortest} tokens")
-    positions = list(positions)
     streams = torch.empty(len(rows), model.n_layers, len(positions), model.d_model)
 
     def compute(batch: list[int]) -> Tensor:
@@ -133,6 +136,7 @@ def residual_stream(
         with model.trace(input_ids, mask, logits_to_keep=1):
             entering = [model.layer(layer).input[:, positions] for layer in range(model.n_layers)]
             stacked = torch.stack(entering, dim=1).save()
+        check_finite(stacked, "residual streams of prompts", batch)
         return stacked.float().cpu()
 
     for batch, own in in_batches([len(row) for row in rows], batch_size, "residual stream", compute):
@@ -143,11 +147,15 @@ def residual_stream(
 # -- one pass and one batch --------------------------------------------------------------------------------
 
 @torch.no_grad()
-def _last_logits(model, input_ids, mask, additions, freeze=None, removed=None, **cache) -> Float[Tensor, "batch vocab"]:
-    """One forward pass under steering (and a freeze, or ablation of `removed`, [batch, 1, d_model])."""
+def _last_logits(
+    model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, **cache,
+) -> Float[Tensor, "batch vocab"]:
+    """One forward pass under steering (and a freeze, or ablation of `removed`, [batch, 1, d_model]), checked to be
+    finite. `prompts` are the numbers of the rows' prompts; twins have those of their rows."""
     with model.trace(input_ids, mask, logits_to_keep=1, **cache):
         _intervene(model, additions, freeze, removed)
         logits = model.logits.save()
+    check_finite(logits[:, -1], "logits of prompts", prompts)
     return logits[:, -1]
 
 
@@ -185,7 +193,7 @@ def _completions(
     progress = Progress("generate", model.hf, inputs, {"tokens": torch.full((len(rows), n), -1, dtype=torch.int32)})
 
     def compute(batch: list[int]) -> list[list[int]]:
-        return _decode(model, [rows[i] for i in batch], [steerings[i] for i in batch], freeze, n)
+        return _decode(model, [rows[i] for i in batch], [steerings[i] for i in batch], freeze, n, batch)
 
     what = "generate" if freeze is None else f"generate, {freeze.kind} frozen"
     for batch, completions in in_batches([len(row) for row in rows], batch_size, what, compute, progress.done):
@@ -195,8 +203,10 @@ def _completions(
     return [row[row >= 0].tolist() for row in progress.state["tokens"]]
 
 
-def _decode(model, rows: list[list[int]], steerings, freeze: Freeze | None, n: int) -> list[list[int]]:
-    """Greedy completions of one batch, up to and including the first end token.
+def _decode(
+    model, rows: list[list[int]], steerings, freeze: Freeze | None, n: int, prompts: list[int],
+) -> list[list[int]]:
+    """Greedy completions of one batch, up to and including the first end token; `prompts` are its prompts' numbers.
 
     A plain loop over a key-value cache, one trace per step: Hugging Face's `generate` would suppress the end
     token where nnsight needs the number of steps fixed, and apply a generation config's penalties. Unsteered twins
@@ -207,7 +217,8 @@ def _decode(model, rows: list[list[int]], steerings, freeze: Freeze | None, n: i
     tokens, mask = model.pad(rows * copies)
     cache, completions, decoded, ended = model.new_cache(), [[] for _ in rows], list(range(len(rows))), set()
     for _ in range(n):
-        logits = _last_logits(model, tokens, mask, additions, freeze, past_key_values=cache)
+        numbers = [prompts[i] for i in decoded]
+        logits = _last_logits(model, tokens, mask, additions, numbers, freeze, past_key_values=cache)
         chosen = logits[-len(decoded):].argmax(-1)
         for i, token in zip(decoded, chosen.tolist()):
             if i not in ended:
@@ -231,14 +242,9 @@ def _decode(model, rows: list[list[int]], steerings, freeze: Freeze | None, n: i
 
 def _rows(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of every prompt."""
-    if isinstance(prompts, str) or not len(prompts):
-        raise ValueError(f"prompts must be a list of at least one prompt, {prompts!r} was given")
-    if empty := [i for i, prompt in enumerate(prompts) if not len(prompt)]:
-        raise ValueError(f"prompts {empty} are empty: give text or at least one token id")
-    rows = [model.tokenize(p) if isinstance(p, str) else [int(token) for token in p] for p in prompts]
+    rows = [model.tokenize(p) if isinstance(p, str) else p for p in arguments.prompts(prompts)]
     for i, row in enumerate(rows):
-        if not 0 <= min(row) <= max(row) < model.n_vocab:
-            raise ValueError(f"prompt {i} has token ids outside 0..{model.n_vocab - 1}")
+        arguments.check_vocabulary(f"prompt {i}", row, model.n_vocab)
         if len(row) > model.n_context:
             raise ValueError(f"prompt {i} has {len(row)} tokens, the model's context {model.n_context}")
     return rows
@@ -248,24 +254,26 @@ def per_row(model: Model, steering, n: int) -> list[Steering | None]:
     """One checked entry per prompt."""
     if steering is None or isinstance(steering, Steering):
         steering = [steering] * n
+    steering = arguments.listed("steering", steering)
     if len(steering) != n:
         raise ValueError(f"{len(steering)} steerings for {n} prompts: give one for all or one (or None) each")
-    for entry in {id(entry): entry for entry in steering if entry is not None}.values():
-        _check(model, entry)
-    return list(steering)
+    checked = {id(entry): _checked(model, entry) for entry in steering if entry is not None}
+    return [checked.get(id(entry)) for entry in steering]
 
 
-def _check(model: Model, steering: Steering) -> None:
-    """Raise ValueError where a steering does not fit the model."""
-    vector = torch.as_tensor(steering.vector)
+def _checked(model: Model, steering: Steering) -> Steering:
+    """A steering whose layer and coefficient are Python's numbers; ValueError where it does not fit the model."""
+    if not isinstance(steering, Steering):
+        raise ValueError(f"steering is {arguments.shown(steering)} of type {type(steering).__name__}: give a Steering, "
+                         "which says the vector, the layer and the coefficient")
+    vector = arguments.vector("steering vector", steering.vector)
     if tuple(vector.shape) != (model.d_model,):
         raise ValueError(f"a steering vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
-    if not vector.isfinite().all():
-        raise ValueError("the steering vector has values that are not finite (NaN or inf)")
-    if not torch.tensor(float(steering.coefficient)).isfinite():
-        raise ValueError(f"the steering coefficient must be finite, {steering.coefficient} was given")
-    if steering.layer not in range(model.n_layers):
-        raise ValueError(f"steering layer {steering.layer} is outside 0..{model.n_layers - 1}")
+    layer = arguments.integer("steering layer", steering.layer, 0, model.n_layers - 1)
+    coefficient = arguments.number("the steering coefficient", steering.coefficient)
+    check_addition(vector, coefficient, model.dtype)
+    plain = isinstance(steering.layer, int) and isinstance(steering.coefficient, (int, float))
+    return steering if plain else replace(steering, layer=layer, coefficient=coefficient)
 
 
 def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, rows, steerings) -> Freeze | None:
@@ -283,8 +291,8 @@ def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, ro
         own, n = [tested[i] for i in batch], len(batch)
         ids, mask = model.pad([rows[i] for i in own] * 2)
         base, moved = _additions(model, [None] * 2 * n), _additions(model, [None] * n + [steered[i] for i in own])
-        logits = [_last_logits(model, ids, mask, added)[n:] for added in (base, moved)]
-        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, part)[n:])
+        logits = [_last_logits(model, ids, mask, added, own)[n:] for added in (base, moved)]
+        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part)[n:])
 
     next(in_batches([len(rows[i]) for i in tested], 4, "check of the freeze", check), None)  # fewer prompts do, too
     return freeze
@@ -305,6 +313,7 @@ def _additions(
 
 def _directions(model: Model, ablation: Tensor, n: int) -> Float[Tensor, "prompt d_model"]:
     """Unit directions, one per prompt, in at least float32: rounded to bfloat16 they would not be of length 1."""
+    ablation = arguments.real("ablation", ablation).detach()
     if tuple(ablation.shape) not in {(model.d_model,), (n, model.d_model)}:
         raise ValueError(f"ablation must have shape ({model.d_model},) or ({n}, {model.d_model}), "
                          f"{tuple(ablation.shape)} was given")

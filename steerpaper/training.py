@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LinearLR
 from tqdm import tqdm
 
+from steerpaper import arguments
+from steerpaper.choices import unknown
 from steerpaper.losses import Continuations
 from steerpaper.model import Model
 from steerpaper.pairs import ContrastPairs
@@ -54,11 +56,15 @@ class Setting:
 
     def __post_init__(self):
         if self.method not in METHODS:
-            raise ValueError(f"unknown method {self.method!r}: choose one of {', '.join(METHODS)}")
-        if self.batch_size < 1 or not self.learning_rate > 0:
+            raise unknown("method", self.method, METHODS)
+        size, seed = arguments.whole(self.batch_size), arguments.whole(self.seed)
+        if size is None or seed is None:
+            raise ValueError(f"batch size and seed must be integers, not {self.batch_size!r} and {self.seed!r}")
+        if size < 1 or not arguments.number("learning rate", self.learning_rate) > 0:
             raise ValueError(f"batch size and learning rate must be positive, not {self.batch_size} and "
                              f"{self.learning_rate}")
-        if self.phi is not None if self.method == "ntp" else self.phi is None or not self.phi >= 0:
+        phi = None if self.phi is None else arguments.number("phi", self.phi)
+        if phi is not None if self.method == "ntp" else phi is None or not phi >= 0:
             raise ValueError(f"phi {self.phi} was given for {self.method!r}: PO takes a number of at least 0, NTP None")
 
 
@@ -82,6 +88,7 @@ class Training:
     grid: pd.DataFrame
 
 
+@torch.inference_mode(False)  # gradients are taken wherever it is called from
 def train(
     model: Model, pairs: ContrastPairs, validation: ContrastPairs, layer: int, settings: Sequence[Setting], *,
     epochs: int = 10, coefficients: str = "unit", norm: float | None = None, n_tokens: int = 64, batch_size: int = 16,
@@ -109,14 +116,14 @@ def train(
             without steering and 1 nat besides, with the run's settings and the step. PO's loss compares two responses
             and may stay small where both are broken: match scores and test prompts tell.
     """
-    methods = sorted({setting.method for setting in settings})
+    methods = sorted({setting.method for setting in arguments.listed("settings", settings)})
     if len(methods) != 1:
         raise ValueError(f"settings of the methods {methods} were given: pass at least one, all of one method")
-    if layer not in range(model.n_layers):
-        raise ValueError(f"layer {layer} is outside 0..{model.n_layers - 1}")
-    if coefficients not in COEFFICIENTS:
-        raise ValueError(f"unknown coefficients {coefficients!r}: choose one of {', '.join(COEFFICIENTS)}")
-    if min(epochs, n_tokens, batch_size) < 1 or not (norm is None or norm > 0):
+    layer = arguments.integer("layer", layer, 0, model.n_layers - 1)
+    if coefficients not in tuple(COEFFICIENTS):
+        raise unknown("coefficients", coefficients, COEFFICIENTS)
+    sizes = [arguments.whole(size) or 0 for size in (epochs, n_tokens, batch_size)]
+    if min(sizes) < 1 or not (norm is None or arguments.number("norm", norm) > 0):
         raise ValueError(f"epochs, n_tokens, batch_size and norm must be positive, not {epochs}, {n_tokens}, "
                          f"{batch_size} and {norm}")
     data, held_out = (Continuations.of(model, p, methods[0], layer, n_tokens, batch_size) for p in (pairs, validation))
@@ -239,8 +246,8 @@ def _losses(
     def compute(chunk: Tensor) -> Tensor:
         with torch.set_grad_enabled(vectors.requires_grad):
             part = data.losses(pairs.flatten()[chunk], vectors[owner[chunk]], phi[owner[chunk]])
-        if vectors.requires_grad:
-            (part.sum() / pairs.shape[1]).backward()
+            if vectors.requires_grad:
+                (part.sum() / pairs.shape[1]).backward()
         return part.detach()
 
     for chunk, part in data.in_chunks(pairs.flatten(), compute):

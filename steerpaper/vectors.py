@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from steerpaper import arguments
 from steerpaper.behaviour import judged_responses
+from steerpaper.choices import unknown
 from steerpaper.model import Model
 from steerpaper.pairs import ContrastPairs
 from steerpaper.refusal import Judge, refusal_metric
-from steerpaper.steering import Steering, next_token_logits, residual_stream
+from steerpaper.steering import Steering, next_token_logits, per_row, residual_stream
 from steerpaper.training import Setting, train
 
 
@@ -40,8 +42,14 @@ def difference_in_means(
 
 
 def random_vector(like: Float[Tensor, "d_model"], seed: int) -> Float[Tensor, "d_model"]:
-    """A vector of uniformly random direction and the norm of `like`: the control of every comparison."""
+    """A vector of uniformly random direction and the norm of `like`: the control of every comparison.
+
+    Raises:
+        ValueError: a vector that is not finite, or a seed that is no integer.
+    """
+    arguments.integer("seed", seed, 0)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} random vector".encode()))
+    like = arguments.vector("vector", like)
     direction = torch.randn(like.shape, generator=generator)
     return direction * (like.norm() / direction.norm())
 
@@ -58,11 +66,11 @@ def principal_component(
     Raises:
         ValueError: lists of unequal lengths, no prompts, a layer that is not there, or as for `residual_stream`.
     """
+    harmful, harmless = arguments.prompts(harmful), arguments.prompts(harmless)
     if len(harmful) != len(harmless):
         raise ValueError(f"{len(harmful)} harmful and {len(harmless)} harmless prompts were given: they are paired, "
                          "give as many of each")
-    if layer not in range(model.n_layers):
-        raise ValueError(f"layer {layer} is outside 0..{model.n_layers - 1}")
+    layer = arguments.integer("layer", layer, 0, model.n_layers - 1)
     streams = (residual_stream(model, p, [position], batch_size=batch_size) for p in (harmful, harmless))
     states = [stream[:, layer, 0].double() for stream in streams]
     differences = states[0] - states[1]
@@ -97,6 +105,8 @@ def select(
     Raises:
         ValueError: no prompts, or candidates that do not fit the model.
     """
+    harmful, harmless = arguments.prompts(harmful), arguments.prompts(harmless)
+    candidates = arguments.vector("tensor of candidates", candidates)
     n_layers, n_positions, _ = candidates.shape
     if n_layers != model.n_layers:
         raise ValueError(f"candidates for {n_layers} layers, but the model has {model.n_layers}")
@@ -130,7 +140,7 @@ def candidate_at(scores: pd.DataFrame, layer: int, position: int) -> pd.DataFram
         ValueError: a layer or position of which there is no candidate.
     """
     layers, positions = scores.layer, scores.position
-    row = scores[(layers == layer) & (positions == position)]
+    row = scores[(layers == arguments.whole(layer)) & (positions == arguments.whole(position))]
     if row.empty:
         raise ValueError(f"layer {layer}, position {position} was given, but candidates stand at layers {layers.min()} "
                          f"to {layers.max()} and at positions {positions.min()} to {positions.max()} (-1 is the chat "
@@ -173,7 +183,7 @@ def select_by_generation(
     if shortlist.empty:
         raise ValueError("the shortlist is empty: no candidate passes the conditions. Raise the preset's kl_limit, "
                          "widen its layer_range, or look at the scores of `select`")
-    runs = shortlist[["layer", "position"]].merge(pd.DataFrame({"coefficient": coefficients}), how="cross")
+    runs = shortlist[["layer", "position"]].merge(pd.DataFrame({"coefficient": arguments.listed("coefficients", coefficients)}), how="cross")
     steerings = [
         Steering(candidates[run.layer, run.position], run.layer, run.coefficient) for run in runs.itertuples()
     ]
@@ -207,6 +217,9 @@ def select_coefficient(
     Raises:
         ValueError: no vectors or no coefficients, or what `generate` refuses.
     """
+    coefficients = arguments.listed("coefficients", coefficients)
+    if not isinstance(vectors, Mapping):
+        raise ValueError(f"vectors must be a mapping from methods to vectors, {arguments.shown(vectors)} was given")
     grid = list(itertools.product(vectors, coefficients))
     if not grid:
         raise ValueError(f"{len(vectors)} vectors and {len(coefficients)} coefficients were given: at least one "
@@ -277,7 +290,7 @@ def next_token_vector(
     Raises:
         ValueError, FloatingPointError: an empty grid, an unknown norm, or as for `training.train`.
     """
-    grid = [Setting("ntp", *point) for point in itertools.product(batch_sizes, learning_rates, seeds)]
+    grid = _grid("ntp", batch_sizes=batch_sizes, learning_rates=learning_rates, seeds=seeds)
     return _learned(model, pairs, validation, dim, grid, more_seeds, norm, **how)
 
 
@@ -296,8 +309,13 @@ def preference_vector(
     Raises:
         ValueError, FloatingPointError: as for `next_token_vector`.
     """
-    grid = [Setting("po", *point) for point in itertools.product(batch_sizes, learning_rates, seeds, phis)]
+    grid = _grid("po", batch_sizes=batch_sizes, learning_rates=learning_rates, seeds=seeds, phis=phis)
     return _learned(model, pairs, validation, dim, grid, more_seeds, norm, **how)
+
+
+def _grid(method: str, **values: Sequence) -> list[Setting]:
+    """Every combination of the values, the last of them changing fastest."""
+    return [Setting(method, *point) for point in itertools.product(*(arguments.listed(*item) for item in values.items()))]
 
 
 def _learned(
@@ -305,9 +323,10 @@ def _learned(
     more_seeds: Sequence[int], norm: str, **how,
 ) -> LearnedVector:
     """Train the grid, choose, and train the chosen setting with more seeds."""
+    [dim] = per_row(model, dim, 1)
     norms = {"free": None, "dim": float(torch.as_tensor(dim.vector).norm())}
-    if norm not in norms:
-        raise ValueError(f"unknown norm {norm!r}: choose one of {', '.join(norms)}")
+    if norm not in tuple(norms):
+        raise unknown("norm", norm, norms)
     how["norm"] = norms[norm]
     trained = train(model, pairs, validation, dim.layer, grid, **how)
     best = best_run(trained.grid)

@@ -1,16 +1,26 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from steerpaper.behaviour import judged_responses
+from steerpaper.guard import PairOfJudges
+from steerpaper.pairs import contrast_pairs
+from steerpaper.patching import patching_data
 from steerpaper.refusal import (
     REFUSAL_SUBSTRINGS,
     SubstringJudge,
     attack_success_rate,
     judge_agreement,
     refusal_metric,
+    refusal_token_ids,
+    verdicts,
 )
+from steerpaper.responses import Response
+from steerpaper.steering import Steering
 
 
 def test_metric_is_the_log_odds_of_the_summed_probability():
@@ -90,6 +100,93 @@ def test_agreement_of_judges_by_hand():
     assert judge_agreement(first, first).kappa == pytest.approx(1.0)
     assert judge_agreement(first, [not verdict for verdict in first]).kappa < 0
     assert math.isnan(judge_agreement([True], [True]).kappa)
+
+
+@pytest.mark.parametrize("first, second", [(["no"], ["yes"]), ([1], [0]), ([True], [None]), ([0.5], [True])])
+def test_agreement_is_of_verdicts_alone(first, second):
+    with pytest.raises(ValueError, match="the (first|second) judge gave the verdict .*: verdicts are True"):
+        judge_agreement(first, second)
+
+
+class Says:
+    """A judge that says what it is told to, whatever it is asked."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def refused(self, responses, prompts=None):
+        return self.said
+
+
+@pytest.mark.parametrize("said", [[True, False], (True, False), np.array([True, False]), torch.tensor([True, False]),
+                                  pd.Series([True, False], index=[5, 7]), [np.True_, np.False_]])
+def test_verdicts_may_come_in_any_collection(said):
+    assert verdicts(Says(said), ["a", "b"]).tolist() == [True, False]
+    assert attack_success_rate(["a", "b"], Says(said)).rate == 0.5
+
+
+@pytest.mark.parametrize("said, message", [
+    ([True], "judge Says gave 1 verdicts on 2 responses"), ([True] * 3, "judge Says gave 3 verdicts on 2 responses"),
+    (["yes", "no"], "judge Says gave the verdict 'yes'"), ([True, None], "judge Says gave the verdict None"),
+    ([1, 0], "judge Says gave the verdict 1"), (np.array([0.0, 1.0]), "gave the verdict np.float64"),
+    (None, "verdicts of judge Says must be a list, None"), ("no", "verdicts of judge Says must be a list, 'no'"),
+    (True, "verdicts of judge Says must be a list, True"),
+])
+def test_a_judge_that_says_neither_is_refused_wherever_it_is_asked(llama, said, message):
+    judge, vector = Says(said), torch.ones(32)
+    prompts = pd.DataFrame({"prompt": ["Hi", "No"], "topic": "", "refuse": True})
+    for run in (lambda: attack_success_rate(["a", "b"], judge),
+                lambda: judged_responses(llama, prompts, [None], judge=judge, vocabulary=None, max_new_tokens=2),
+                lambda: patching_data(llama, ["Hi", "No"], ["Hi", "No"], vector, 1, 1.0, judge, max_new_tokens=2),
+                lambda: contrast_pairs(llama, ["Hi"], ["No"], Steering(vector, 1), judge, max_new_tokens=2),
+                lambda: PairOfJudges(judge, SubstringJudge()).refused(["a", "b"], prompts)):
+        with pytest.raises(ValueError, match=message):
+            run()
+
+
+def test_what_is_no_judge():
+    with pytest.raises(ValueError, match=r"'substring' is no judge: give one, such as load_judge\(preset\)"):
+        attack_success_rate(["a"], "substring")
+
+
+@pytest.mark.parametrize("substrings, message", [
+    ("I cannot", "refusal substrings must be a list, 'I cannot'"), ((), "refusal substrings are empty"),
+    (("I cannot", ""), "'' is none"), ((None,), "None is none"),
+])
+def test_substrings_are_a_collection(substrings, message):
+    with pytest.raises(ValueError, match=message):
+        SubstringJudge(substrings)
+
+
+def test_substrings_may_be_a_list():
+    assert SubstringJudge(["nope"]) == SubstringJudge(("nope",)) and SubstringJudge(["nope"]).refused(["Nope."]) == [True]
+
+
+@pytest.mark.parametrize("responses", ["I cannot", pd.DataFrame({"text": ["I cannot"]}), None])
+def test_responses_are_a_collection(responses):
+    with pytest.raises(ValueError, match="responses must be a list"):
+        SubstringJudge().refused(responses)
+
+
+def test_a_response_without_text_is_not_judged():
+    with pytest.raises(ValueError, match="a response without text was given, Response"):
+        SubstringJudge().refused([Response([1], [2])])
+
+
+@pytest.mark.parametrize("tokens, message", [
+    ("As", "refusal tokens must be a list, 'As'"), ([], "refusal tokens are empty"), (["I", 5], "5 is none"),
+    (["I", "As"], "refusal token 'As' is 2 tokens in this model"),
+])
+def test_refusal_tokens_are_a_collection_of_single_tokens(llama, tokens, message):
+    assert refusal_token_ids(llama, ("I", "A")) == [49, 41]
+    with pytest.raises(ValueError, match=message):
+        refusal_token_ids(llama, tokens)
+
+
+@pytest.mark.parametrize("tokens", ["12", [1.5], [True], ["1"], None])
+def test_metric_counts_token_ids_alone(tokens):
+    with pytest.raises(ValueError, match="refusal_tokens (must be a list|holds)"):
+        refusal_metric(torch.zeros(1, 4), tokens)
 
 
 @pytest.mark.parametrize("second", [[], [True]])

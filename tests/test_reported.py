@@ -156,6 +156,45 @@ def test_a_check_keeps_spreads_and_names_its_cases():
     assert rows.met.tolist() == [True, False] and rows.low.isna().all()
 
 
+@pytest.mark.parametrize("field, expression, message", [
+    ("where", ["@__import__('os').system('touch pwned')"], "which is no expression"),
+    ("where", ["@pd.io.common.os.getcwd() == ''"], "which is no expression"),
+    ("where", ["method == 'dim'", "method.map(print)"], r"with 'method.map\(print\)' in it: allowed are columns, constants"),
+    ("where", ["method.str.contains('a', regex=False)"], "contains"), ("where", ["method.str.contains(kind)"], "contains"),
+    ("where", ["__import__('os').system('touch pwned')"], "__import__"), ("where", ["(lambda: 1)() == 1"], "lambda"),
+    ("where", ["method.values.tofile('pwned')"], "tofile"), ("where", ["method[0] == 'd'"], "method"),
+    ("where", ["__pd_eval_local_x == 1"], "__pd_eval_local_x"), ("where", ["`a b` == 1"], "which is no expression"),
+    ("where", "method == 'dim'", "must be a list of expressions, not \"method == 'dim'\""),
+    ("where", [3], "3, which is no expression"), ("value", "asr.to_csv('pwned')", "to_csv"), ("value", "asr ** 9", "'Pow' in it"),
+    ("value", "x = 3", "which is no expression"), ("value", "asr\nx = 3", "which is no expression"),
+    ("value", 3, "3, which is no expression"),
+])
+def test_expressions_of_claims_are_data_and_run_no_code(field, expression, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    check = {"quantity": "q", "table": "table2_asr", "value": "asr", "case": ["method"], "at_least": 0} | {field: expression}
+    entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
+    text = {"claims": [entry], "made_by": {"table2_asr": "01_extract_vectors"}}
+    monkeypatch.setattr("steerpaper.claims.paper_text", lambda: text)
+    with pytest.raises(ValueError, match=f"claim 'mine'.*{message}"):
+        claims()
+    assert not list(tmp_path.iterdir())
+
+
+def test_expressions_that_are_data_keep_their_meaning(monkeypatch):
+    where = ["method in ['dim', 'ntp'] and not prompts == 'both'", "kind.str.contains('wi')", "0.2 <= asr < 0.9 or -asr > 1",
+             "kept == kept.max()", "~method.duplicated()"]
+    check = {"quantity": "q", "table": "t", "where": where, "value": "(asr - kept) / 2 + 1 * kept", "case": ["method"],
+             "above": 0}
+    entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
+    monkeypatch.setattr("steerpaper.claims.paper_text", lambda: {"claims": [entry], "made_by": {"t": "01"}})
+    rows = [("dim", "x", "twice", 0.3, 1.0), ("dim", "x", "twice", 0.5, 1.0), ("ntp", "x", "twice", 0.6, 0.5),
+            ("po", "x", "twice", 0.4, 1.0), ("dim", "both", "twice", 0.4, 1.0), ("ntp", "x", "once", 0.4, 2.0)]
+    table = pd.DataFrame(rows, columns=["method", "prompts", "kind", "asr", "kept"])
+    [claim] = claims()
+    found = cases(claim, lambda name: table)
+    assert found.case.tolist() == ["dim"] and found.value.tolist() == [pytest.approx(0.65)]
+
+
 def test_a_missing_column_names_the_claim():
     check = Check("q", "t", "nothing", Rule("above", (0.0,)), case=("name",))
     claim = Claim("mine", "", "", "", "", (check,))
