@@ -56,7 +56,7 @@ NOTEBOOKS = {
     ),
     "04_ov_decomposition": dict(
         after=["01_extract_vectors", "02_patching_circuits"],
-        figures=["ov_identity", "svv_coefficient", "svv_explained", "fig5_svv_tokens", "svv_preference", "svv_cosines"],
+        figures=["svv_coefficient", "svv_explained", "fig5_svv_tokens", "svv_preference", "svv_cosines"],
         tables=[
             "ov_identity", "svv_coefficient", "svv_explained", "mlp_constancy", "svv_tokens", "svv_preference",
             "svv_cosines", "svv_beside",

@@ -43,6 +43,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)

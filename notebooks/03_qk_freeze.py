@@ -47,6 +47,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)
@@ -99,8 +101,6 @@ for ax, name in zip(axes, signs):
     ax.axhline(base[name], color=sp.PALETTE["base"], ls="--", lw=1, label="not steered")
     ax.set_xticks(range(len(frozen)), frozen)
     ax.set(title=f"{name} prompts, {'−' if signs[name] < 0 else '+'}s", xlabel="frozen", ylim=(-0.02, 1.03))
-
-# %%
 axes[0].set(ylabel="attack success rate")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 sp.save_figure(fig, preset, "table1_ablations")
@@ -197,8 +197,6 @@ for ax, kind in zip(axes, ("qk", "ov")):
     for name in signs:
         ax.axhline(by_part.asr.loc["none", name], color=sp.PALETTE[name], lw=0.5)
     ax.set(title=f"{kind} frozen", xlabel="layer", ylim=(-0.03, 1.03), xticks=list(layers))
-
-# %%
 axes[0].set(ylabel="attack success rate")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
 sp.save_figure(fig, preset, "freeze_by_layer")
