@@ -149,8 +149,9 @@ scores = sp.Attribution.pooled(list(parts.values()))
 ranked = scores.edges.sort_values("score", key=abs, ascending=False, ignore_index=True)
 ranked["share"] = (ranked.index + 1) / graph.n_edges
 ranked["cumulative"] = ranked.score.abs().cumsum() / ranked.score.abs().sum()
-sp.save_table(preset, "edge_scores", ranked[["source", "target", "score"]])
-ranked[["source", "target", "score"]].head(8).round(3)
+# Saved in the graph's order: which of two weak edges comes first is rounding.
+sp.save_table(preset, "edge_scores", scores.edges)
+ranked[["source", "target", "score"]].head(8).round(2)
 
 # %% [markdown]
 # How concentrated are they? If a tenth of the edges is to carry the steering, scores should fall steeply with rank.
@@ -234,9 +235,9 @@ means = completeness.groupby("steps").relative_error.mean()
 slope = np.log(means[20] / means[5]) / np.log(20 / 5)
 display(Markdown(
     f"**Reading.** {identities.within.sum()} of {len(identities)} differences stay within {bound:.0e} logits"
-    + (", as rounding does. " if identities.within.all() else f" (in {settings.dtype}). ") +
-    f"With one step the steering node's score misses the effect by {means[1]:.1%} on "
-    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.2f} "
+    + (", as rounding does" if identities.within.all() else f" (in {settings.dtype})")
+    + f". With one step the steering node's score misses the effect by {means[1]:.1%} on "
+    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.1f} "
     "(expected −2)."
 ))
 
@@ -272,7 +273,8 @@ checks = pd.DataFrame([{
 sp.save_table(preset, "patching_check", checks)
 flat = patched.set_axis([f"{name}, T = {T}" for name, T in patched.columns], axis=1)
 sp.save_table(preset, "patched_edges", sample.assign(exact_patching=exact).join(flat))
-checks.round(3)
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(checks)
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(6.8, 2.4))

@@ -122,15 +122,16 @@ possible = (100 * whole[methods].sub(whole["none"], axis=0).abs()).mean()
 points.assign(possible=possible).round(1)
 
 # %%
-order = {m: " > ".join(points.loc[m].sort_values(ascending=False).index) for m in methods}
+by_drop = {m: list(points.loc[m].sort_values(ascending=False, kind="stable").index) for m in methods}
+orders = "; ".join(" > ".join(kinds) for kinds in by_drop.values())
 listed = {kind: ", ".join(f"{value:.1f}" for value in points[kind]) for kind in points}
 clean = rate.clean.drop("none", level="method").groupby("frozen").min()
 display(Markdown(
     f"**Reading** (intervals: Wilson 95 %; numbers in the order DIM, NTP, PO). Freezing the attention weights costs "
     f"{listed['qk']} points, freezing the values {listed['ov']} of a possible {possible.min():.1f} to "
     f"{possible.max():.1f}. The direct path into the values accounts for {listed['svv']}, the one into the MLPs for "
-    f"{listed['mlp']}. By drop, the parts order as {'; '.join(order.values())} (paper: ov > svv > mlp > qk). Broken "
-    "text counts as success: the smallest share of clean text, over vectors and prompts, is "
+    f"{listed['mlp']}. By drop, the parts order as {orders} (paper: ov > svv > mlp > qk). Broken text counts as "
+    "success: the smallest share of clean text, over vectors and prompts, is "
     + ", ".join(f"{clean[kind]:.2f} ({kind})" for kind in frozen) + "."
 ))
 
@@ -346,8 +347,8 @@ beside.round(2)
 printed, again = beside["paper, reported"], beside["paper, from its table"]
 unlike = [f"{kind} {again[kind]:.2f} where {printed[kind]:.2f} is printed" for kind in beside.index
           if not np.isclose(again[kind], printed[kind])]
-paper_order = list(printed.sort_values(ascending=False).index)
-same_order = [m for m in methods if list(points.loc[m].sort_values(ascending=False).index) == paper_order]
+paper_order = list(printed.sort_values(ascending=False, kind="stable").index)
+same_order = [m for m in methods if by_drop[m] == paper_order]
 over = [m for m in methods if points.mlp[m] > points.ov[m]]
 
 # %%

@@ -342,7 +342,8 @@ agreements = pd.DataFrame(rows, columns=columns)
 control = agreements.method_b == "random vector"
 sp.save_table(preset, "fig7_agreement", agreements[~control])
 sp.save_table(preset, "agreement_control", agreements[control])
-agreements[agreements.threshold.isin([0.5, 1])].set_index(columns[:3]).round(4)
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(agreements[agreements.threshold.isin([0.5, 1])].set_index(columns[:3]))
 
 # %%
 fig, axes = plt.subplots(2, len(two), figsize=(6.8, 3.6), sharex=True, sharey="row")
@@ -396,7 +397,7 @@ display(Markdown(
 # %%
 effects = pd.DataFrame({name: (vectors[name].double() * gradients[name]).numpy() for name in methods})
 effects = effects / effects.abs().sum()
-order = effects.abs().mean(axis=1).sort_values(ascending=False).index
+order = effects.abs().mean(axis=1).sort_values(ascending=False, kind="stable").index
 ranks = effects.abs().rank(ascending=False).astype(int)
 top = effects.join(ranks.add_prefix("rank_")).loc[order].rename_axis("dimension").reset_index()
 sp.save_table(preset, "top_dimensions", top)
@@ -462,7 +463,8 @@ for kind, attribution in attributions.items():
 edges = pd.DataFrame(rows, columns=["vector", "n_edges", "overlap", "iou", "p"])
 edges.insert(3, "chance", minimum.n_edges / graph.n_edges)
 sp.save_table(preset, "sparse_circuit_overlap", edges)
-edges
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(edges)
 
 # %%
 value = carried.set_index(["circuit", "vector"]).faithfulness

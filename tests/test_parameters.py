@@ -1,5 +1,6 @@
 """Parameters that a notebook does not have, or of the wrong kind, stop it before it writes anything."""
 
+import os
 import re
 import subprocess
 import sys
@@ -104,7 +105,8 @@ def test_papermill_stops_before_anything_is_written(tmp_path):
         (folder := tmp_path / given.replace(" ", "-")).mkdir()
         nbformat.write(notebook, folder / "in.ipynb")
         command = [sys.executable, "-m", "papermill", "-k", "python3", "-p", *given.split(), "in.ipynb", "out.ipynb"]
-        runs[given] = folder, subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        runs[given] = folder, subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
     said = {given: run.communicate()[1] for given, (_, run) in runs.items()}
     for given, message in GIVEN_TO_PAPERMILL.items():
         folder, run = runs[given]
