@@ -165,15 +165,16 @@ axes[0].set(xscale="log", yscale="log", xlabel="rank among the edges of that sig
 axes[0].set(ylabel="|score| (logits per position)", ylim=(ranked.score.abs().max() * 1e-5, None))
 axes[0].legend(loc="lower left")
 axes[1].plot(100 * ranked.share, ranked.cumulative, color="black")
-axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1)
+axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1, label="a tenth of the edges")
 axes[1].set(xlabel="strongest edges (% of all)", ylabel="their share of Σ |score|", ylim=(0, 1.03))
+axes[1].legend(loc="lower right")
 sp.save_figure(fig, preset, "score_distribution")
 
 # %%
 tenth = ranked.cumulative[ranked.share <= 0.1].max()
 strong = ranked[ranked.share <= 0.1]
 display(Markdown(
-    f"**Reading** (dashed: a tenth of the edges). The strongest tenth holds {tenth:.0%} of Σ |score|; half of it lies "
+    f"**Reading.** The strongest tenth holds {tenth:.0%} of Σ |score|; half of it lies "
     f"in the first {ranked.share[ranked.cumulative >= 0.5].min():.1%}. Of the strongest tenth "
     f"{(strong.score < 0).mean():.0%} are negative: steering is also worked against, which is why we rank by |score|."
 ))

@@ -335,7 +335,7 @@ sp.save_table(preset, "svv_preference", preference)
 fig, axes = plt.subplots(2, 3, figsize=(6.8, 3.8), sharey=True, sharex="col")
 for (scale, m), group in preference.groupby(["scale", "method"]):
     ax, x = axes[["refusal", "harm"].index(scale), methods.index(m)], np.arange(len(group))
-    ax.vlines(x, group.chance_low, group.chance_high, color=sp.PALETTE["random"], lw=4, alpha=0.5)
+    luck = ax.vlines(x, group.chance_low, group.chance_high, color=sp.PALETTE["random"], lw=4, alpha=0.5)
     ax.plot(x, group.preference, "o", color=sp.PALETTE[m])
     ax.axhline(0.5, color="black", lw=0.6)
     ax.set_xticks(x, ["−" * (signs_of.get((m, name), 1) < 0) + name for name in group.vector], rotation=90)
@@ -343,6 +343,7 @@ for ax, of in zip(axes[:, 0], ("refusal before answer", "harm before harmless"))
     ax.set(ylabel=f"preference for\n{of}", ylim=(0, 1))
 for ax, m in zip(axes[0], methods):
     ax.set(title=m.upper())
+fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
 sp.save_figure(fig, preset, "svv_preference")
 
 # %%

@@ -207,7 +207,8 @@ for fig, axes in drawn.values():
     axes[0, 0].minorticks_off()
     keys = [axes[0, 0].plot([], [], style, color=colour, label=name.replace("_", " "))[0]
             for name, (colour, style) in looks.items()]
-    fig.legend(handles=keys, loc="outside upper center", ncols=4)
+    keys += axes[0, 0].plot([], [], ":", color="black", lw=0.6, label="unsteered")
+    fig.legend(handles=keys, loc="outside upper center", ncols=5)
     fig.supxlabel("dimensions kept (%)", fontsize=8)
 for rescaled, name in ((True, "fig6_asr_by_sparsity"), (False, "fig11_asr_not_rescaled")):
     fig, axes = drawn[rescaled]
@@ -555,7 +556,8 @@ for ax, (theirs_name, ours_name) in zip(axes[:, 0], test_sets.items()):
 fig.supxlabel("dimensions kept (%)", fontsize=8)
 keys = [axes[0, 0].plot([], [], style, color=colour, label=name.replace("_", " "))[0]
         for name, (colour, style) in looks.items()]
-fig.legend(handles=keys, loc="outside upper center", ncols=4)
+keys += axes[0, 0].plot([], [], ":", color="black", lw=0.6, label="unsteered")
+fig.legend(handles=keys, loc="outside upper center", ncols=5)
 sp.save_figure(fig, preset, "table10_11_beside_paper")
 
 # %% [markdown]
