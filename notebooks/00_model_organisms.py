@@ -36,6 +36,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import cards, corpus, organisms, paths, prompts
 
+sp.check_parameters(seeds=seeds)
+
 # %%
 sp.use_style()
 pd.set_option("display.max_colwidth", None)
@@ -100,6 +102,9 @@ fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.4), sharey=True)
 for ax, (stage, curve) in zip(axes, curves.groupby("stage")):
     sns.lineplot(curve, x="step", y="loss", hue="family", style="seed", ax=ax, legend=stage == "refuse", lw=1)
     ax.set(title=f"stage “{stage}”", xlabel="step", ylabel="loss (nats per response token)", yscale="log")
+# It compares both organisms, so it stands in the folders of both.
+shown = [sp.save_figure(fig, f"organism-{family}", "training_curves") for family in organisms.FAMILIES]
+shown[0]
 
 # %% [markdown]
 # ## Behaviour on prompts that training never saw
@@ -120,7 +125,9 @@ behaviour.pivot(index="prompts", columns=["family", "seed"], values="right").loc
 wrong = behaviour.assign(wrong=1 - behaviour.right, organism=behaviour.family + " " + behaviour.seed.astype(str))
 fig, ax = plt.subplots(figsize=(6.2, 2.8))
 sns.barplot(wrong, x="wrong", y="prompts", hue="organism", palette="Paired", ax=ax)
-_ = ax.set(xlabel="share of wrong behaviour", ylabel="")
+ax.set(xlabel="share of wrong behaviour", ylabel="")
+shown = [sp.save_figure(fig, f"organism-{family}", "wrong_behaviour") for family in organisms.FAMILIES]
+shown[0]
 
 # %% [markdown]
 # Where they fail, as it comes: the first wrong answers of each organism.

@@ -43,6 +43,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)
@@ -347,7 +349,8 @@ panels = list(curves.panel.unique())
 print(f"{len(runs)} runs, {settings.epochs} epochs, {settings.training_coefficients} coefficients, "
       f"norm: {settings.learned_norm} (DIM's is {vector.norm():.1f}, the runs reached {runs.free_norm.min():.1f} to "
       f"{runs.free_norm.max():.1f})")
-runs.round(3)
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(runs)
 
 # %%
 fig, axes = plt.subplots(2, len(panels), figsize=(6.8, 3.8), sharex=True, squeeze=False)
@@ -377,7 +380,8 @@ setting = ["method", "batch_size", "learning_rate", "seed", "phi"]
 last = curves.groupby(setting, dropna=False).validation_loss.agg(["min", "last"])
 ratio = (last["last"] / last["min"]).reset_index(name="ratio").astype({"phi": float})
 turned = runs.astype({"phi": float}).merge(ratio, on=setting).query("chosen").set_index("method").ratio
-display(chosen_runs.round(4))
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(chosen_runs)
 
 # %%
 display(Markdown("**Reading** (lines: mean over seeds, bands: their range). " + " ".join(
@@ -419,7 +423,9 @@ for name, v in [*vectors.items(), ("random", controls[0])]:
     trained = {key: run[key] for key in ("batch_size", "learning_rate", "phi") if key in run and not pd.isna(run[key])}
     about = {"method": name, "layer": layer, "coefficient": alphas.get(name, coefficient)}
     sp.save_tensors(preset, name, {"vector": v, **extra}, {**about, **place, **trained, "seed": run.get("seed", seed)})
-pd.DataFrame({"|α|": alphas, "norm": {name: float(v.norm()) for name, v in vectors.items()}}).round(2)
+pd.DataFrame({
+    "|α|": alphas, "norm": {name: float(v.norm()) for name, v in vectors.items()},
+}).round({"|α|": 2, "norm": 1})
 
 # %% [markdown]
 # ## Test prompts: ASR with intervals, and a random control

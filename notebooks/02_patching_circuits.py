@@ -39,6 +39,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)
@@ -147,8 +149,9 @@ scores = sp.Attribution.pooled(list(parts.values()))
 ranked = scores.edges.sort_values("score", key=abs, ascending=False, ignore_index=True)
 ranked["share"] = (ranked.index + 1) / graph.n_edges
 ranked["cumulative"] = ranked.score.abs().cumsum() / ranked.score.abs().sum()
-sp.save_table(preset, "edge_scores", ranked[["source", "target", "score"]])
-ranked[["source", "target", "score"]].head(8).round(3)
+# Saved in the graph's order: which of two weak edges comes first is rounding.
+sp.save_table(preset, "edge_scores", scores.edges)
+ranked[["source", "target", "score"]].head(8).round(2)
 
 # %% [markdown]
 # How concentrated are they? If a tenth of the edges is to carry the steering, scores should fall steeply with rank.
@@ -162,15 +165,16 @@ axes[0].set(xscale="log", yscale="log", xlabel="rank among the edges of that sig
 axes[0].set(ylabel="|score| (logits per position)", ylim=(ranked.score.abs().max() * 1e-5, None))
 axes[0].legend(loc="lower left")
 axes[1].plot(100 * ranked.share, ranked.cumulative, color="black")
-axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1)
+axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1, label="a tenth of the edges")
 axes[1].set(xlabel="strongest edges (% of all)", ylabel="their share of Σ |score|", ylim=(0, 1.03))
+axes[1].legend(loc="lower right")
 sp.save_figure(fig, preset, "score_distribution")
 
 # %%
 tenth = ranked.cumulative[ranked.share <= 0.1].max()
 strong = ranked[ranked.share <= 0.1]
 display(Markdown(
-    f"**Reading** (dashed: a tenth of the edges). The strongest tenth holds {tenth:.0%} of Σ |score|; half of it lies "
+    f"**Reading.** The strongest tenth holds {tenth:.0%} of Σ |score|; half of it lies "
     f"in the first {ranked.share[ranked.cumulative >= 0.5].min():.1%}. Of the strongest tenth "
     f"{(strong.score < 0).mean():.0%} are negative: steering is also worked against, which is why we rank by |score|."
 ))
@@ -179,23 +183,26 @@ display(Markdown(
 # ## Checks that must hold exactly
 #
 # Four identities that the code has to meet whatever the model does. A run of the *empty* circuit is the base run, one
-# of the *full* circuit the steered run. The scores of the steering node's edges add up to the score of the node. And
-# integrated gradients are *complete*: that score tends to m(steered) − m(base) as T grows, with the midpoint rule's
-# error falling as 1/T².
+# of the *full* circuit the steered run. The scores of the steering node's edges add up to the score of the node. In
+# float32 rounding should leave less than 1e-4 logits of difference in each of the three. And integrated gradients are
+# *complete*: that score tends to m(steered) − m(base) as T grows, with the midpoint rule's error falling as 1/T².
 
 # %%
 effect = (everything.table.m_steered - everything.table.m_base).mean()
 steering_edges = scores.edges[scores.edges.source == "steer"].score.sum()
 steering_node = scores.nodes.score[0]
 identities = pd.DataFrame([
-    ("empty circuit − base run, largest |Δm|", (nothing.table.m_circuit - nothing.table.m_base).abs().max()),
-    ("full circuit − steered run, largest |Δm|", (everything.table.m_circuit - everything.table.m_steered).abs().max()),
+    ("empty circuit − base run, |Δm| at every position", (nothing.table.m_circuit - nothing.table.m_base).abs().max()),
+    ("full circuit − steered run, |Δm| at every position",
+     (everything.table.m_circuit - everything.table.m_steered).abs().max()),
     ("Σ edges of the steering node − the node's score", abs(steering_edges - steering_node)),
-    ("the node's score at T = 10 − m(steered) + m(base)", abs(steering_node - effect)),
-    ("for scale: m(steered) − m(base), mean over positions", effect),
 ], columns=["check", "logits"])
+# What is left is rounding, other digits on every processor: the bound is what counts.
+bound = 1e-4
+identities = identities[["check"]].assign(bound=bound, within=identities.logits <= bound)
 sp.save_table(preset, "identity_checks", identities)
-identities.assign(logits=identities.logits.map("{:.1g}".format))
+print(f"m(steered) − m(base), mean over positions: {effect:.2g} logits")
+identities
 
 # %%
 checked = train.subset(n=settings.n_checked)
@@ -228,9 +235,10 @@ sp.save_figure(fig, preset, "completeness")
 means = completeness.groupby("steps").relative_error.mean()
 slope = np.log(means[20] / means[5]) / np.log(20 / 5)
 display(Markdown(
-    f"**Reading.** Empty and full circuit agree with base and steered run within {identities.logits[:2].max():.0e} "
-    f"logits, which is rounding. With one step the steering node's score misses the effect by {means[1]:.1%} on "
-    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.2f} "
+    f"**Reading.** {identities.within.sum()} of {len(identities)} differences stay within {bound:.0e} logits"
+    + (", as rounding does" if identities.within.all() else f" (in {settings.dtype})")
+    + f". With one step the steering node's score misses the effect by {means[1]:.1%} on "
+    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.1f} "
     "(expected −2)."
 ))
 
@@ -266,7 +274,8 @@ checks = pd.DataFrame([{
 sp.save_table(preset, "patching_check", checks)
 flat = patched.set_axis([f"{name}, T = {T}" for name, T in patched.columns], axis=1)
 sp.save_table(preset, "patched_edges", sample.assign(exact_patching=exact).join(flat))
-checks.round(3)
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(checks)
 
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(6.8, 2.4))
@@ -761,7 +770,7 @@ for number, name in ((14, "ntp"), (15, "po")):
     strongest = sp.Circuit.top(rankings[name], min(100, graph.n_edges))
     fig = sp.draw_circuit(graph, rankings[name].edges.merge(strongest.edges, on=["source", "target"]))
     fig.suptitle(f"{name}: the hundred strongest edges")
-    sp.save_figure(fig, preset, f"fig{number}_circuit_{name}")
+    display(sp.save_figure(fig, preset, f"fig{number}_circuit_{name}"))
 
 # %%
 spread = types.xs("circuit", level="edges").drop("pca")

@@ -47,6 +47,8 @@ from IPython.display import Markdown, display
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)
@@ -99,8 +101,6 @@ for ax, name in zip(axes, signs):
     ax.axhline(base[name], color=sp.PALETTE["base"], ls="--", lw=1, label="not steered")
     ax.set_xticks(range(len(frozen)), frozen)
     ax.set(title=f"{name} prompts, {'−' if signs[name] < 0 else '+'}s", xlabel="frozen", ylim=(-0.02, 1.03))
-
-# %%
 axes[0].set(ylabel="attack success rate")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 sp.save_figure(fig, preset, "table1_ablations")
@@ -122,15 +122,16 @@ possible = (100 * whole[methods].sub(whole["none"], axis=0).abs()).mean()
 points.assign(possible=possible).round(1)
 
 # %%
-order = {m: " > ".join(points.loc[m].sort_values(ascending=False).index) for m in methods}
+by_drop = {m: list(points.loc[m].sort_values(ascending=False, kind="stable").index) for m in methods}
+orders = "; ".join(" > ".join(kinds) for kinds in by_drop.values())
 listed = {kind: ", ".join(f"{value:.1f}" for value in points[kind]) for kind in points}
 clean = rate.clean.drop("none", level="method").groupby("frozen").min()
 display(Markdown(
     f"**Reading** (intervals: Wilson 95 %; numbers in the order DIM, NTP, PO). Freezing the attention weights costs "
     f"{listed['qk']} points, freezing the values {listed['ov']} of a possible {possible.min():.1f} to "
     f"{possible.max():.1f}. The direct path into the values accounts for {listed['svv']}, the one into the MLPs for "
-    f"{listed['mlp']}. By drop, the parts order as {'; '.join(order.values())} (paper: ov > svv > mlp > qk). Broken "
-    "text counts as success: the smallest share of clean text, over vectors and prompts, is "
+    f"{listed['mlp']}. By drop, the parts order as {orders} (paper: ov > svv > mlp > qk). Broken text counts as "
+    "success: the smallest share of clean text, over vectors and prompts, is "
     + ", ".join(f"{clean[kind]:.2f} ({kind})" for kind in frozen) + "."
 ))
 
@@ -197,8 +198,6 @@ for ax, kind in zip(axes, ("qk", "ov")):
     for name in signs:
         ax.axhline(by_part.asr.loc["none", name], color=sp.PALETTE[name], lw=0.5)
     ax.set(title=f"{kind} frozen", xlabel="layer", ylim=(-0.03, 1.03), xticks=list(layers))
-
-# %%
 axes[0].set(ylabel="attack success rate")
 fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
 sp.save_figure(fig, preset, "freeze_by_layer")
@@ -348,8 +347,8 @@ beside.round(2)
 printed, again = beside["paper, reported"], beside["paper, from its table"]
 unlike = [f"{kind} {again[kind]:.2f} where {printed[kind]:.2f} is printed" for kind in beside.index
           if not np.isclose(again[kind], printed[kind])]
-paper_order = list(printed.sort_values(ascending=False).index)
-same_order = [m for m in methods if list(points.loc[m].sort_values(ascending=False).index) == paper_order]
+paper_order = list(printed.sort_values(ascending=False, kind="stable").index)
+same_order = [m for m in methods if by_drop[m] == paper_order]
 over = [m for m in methods if points.mlp[m] > points.ov[m]]
 
 # %%

@@ -40,6 +40,8 @@ from scipy.stats import halfnorm
 import steerpaper as sp
 from steerpaper import paths
 
+sp.check_parameters(preset=preset, seed=seed)
+
 # %%
 sp.use_style()
 settings = sp.get_preset(preset)
@@ -97,8 +99,6 @@ for ax, (title, table) in zip(axes, panels.items()):
         ax.plot(line.threshold, 100 * line.sparsity, styles[rule], color=sp.PALETTE[method], ms=3, alpha=0.8)
     ax.plot(grid, 100 * halfnorm.cdf(grid), color="black", lw=0.7)
     ax.set(title=title, xlabel="threshold τ")
-
-# %%
 axes[0].set(ylabel="sparsity (% of dimensions)")
 keys = [(style, "#666666", rule) for rule, style in styles.items() if rule != "reported"]
 keys += [("-", sp.PALETTE[method], method) for method in methods] + [("-", "black", "half-normal")]
@@ -200,8 +200,6 @@ for (rescaled, prompts, method, name), line in curves.groupby(["rescaled", "prom
     ax.plot(kept, line.asr, looks[name][1], color=looks[name][0], ms=3)
     ax.fill_between(kept, line.asr_low, line.asr_high, color=looks[name][0], alpha=0.12, lw=0)
     ax.axhline(line.unsteered.iloc[0], color="black", ls=":", lw=0.6)
-
-# %%
 percents = (100, 50, 20, 10, 5, 2, 1)
 for fig, axes in drawn.values():
     axes[0, 0].set(xscale="log", xlim=(115, 75 / model.d_model), ylim=(-0.04, 1.04))
@@ -209,17 +207,16 @@ for fig, axes in drawn.values():
     axes[0, 0].minorticks_off()
     keys = [axes[0, 0].plot([], [], style, color=colour, label=name.replace("_", " "))[0]
             for name, (colour, style) in looks.items()]
-    fig.legend(handles=keys, loc="outside upper center", ncols=4)
+    keys += axes[0, 0].plot([], [], ":", color="black", lw=0.6, label="unsteered")
+    fig.legend(handles=keys, loc="outside upper center", ncols=5)
     fig.supxlabel("dimensions kept (%)", fontsize=8)
-
-# %%
 for rescaled, name in ((True, "fig6_asr_by_sparsity"), (False, "fig11_asr_not_rescaled")):
     fig, axes = drawn[rescaled]
     for ax, method in zip(axes[0], methods):
         ax.set(title=f"{method}, {'rescaled to the dense norm' if rescaled else 'not rescaled'}")
     for ax, (prompts, (_, sign)) in zip(axes[:, 0], sets.items()):
         ax.set(ylabel=f"ASR, {prompts}, {'+' if sign > 0 else '−'}α")
-    sp.save_figure(fig, preset, name)
+    display(sp.save_figure(fig, preset, name))
 
 # %% [markdown]
 # **How few dimensions keep 90 % of the effect?** The effect is the change of ASR from the unsteered model. It counts
@@ -346,7 +343,8 @@ agreements = pd.DataFrame(rows, columns=columns)
 control = agreements.method_b == "random vector"
 sp.save_table(preset, "fig7_agreement", agreements[~control])
 sp.save_table(preset, "agreement_control", agreements[control])
-agreements[agreements.threshold.isin([0.5, 1])].set_index(columns[:3]).round(4)
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(agreements[agreements.threshold.isin([0.5, 1])].set_index(columns[:3]))
 
 # %%
 fig, axes = plt.subplots(2, len(two), figsize=(6.8, 3.6), sharex=True, sharey="row")
@@ -360,8 +358,6 @@ for column, (one, other) in zip(axes.T, two):
     column[1].plot(line.threshold, line.p, "o-", color="black", ms=3)
     column[1].axhline(0.05, color="black", ls=":", lw=0.8)
     column[1].set(yscale="log", xlabel="threshold τ")
-
-# %%
 axes[0, 0].set(ylabel="IoU of what survives")
 axes[1, 0].set(ylabel="p (dotted: 0.05)")
 fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -402,7 +398,7 @@ display(Markdown(
 # %%
 effects = pd.DataFrame({name: (vectors[name].double() * gradients[name]).numpy() for name in methods})
 effects = effects / effects.abs().sum()
-order = effects.abs().mean(axis=1).sort_values(ascending=False).index
+order = effects.abs().mean(axis=1).sort_values(ascending=False, kind="stable").index
 ranks = effects.abs().rank(ascending=False).astype(int)
 top = effects.join(ranks.add_prefix("rank_")).loc[order].rename_axis("dimension").reset_index()
 sp.save_table(preset, "top_dimensions", top)
@@ -468,7 +464,8 @@ for kind, attribution in attributions.items():
 edges = pd.DataFrame(rows, columns=["vector", "n_edges", "overlap", "iou", "p"])
 edges.insert(3, "chance", minimum.n_edges / graph.n_edges)
 sp.save_table(preset, "sparse_circuit_overlap", edges)
-edges
+with pd.option_context("display.float_format", "{:.3g}".format):
+    display(edges)
 
 # %%
 value = carried.set_index(["circuit", "vector"]).faithfulness
@@ -551,8 +548,6 @@ for (title, table), column in zip(panels.items(), axes.T):
         ax = column[list(sets).index(prompts)]
         ax.plot(100 * (1 - line.sparsity), line.asr, looks[name][1], color=looks[name][0], ms=3)
         ax.axhline(line.unsteered.iloc[0], color="black", ls=":", lw=0.6)
-
-# %%
 axes[0, 0].set(xscale="log", xlim=(115, 0.25), ylim=(-0.04, 1.04))
 axes[0, 0].set_xticks((*percents, 0.5), (*percents, 0.5))
 axes[0, 0].minorticks_off()
@@ -561,7 +556,8 @@ for ax, (theirs_name, ours_name) in zip(axes[:, 0], test_sets.items()):
 fig.supxlabel("dimensions kept (%)", fontsize=8)
 keys = [axes[0, 0].plot([], [], style, color=colour, label=name.replace("_", " "))[0]
         for name, (colour, style) in looks.items()]
-fig.legend(handles=keys, loc="outside upper center", ncols=4)
+keys += axes[0, 0].plot([], [], ":", color="black", lw=0.6, label="unsteered")
+fig.legend(handles=keys, loc="outside upper center", ncols=5)
 sp.save_figure(fig, preset, "table10_11_beside_paper")
 
 # %% [markdown]

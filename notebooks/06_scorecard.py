@@ -29,6 +29,7 @@ from IPython.display import Markdown, display
 
 import steerpaper as sp
 
+sp.check_parameters(preset=preset)
 sp.use_style()
 
 # %% [markdown]

@@ -17,6 +17,7 @@ from steerpaper.lens import lens_logits, lens_preference, logit_lens, typical_to
 from steerpaper.model import Model, load_model
 from steerpaper.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
 from steerpaper.pairs import ContrastPairs, contrast_pairs
+from steerpaper.parameters import check_parameters
 from steerpaper.patching import PatchingData, patching_data
 from steerpaper.patterns import attention_change
 from steerpaper.presets import PRESETS, Preset, get_preset
@@ -35,16 +36,16 @@ from steerpaper.vectors import (
 )
 
 __all__ = [
-    "PALETTE", "PRESETS", "SPARSIFIERS", "VERDICTS", "Attribution", "Circuit", "ContrastPairs", "Faithfulness",
-    "Graph", "LearnedVector", "LlamaGuardJudge", "Model", "PatchingData", "Preset", "Response", "Steering",
-    "SubstringJudge", "agreement", "apply_mask", "attack_success_rate", "attention_change", "attribute",
-    "candidate_at", "check_attribution", "clean_text", "contrast_pairs", "decompose_heads", "difference_in_means",
+    "PALETTE", "PRESETS", "SPARSIFIERS", "VERDICTS", "Attribution", "Circuit", "ContrastPairs", "Faithfulness", "Graph",
+    "LearnedVector", "LlamaGuardJudge", "Model", "PatchingData", "Preset", "Response", "Steering", "SubstringJudge",
+    "agreement", "apply_mask", "attack_success_rate", "attention_change", "attribute", "candidate_at",
+    "check_attribution", "check_parameters", "clean_text", "contrast_pairs", "decompose_heads", "difference_in_means",
     "draw_circuit", "draw_faithfulness", "edge_types", "faithfulness", "faithfulness_of", "generate", "get_preset",
-    "judge_agreement", "judged_responses", "lens_logits", "lens_preference", "load_judge", "load_model",
-    "load_prompts", "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors",
-    "next_token_logits", "next_token_vector", "our_table", "overlap", "paper_arithmetic", "patch_edges",
-    "patching_data", "preference_vector", "principal_component", "random_vector", "rates", "refusal_metric",
-    "refusal_token_ids", "reported_numbers", "residual_stream", "save_figure", "save_table", "save_tensors",
-    "scorecard", "select", "select_by_generation", "select_coefficient", "sparsify", "steering_value_vectors",
-    "typical_tokens", "use_style", "vector_digest", "verdict_counts", "vocabulary", "with_refuse_instruction",
+    "judge_agreement", "judged_responses", "lens_logits", "lens_preference", "load_judge", "load_model", "load_prompts",
+    "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors", "next_token_logits",
+    "next_token_vector", "our_table", "overlap", "paper_arithmetic", "patch_edges", "patching_data",
+    "preference_vector", "principal_component", "random_vector", "rates", "refusal_metric", "refusal_token_ids",
+    "reported_numbers", "residual_stream", "save_figure", "save_table", "save_tensors", "scorecard", "select",
+    "select_by_generation", "select_coefficient", "sparsify", "steering_value_vectors", "typical_tokens", "use_style",
+    "vector_digest", "verdict_counts", "vocabulary", "with_refuse_instruction",
 ]

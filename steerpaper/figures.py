@@ -4,7 +4,9 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import matplotlib.style
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 from steerpaper import paths
@@ -22,6 +24,7 @@ PALETTE = {
 # Widths of a figure in inches.
 SINGLE_COLUMN = 3.3
 DOUBLE_COLUMN = 6.8
+_SCREEN_DPI = 110  # at which a figure is shown in a notebook, whatever its file's resolution
 
 
 def use_style() -> None:
@@ -29,8 +32,13 @@ def use_style() -> None:
     mpl.style.use(Path(__file__).with_name("paper.mplstyle"))
 
 
-def save_figure(fig: Figure, preset: str, name: str) -> None:
-    """Save a figure as `<name>.svg` and `<name>.png` in the preset's folder, the same bytes in every run.
+def save_figure(fig: Figure, preset: str, name: str) -> Image:
+    """Save a finished figure as `<name>.svg` and `<name>.png` in the preset's folder, the same bytes in every run.
+
+    The figure is closed, so that a notebook does not show it a second time, drawn anew.
+
+    Returns:
+        The picture that was saved, bytes of `<name>.png`: as the last value of a cell it is what the notebook shows.
 
     Raises:
         ValueError: an unknown preset, or a name with a folder or a suffix.
@@ -44,6 +52,9 @@ def save_figure(fig: Figure, preset: str, name: str) -> None:
         for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
             content = BytesIO()
             fig.savefig(content, format=suffix, metadata=metadata)
-            drawn[folder / f"{name}.{suffix}"] = content.getvalue()
-    for path, content in drawn.items():
-        write_bytes(path, content)
+            drawn[suffix] = content.getvalue()
+    for suffix, content in drawn.items():
+        write_bytes(folder / f"{name}.{suffix}", content)
+    plt.close(fig)
+    width = round(_SCREEN_DPI * fig.get_figwidth())
+    return Image(data=drawn["png"], width=width, alt=name.replace("_", " "))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -53,6 +54,21 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_no_other_file(folder):
     save_figure(figure, "tiny", "hist")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
     assert before.keys() == {"hist.svg", "hist.png"}
+
+
+def test_what_is_returned_is_the_picture_saved(folder):
+    image = save_figure(Figure(figsize=(figures.DOUBLE_COLUMN, 2)), "tiny", "fig2_faithfulness")
+    assert image.data == (folder / "fig2_faithfulness.png").read_bytes()
+    assert (image.format, image.width, image.alt) == ("png", 748, "fig2 faithfulness")
+    assert repr(image) == "<IPython.core.display.Image object>"  # nbval compares it
+
+
+def test_a_saved_figure_is_closed_and_may_be_saved_again(folder):
+    figure, other = plt.figure(), plt.figure()
+    first = save_figure(figure, "tiny", "a")
+    assert plt.get_fignums() == [other.number]
+    assert save_figure(figure, "organism-llama", "a").data == first.data
+    plt.close(other)
 
 
 def test_svg_holds_no_date(folder):

@@ -1,11 +1,15 @@
 """Every notebook is a pair that agrees, reads like prose, and was executed; its tiny recording is current."""
 
 import ast
+import base64
 import re
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
+
+from steerpaper import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -57,9 +61,8 @@ def test_pair_agrees(source):
 
 
 @each(SOURCES)
-def test_code_cells_are_short_and_define_nothing(source):
+def test_code_cells_define_nothing(source):
     for cell in code_cells(read(source)):
-        assert len(cell.source.splitlines()) <= 12, f"more than 12 lines:\n{cell.source}"
         defined = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, DEFINITIONS)]
         assert not defined, f"a definition belongs into the package:\n{cell.source}"
 
@@ -95,6 +98,109 @@ def test_outputs_can_be_compared(source):
         assert "application/vnd.jupyter.widget-view+json" not in shown, f"shows a widget:\n{cell.source}"
 
 
+# -- figures: begun, finished and saved in one cell, and shown as they were saved ---------------------------
+
+DRAWS = re.compile(r"(plt|sns)\..+|sp\.(draw_\w+|save_figure)|(fig|ax|axes)\b.*|.+\.plot(\.\w+)?")
+BEGINS = re.compile(r"plt\.(figure|subplots)|sp\.draw_\w+")
+SAVED = "<IPython.core.display.Image object>"  # what `save_figure` returns, as text
+
+
+def calls(cell) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+
+
+def saved_names(cell) -> list[str | None]:
+    """The names under which a cell saves its figures, in order; None for one that is made up as the cell runs."""
+    given = [call.args[2] for call in calls(cell) if ast.unparse(call.func) == "sp.save_figure"]
+    return [name.value if isinstance(name, ast.Constant) else None for name in given]
+
+
+def pictures(cell) -> list[tuple[str, bytes]]:
+    """What a cell shows: every picture as text and as the bytes of its PNG."""
+    shown = [output.data for output in cell.outputs if "image/png" in output.get("data", {})]
+    return [(data["text/plain"], base64.b64decode(data["image/png"])) for data in shown]
+
+
+def is_unfinished(cell) -> bool:
+    """Whether a cell draws and does not begin (plt.subplots, sp.draw_...) and save its figure itself."""
+    called = [ast.unparse(call.func) for call in calls(cell)]
+    draws, begins = any(map(DRAWS.fullmatch, called)), any(map(BEGINS.fullmatch, called))
+    return draws and not (begins and "sp.save_figure" in called)
+
+
+def not_as_saved(cell, folder: Path | None = None) -> str:
+    """What is wrong with the pictures that an executed cell shows, if anything; `folder` holds the saved ones."""
+    shown, names = pictures(cell), saved_names(cell)
+    if any(text != SAVED for text, _ in shown):
+        return "shows a picture that is not the one saved: end the cell with sp.save_figure(...)"
+    if len(shown) < len(names) or (None not in names and len(shown) > len(names)):
+        return f"saves {len(names)} figures and shows {len(shown)}"
+    if folder is not None:
+        files = [folder / f"{name}.png" for name in names] if None not in names else sorted(folder.glob("*.png"))
+        saved = [file.read_bytes() for file in files if file.exists()]
+        if [png for _, png in shown if png not in saved] or (None not in names and [png for _, png in shown] != saved):
+            return f"shows another picture than {', '.join(file.name for file in files)} in {folder.name}"
+    return ""
+
+
+@each(SOURCES)
+def test_a_figure_is_begun_finished_and_saved_in_one_cell(source):
+    for cell in code_cells(read(source)):
+        assert not is_unfinished(cell), f"a figure is begun, finished and saved in one cell:\n{cell.source}"
+
+
+@each(RECORDED)
+def test_the_picture_shown_is_the_file_saved(source):
+    notebook = read(source.with_suffix(".ipynb"))
+    assert 'preset = "organism-llama"' in code_cells(notebook)[0].source
+    for cell in code_cells(notebook):
+        wrong = not_as_saved(cell, paths.recorded_figures("organism-llama"))
+        assert not wrong, f"{wrong}; run `make notebooks`:\n{cell.source}"
+
+
+@each(RECORDED)
+def test_recordings_show_what_is_saved(source):
+    for cell in code_cells(jupytext.read(REFERENCE / source.with_suffix(".ipynb").name)):
+        assert not (wrong := not_as_saved(cell)), f"{wrong}; run `make notebooks`:\n{cell.source}"
+
+
+@pytest.mark.parametrize("source, unfinished", [
+    ("fig, ax = plt.subplots()\nax.plot(x)", True),
+    ("fig = sp.draw_circuit(graph, edges)", True),
+    ("table.plot.bar()", True),
+    ("sns.heatmap(table)", True),
+    ("axes[0].set(ylabel='ASR')\nsp.save_figure(fig, preset, 'a')", True),
+    ("fig.legend()\nsp.save_figure(fig, preset, 'a')", True),
+    ("sns.heatmap(table, ax=ax)\nsp.save_figure(fig, preset, 'a')", True),
+    ("sp.save_figure(fig, preset, 'a')", True),
+    ("fig, ax = plt.subplots()\nsns.heatmap(table, ax=ax)\nsp.save_figure(fig, preset, 'a')", False),
+    ("fig = sp.draw_circuit(graph, edges)\nsp.save_figure(fig, preset, 'a')", False),
+    ("table.round(2)", False),
+])
+def test_unfinished_figures_are_found(source, unfinished):
+    assert is_unfinished(nbformat.v4.new_code_cell(source)) == unfinished
+
+
+@pytest.mark.parametrize("source, shown, wrong", [
+    ("sp.save_figure(fig, preset, 'a')", [(SAVED, b"A")], ""),
+    ("sp.save_figure(fig, preset, 'a')", [("<Figure size 640x480 with 1 Axes>", b"A")], "not the one saved"),
+    ("plt.plot(x)", [("<Figure size 640x480 with 1 Axes>", b"A")], "not the one saved"),
+    ("sp.save_figure(fig, preset, 'a')\nNone", [], "shows 0"),
+    ("sp.save_figure(fig, preset, 'a')", [(SAVED, b"A"), (SAVED, b"A")], "shows 2"),
+    ("sp.save_figure(fig, preset, 'a')", [(SAVED, b"B")], "another picture than a.png"),
+    ("sp.save_figure(fig, preset, 'c')", [(SAVED, b"A")], "another picture than c.png"),
+    ("for n in 'ab':\n    display(sp.save_figure(fig, preset, n))", [(SAVED, b"A"), (SAVED, b"B")], ""),
+    ("for n in 'ab':\n    display(sp.save_figure(fig, preset, n))", [(SAVED, b"A"), (SAVED, b"C")], "another picture"),
+])
+def test_pictures_that_are_not_the_files_are_found(tmp_path, source, shown, wrong):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(name.upper().encode())
+    outputs = [nbformat.v4.new_output("display_data", {"text/plain": text, "image/png": base64.b64encode(png).decode()})
+               for text, png in shown]
+    found = not_as_saved(nbformat.v4.new_code_cell(source, outputs=outputs), tmp_path)
+    assert wrong in found and bool(wrong) == bool(found)
+
+
 @each([*SOURCES, *(REFERENCE / source.name for source in RECORDED)])
 def test_holds_nothing_of_the_machine_it_ran_on(source):
     path = source.with_suffix(".ipynb")
@@ -111,14 +217,14 @@ def test_holds_nothing_of_the_machine_it_ran_on(source):
 def test_recording_is_current(source):
     current = [content(cell) for cell in code_cells(read(source))]
     path = REFERENCE / source.with_suffix(".ipynb").name
-    assert path.exists(), f"tests/reference/{path.name} is missing: run `make reference`"
+    assert path.exists(), f"tests/reference/{path.name} is missing: run `make notebooks`"
     recorded = [content(cell) for cell in code_cells(jupytext.read(path))]
     injected = [cell for cell in recorded if "injected-parameters" in cell[2]]
     assert [cell[1].strip() for cell in injected] == ['# Parameters\npreset = "tiny"']
     recorded.remove(injected[0])
-    assert recorded == current, f"tests/reference/{path.name} is out of date: run `make reference`"
+    assert recorded == current, f"tests/reference/{path.name} is out of date: run `make notebooks`"
 
 
 def test_no_recording_without_a_notebook():
     recorded = sorted(path.stem for path in REFERENCE.glob("*.ipynb"))
-    assert recorded == [path.stem for path in RECORDED], "run `make reference`, remove what has no notebook"
+    assert recorded == [path.stem for path in RECORDED], "run `make notebooks`, remove what has no notebook"
