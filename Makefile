@@ -2,14 +2,31 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv figures paper record notebooks test sync bench cost kill clean
+.PHONY: help .venv figures paper record notebooks test processors mutations sync bench cost kill clean
 
-VENV ?= .venv
-PRESETS ?= organism-llama organism-gemma2
-MODEL ?=
-PROFILE ?= profiles/local-gpu
-KILLS ?= 10
-PYTHON := $(abspath $(VENV))/bin/python
+# Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
+export VENV ?= .venv
+export PRESETS ?= organism-llama organism-gemma2
+export MODEL ?=
+export PROFILE ?= profiles/local-gpu
+export KILLS ?= 10
+
+# A variable that no target reads would leave the defaults to run.
+UNKNOWN := import sys; sys.path.insert(0, "steerpaper"); from choices import unknown; \
+  print(unknown("variable", sys.argv[1], ["PRESETS", "MODEL", "PROFILE", "VENV", "KILLS"], \
+  "; what is for a library goes before the command, NAME=value make figures"))
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+WRONG := $(firstword $(filter-out PRESETS MODEL PROFILE VENV KILLS,$(GIVEN)))
+$(if $(WRONG),$(error $(or $(shell python3 -c '$(UNKNOWN)' '$(WRONG)'),unknown variable $(WRONG))))
+
+space := $() $()
+absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
+BIN := $(call absolute,$(VENV))/bin
+INSTALLED := $(subst $(space),\ ,$(VENV))/.installed
+ifneq ($(STEERPAPER_BUILD),)
+export STEERPAPER_BUILD := $(call absolute,$(STEERPAPER_BUILD))
+endif
+BUILD := $(or $(STEERPAPER_BUILD),$(CURDIR)/build)
 
 # The same in every run: hash order, threads (the workflow gives large models more), the plots' backend. The kernel is
 # this environment's own, whatever kernels the user has registered elsewhere.
@@ -17,60 +34,98 @@ export PYTHONHASHSEED := 0
 export TOKENIZERS_PARALLELISM := false
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := module://matplotlib_inline.backend_inline
-export JUPYTER_PATH := $(abspath $(VENV))/share/jupyter
+export JUPYTER_PATH := $(call absolute,$(VENV))/share/jupyter
 export JUPYTER_PREFER_ENV_PATH := 1
-export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PATH := $(BIN):$(PATH)
+
+# Where the user's folders for caches and sockets cannot be written to (containers, clusters), others are in the build
+# folder; a Hugging Face cache that is there stays in use.
+writable = $(shell for folder in $(1); do \
+  mkdir -p "$$folder" && probe=$$(mktemp -d "$$folder/.steerpaper.XXXXXX") && rmdir "$$probe" || exit; done 2>&1 && echo yes)
+ifneq ($(call writable,~ "$${XDG_CACHE_HOME:-$$(echo ~)/.cache}" "$${XDG_DATA_HOME:-$$(echo ~)/.local/share}"),yes)
+HF_HOME ?= $(shell cd "$${XDG_CACHE_HOME:-$$(echo ~)/.cache}/huggingface" 2>&- && pwd)
+export HF_HOME := $(or $(HF_HOME),$(BUILD)/home/.cache/huggingface)
+export HOME := $(BUILD)/home
+export XDG_CACHE_HOME := $(HOME)/.cache
+export XDG_CONFIG_HOME := $(HOME)/.config
+export XDG_DATA_HOME := $(HOME)/.local/share
+endif
+ifneq ($(call writable,"$${TMPDIR:-/tmp}"),yes)
+export TMPDIR := $(BUILD)/tmp
+$(shell mkdir -p "$(TMPDIR)")
+endif
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	@echo 'PRESETS="organism-llama tiny" picks presets of `figures` and `record`; VENV="$$CONDA_PREFIX" takes an'
 	@echo 'environment of yours.'
 	@echo 'MODEL=gemma-2-2b-it is the preset of `paper`, PROFILE=profiles/slurm sends it to a cluster.'
 
-.venv: $(VENV)/.installed ## set up the environment
+.venv: $(INSTALLED) ## set up the environment
 
-figures: $(VENV)/.installed ## compute everything for PRESETS, and compare it with what is on record
-	$(call workflow,$(HERE),$(PRESETS))
-	@$(PYTHON) -m steerpaper.reproduction compare "$(PRESETS)"
+HERE := --cores 2 --quiet host reason --rerun-incomplete
 
-paper: $(VENV)/.installed ## the same for one large model: MODEL=gemma-2-2b-it, one notebook at a time on a GPU
-	$(call workflow,--profile $(PROFILE),$(MODEL))
-	@$(PYTHON) -m steerpaper.reproduction compare "$(MODEL)"
+figures: $(INSTALLED) ## compute everything for PRESETS, and compare it with what is on record
+	@python workflow.py start $(HERE) --presets "$$PRESETS"
+	@python -m steerpaper.reproduction compare "$$PRESETS"
 
-record: $(VENV)/.installed ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
-	$(call workflow,$(HERE),$(PRESETS) organism-llama tiny)
-	@$(PYTHON) -m steerpaper.reproduction record "$(PRESETS)"
-	@$(PYTHON) -m steerpaper.results
-	@$(PYTHON) -m steerpaper.recording
+paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one notebook at a time on a GPU
+	@python workflow.py start --profile "$$PROFILE" --presets "$$MODEL"
+	@python -m steerpaper.reproduction compare "$$MODEL"
 
-notebooks: $(VENV)/.installed ## execute the notebooks that are committed, and those that the tests compare with
-	$(call workflow,$(HERE),organism-llama tiny)
-	@$(PYTHON) -m steerpaper.recording
+record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
+	@python workflow.py start $(HERE) --presets "$$PRESETS" organism-llama tiny
+	@python -m steerpaper.reproduction record "$$PRESETS"
+	@python -m steerpaper.results
+	@python -m steerpaper.recording
 
+notebooks: $(INSTALLED) ## execute the notebooks that are committed, and those that the tests compare with
+	@python workflow.py start $(HERE) --presets organism-llama tiny
+	@python -m steerpaper.recording
+
+# Two processes, one thread each; tests/conftest.py says which tests stay together.
 test: export TQDM_DISABLE := 1
-test: $(VENV)/.installed ## the whole test suite, with the recorded notebooks executed again
-	$(PYTHON) -m pytest --nbval --nbval-current-env
+test: $(INSTALLED) ## the whole test suite, with the recorded notebooks executed again
+	python -m pytest --nbval --nbval-current-env --numprocesses 2 --dist loadgroup
 
-sync: $(VENV)/.installed ## bring both files of every notebook pair to the newer one's content
-	$(PYTHON) -m jupytext --sync notebooks/*.py
+processors: $(INSTALLED) ## execute the recorded notebooks as two older processors would, side by side
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 processor-sse4 processor-avx2
+
+processor-sse4: export ATEN_CPU_CAPABILITY := default
+processor-sse4: export MKL_ENABLE_INSTRUCTIONS := SSE4_2
+processor-sse4: export ONEDNN_MAX_CPU_ISA := SSE41
+processor-avx2: export ATEN_CPU_CAPABILITY := avx2
+processor-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
+processor-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+processor-%: export TQDM_DISABLE := 1
+processor-%: $(INSTALLED)
+	@STEERPAPER_BUILD="$$PWD/build/processors/$*" python -m pytest --nbval --nbval-current-env -p no:cacheprovider \
+	  tests/reference 2>&1 | awk '{print "$*: " $$0; fflush()}'
+
+mutations: export TQDM_DISABLE := 1
+mutations: $(INSTALLED) ## break the package in a copy, one line at a time: the recorded notebooks must notice
+	@python tests/mutations.py
+
+sync: $(INSTALLED) ## bring both files of every notebook pair to the newer one's content
+	python -m jupytext --sync notebooks/*.py
 
 bench: export TQDM_DISABLE := 1
-bench: $(VENV)/.installed ## measure the cost of attribution and circuit runs, and write it into the README
-	$(PYTHON) benchmarks/attribution.py
-	$(PYTHON) benchmarks/generation.py
+bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into the README
+	python benchmarks/attribution.py
+	python benchmarks/generation.py
 
-cost: $(VENV)/.installed ## measure time and memory at the paper's sizes on a GPU, and write them into the README
-	$(PYTHON) benchmarks/cost.py
+cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into the README
+	python benchmarks/cost.py
 
 kill: export TQDM_DISABLE := 1
-kill: $(VENV)/.installed ## kill the workflow at KILLS random moments: every rerun must end with the same bytes (hours)
-	$(PYTHON) benchmarks/kill.py $(KILLS) $(PRESETS)
+kill: $(INSTALLED) ## kill the workflow at KILLS random moments: every rerun must end with the same bytes (hours)
+	python benchmarks/kill.py "$$KILLS" "$$PRESETS"
 
 clean: ## remove what was computed and is not committed (keeps the environment)
 	rm -rf build .snakemake .pytest_cache data/results/tiny figures/tiny
 
-$(VENV)/.installed: requirements.txt pyproject.toml
-	@if [ ! -x $(PYTHON) ]; then \
+$(INSTALLED): requirements.txt pyproject.toml
+	@if [ ! -x "$(BIN)/python" ]; then \
 	  for python in python3.11 python3 none; do \
 	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
 	  done; \
@@ -79,27 +134,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	      "python3 is $$(python3 --version 2>&1 || true)" >&2; \
 	    exit 1; \
 	  fi; \
-	  $$python -m venv $(VENV); \
+	  $$python -m venv "$$VENV"; \
 	fi
-	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -e .
-	@touch $@
-
-# $(call workflow,options,presets)
-HERE := --cores 2 --quiet host --rerun-incomplete --show-failed-logs
-define workflow
-	@$(PYTHON) -c "$$WORKFLOW" $(1) --config presets="$(2)"
-endef
-
-# Snakemake under a lock that dies with it: its own is left behind by a kill and would stop the next run.
-define WORKFLOW
-import fcntl, os, pathlib, sys
-pathlib.Path("build").mkdir(exist_ok=True)
-lock = os.open("build/.lock", os.O_CREAT | os.O_RDWR)
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    sys.exit("the workflow is already running in this folder: wait for it, or stop it")
-os.set_inheritable(lock, True)
-os.execv(sys.executable, [sys.executable, "-m", "snakemake", "--nolock", *sys.argv[1:]])
-endef
-export WORKFLOW
+	python -m pip install --disable-pip-version-check -r requirements.txt -e .
+	@touch "$$VENV/.installed"

@@ -22,12 +22,17 @@ from steerpaper.reproduction import outputs
 BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
 NOTEBOOKS = outputs()
 
+GIVEN = config.get("presets") or ""
 try:
-    FOUND = get_presets(str(config.get("presets") or ""))
+    FOUND = {
+        name: preset
+        for names in (GIVEN if isinstance(GIVEN, list) else [GIVEN])
+        for name, preset in get_presets(str(names)).items()
+    }
 except ValueError as error:
     raise WorkflowError(str(error))
-PRESETS = list(FOUND.values())
-GIVEN = {preset.name: name if name == preset.name else preset.model for name, preset in FOUND.items()}
+PRESETS = list({preset.name: preset for preset in FOUND.values()}.values())
+NAMES = {preset.name: name if name == preset.name else preset.model for name, preset in FOUND.items()}
 if not PRESETS:
     raise WorkflowError(f"no preset: make figures PRESETS=... or make paper MODEL=... takes one of {', '.join(KNOWN)}")
 
@@ -42,8 +47,8 @@ def written(name):
 
 
 def is_shipped(wildcards):
-    """Whether the model lies in the repository: small enough for any processor."""
-    return Path(get_preset(wildcards.preset).model).is_relative_to(paths.ROOT)
+    """Whether the model comes with the repository: small enough for any processor."""
+    return get_preset(wildcards.preset).shipped
 
 
 def weights(wildcards):
@@ -54,7 +59,7 @@ def weights(wildcards):
 
 def given(wildcards):
     """What a notebook knows the preset by: its name, or the checkpoint folder that it was made for."""
-    return quote(GIVEN[wildcards.preset])
+    return quote(NAMES[wildcards.preset])
 
 
 rule all:
@@ -88,6 +93,9 @@ for name, about in NOTEBOOKS.items():
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
             # Batch by batch, for the next run if this one is interrupted; see steerpaper/resume.py.
             resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
+            # Held by all processes of the job: an earlier run's, orphaned by a kill or still on a cluster, is not alone.
+            lock=f"{BUILD}/{{preset}}/.{name}.lock",
+            hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/workflow.py')} hold",
             python=f"{quote(sys.executable)} -m",
             given=given,
         log:
@@ -101,7 +109,8 @@ for name, about in NOTEBOOKS.items():
             gpu=lambda wildcards: 0 if is_shipped(wildcards) else 1,
         shell:
             """
-            exec > {log:q} 2>&1
+            exec > {log:q} 2>&1 9>> {params.lock:q}
+            {params.hold} {params.lock:q} 9
             export OMP_NUM_THREADS={threads}
             export STEERPAPER_RESUME={params.resume:q}
             {params.python} jupytext --quiet --to ipynb --output {params.source:q} {input.notebook}

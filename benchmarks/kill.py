@@ -4,8 +4,8 @@
 
 All processes are killed by SIGKILL, so that none can clean up, at moments drawn uniformly (seed 0) over the length of
 an undisturbed run. After each kill what lies on disk is set aside, the workflow is run to its end and compared, and the
-next kill strikes a run that goes on from what was set aside: the tenth rerun has ten kills behind it. Use a clone, not
-your working copy: results of the presets are removed at the start, and stay removed if you stop this script.
+next kill strikes a run that goes on from what was set aside: the tenth rerun has ten kills behind it. What has been
+computed of the presets (in the build folder) is removed at the start; what is on record is not touched.
 """
 
 import argparse
@@ -20,31 +20,31 @@ from pathlib import Path
 import numpy as np
 import psutil  # comes with the notebooks' kernels
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ("data/results", "figures")
-WRITTEN = (".snakemake", "build", "data/artifacts", *RESULTS)  # all that the workflow writes into
+from steerpaper.paths import BUILD, ROOT
+from steerpaper.presets import get_presets
+
+WRITTEN = {".snakemake": ROOT / ".snakemake", "build": BUILD}  # all that the workflow writes into
 
 
 def clear(presets: list[str]) -> None:
     """Leave nothing of the presets."""
-    for folder in WRITTEN[1:]:
-        for preset in presets:
-            shutil.rmtree(ROOT / folder / preset, ignore_errors=True)
+    for preset in presets:
+        shutil.rmtree(BUILD / preset, ignore_errors=True)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Make what the workflow writes in `target` what it is in `source`, times of files included."""
-    for folder in WRITTEN:
-        shutil.rmtree(target / folder, ignore_errors=True)
-        if (source / folder).exists():
-            shutil.copytree(source / folder, target / folder, symlinks=True)
+def copy(sources: dict[str, Path], targets: dict[str, Path]) -> None:
+    """Make what the workflow writes in `targets` what it is in `sources`, times of files included."""
+    for name, target in targets.items():
+        shutil.rmtree(target, ignore_errors=True)
+        if sources[name].exists():
+            shutil.copytree(sources[name], target, symlinks=True)
 
 
 def digests(presets: list[str]) -> dict[str, str]:
     """sha256 of every table and figure; half-written files are hidden ones and no result."""
-    folders = [ROOT / folder / preset for folder in RESULTS for preset in presets]
+    folders = [BUILD / preset / kind for preset in presets for kind in ("results", "figures")]
     files = [path for folder in folders for path in sorted(folder.glob("[!.]*"))]
-    return {str(path.relative_to(ROOT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(BUILD)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def killed(command: list[str], moment: float) -> None:
@@ -71,22 +71,24 @@ def finished(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def main(kills: int, presets: list[str]) -> None:
+def main(kills: int, given: str) -> None:
     """Compare `kills` interrupted runs with an undisturbed one."""
-    command = ["make", "figures", f"PRESETS={' '.join(presets)}"]
+    command = [sys.executable, "workflow.py", "start", "--cores", "2", "--rerun-incomplete", "--presets", given]
+    presets = [preset.name for preset in get_presets(given).values()]
     clear(presets)
     whole = finished(command)
     expected = digests(presets)
     print(f"undisturbed: {whole:.0f} s, {len(expected)} tables and figures", flush=True)
     clear(presets)
     different, before = 0, 0.0
-    with tempfile.TemporaryDirectory() as aside:
+    with tempfile.TemporaryDirectory() as temporary:
+        aside = {name: Path(temporary, name) for name in WRITTEN}
         for moment in sorted(np.random.default_rng(0).uniform(0, whole, size=kills)):
             killed(command, moment - before)
             written = len(digests(presets))
-            copy(ROOT, Path(aside))
+            copy(WRITTEN, aside)
             rest, found = finished(command), digests(presets)
-            copy(Path(aside), ROOT)
+            copy(aside, WRITTEN)
             wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             different += bool(wrong)
             print(f"killed after {moment:.0f} s with {written} files there, finished in {rest:.0f} s more: "
@@ -99,6 +101,6 @@ def main(kills: int, presets: list[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", type=int)
-    parser.add_argument("presets", nargs="+")
+    parser.add_argument("presets")
     arguments = parser.parse_args()
     main(arguments.kills, arguments.presets)

@@ -23,6 +23,14 @@ from transformers import (
 
 from steerpaper.model import load_model
 
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items):
+    """Files run side by side, each whole; the recorded notebooks are one: each reads what those before it wrote."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else item.path.stem))
+
+
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<end>", "<model>", "<unk>"]
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<user>{{ message['content'] }}<end>\n{% endfor %}"

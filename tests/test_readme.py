@@ -1,0 +1,120 @@
+"""README and docs do what they say: Python blocks run, commands exist with their variables, and so do paths."""
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+
+from steerpaper.presets import PRESETS
+from steerpaper.reproduction import outputs
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+BLOCKS = [
+    pytest.param(*block, id=f"{page.relative_to(ROOT)}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```(\w*)\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", page.read_text("utf-8"),
+                                              re.MULTILINE | re.DOTALL), start=1)
+]
+# Shell lines are read and looked up here, not run:
+NOT_RUN = {
+    "make": "planned with make -n: most run for minutes to days; `make figures` and `make test` are run by .ci/run",
+    ".venv/bin/papermill": "looked up, notebook and parameters: papermill runs every notebook in `make figures`",
+    ".venv/bin/jupyter": "opens a browser",
+    "pip": "needs a package index",
+    "hf": "needs the hub, and an account for gated models",
+}
+FOLDERS = ("data", "figures", "steerpaper", "notebooks", "tests", "benchmarks", "profiles")
+
+
+def blocks(kind):
+    return pytest.mark.parametrize("code, output", [
+        pytest.param(*block.values[1:], id=block.id) for block in BLOCKS if block.values[0] == kind])
+
+
+def commands() -> list[str]:
+    """Every line of the shell blocks, and what stands between backticks and begins like a command."""
+    found = [line for kind, code, _ in (block.values for block in BLOCKS) if kind in ("bash", "sh", "console")
+             for line in code.replace("\\\n", " ").splitlines()]
+    prose = " ".join(re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+                     for page in PAGES)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    found += [span for span in spans if span.split()[0] in NOT_RUN]
+    return list(dict.fromkeys(line for line in found if shlex.split(line, comments=True)))
+
+
+def test_there_are_blocks_of_both_kinds():
+    kinds = [block.values[0] for block in BLOCKS]
+    assert {"python", "bash"} <= set(kinds) <= {"python", "bash", "text", ""}  # one without a name is a drawing
+
+
+@blocks("python")
+def test_python_runs_in_a_fresh_process(code, output, tmp_path):
+    """Anywhere, with nothing computed before; what it prints is what the text block after it shows."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STEERPAPER_")}
+    environment |= {"PYTHONPATH": str(ROOT), "STEERPAPER_BUILD": str(tmp_path / "build"), "HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == output or not output
+
+
+def test_the_example_steers():
+    """The answer turns into a refusal."""
+    (shown,) = [output for kind, code, output in (block.values for block in BLOCKS) if "sp.Steering(" in code]
+    plain, steered = shown.splitlines()
+    assert plain.startswith("I can tell you how to bake") and steered.startswith("I'm sorry, but I cannot help")
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_exist(line):
+    words = shlex.split(line, comments=True)
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words.pop(0)
+    assert words[0] in NOT_RUN, f"{line!r}: neither run here nor is it said why not"
+    if words[0] == "make":
+        planned = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert planned.returncode == 0, planned.stderr
+        given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        names = [*shlex.split(given.get("PRESETS", "")), *filter(None, [given.get("MODEL")])]
+        assert not [name for name in names if name not in PRESETS and not name.startswith(("/models/", "..."))]
+        assert "PROFILE" not in given or (ROOT / given["PROFILE"] / "config.yaml").is_file()
+    elif words[0] == ".venv/bin/papermill":
+        names = [word for flag, word in zip(words, words[1:]) if flag in ("-p", "-r")]
+        assert names and set(names) <= parameters(ROOT / words[1]), line
+
+
+def parameters(notebook: Path) -> set[str]:
+    """What the cell tagged so declares."""
+    (cell,) = [cell for cell in jupytext.read(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
+    return {target.id for statement in ast.parse(cell.source).body for target in statement.targets}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_exist(page):
+    text = page.read_text("utf-8")
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    named = [path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*)`", text) if not re.search(r"[<*{]", path)]
+    ignored = {"data/public"}  # downloaded
+    assert links and named
+    assert not [path for path in links if not (page.parent / path).exists()]
+    assert not [path for path in named if path not in ignored and not (ROOT / path).exists()]
+    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
+        headings = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text,
+                                                                                                   re.MULTILINE)]
+        assert anchor in headings
+
+
+def test_figures_and_tables_that_are_named_are_written():
+    """The table of the paper's figures and tables names files of `notebooks/outputs.toml`."""
+    section = re.search(r"^## Every figure and table of the paper$(.*?)^## ", (ROOT / "README.md").read_text("utf-8"),
+                        re.MULTILINE | re.DOTALL)[1]
+    rows = "".join(line.split("|")[2] for line in section.splitlines() if line.startswith("|"))
+    written = {name for about in outputs().values() for name in (*about["figures"], *about["tables"])}
+    named = re.findall(r"`(\w+)(?:\.csv)?`", rows)
+    assert len(named) > 20 and not set(named) - written

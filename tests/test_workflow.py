@@ -1,0 +1,214 @@
+"""`make figures` as people meet it: folders with spaces, mistyped names, no home, kills, failures.
+
+In a clone of its own with two notebooks that compute nothing; the package and the workflow are the real ones.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from steerpaper.presets import get_presets
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUTS = """
+[01_first]
+after = []
+figures = []
+tables = []
+tensors = []
+
+[02_second]
+after = ["01_first"]
+figures = []
+tables = []
+tensors = []
+"""
+NOTEBOOK = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% tags=["parameters"]
+preset = "none"
+
+# %%
+import os
+import time
+from pathlib import Path
+
+if Path("do").exists():
+    exec(Path("do").read_text())
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A clone under a path with spaces, with an environment under another one and a model folder with one, too."""
+    clone = tmp_path_factory.mktemp("a place") / "my clone"
+    shutil.copytree(ROOT / "steerpaper", clone / "steerpaper", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "Snakefile", "workflow.py", "jupytext.toml", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    (clone / "steerpaper" / "__init__.py").write_text("")  # quicker
+    (clone / "notebooks").mkdir()
+    (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
+    for name in ("01_first", "02_second"):
+        (clone / "notebooks" / f"{name}.py").write_text(NOTEBOOK)
+    model = clone / "my models" / "A model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    environment = clone / "my env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    packages = next(environment.glob("lib/python*/site-packages"))
+    (packages / "all.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (environment / "share").mkdir(exist_ok=True)
+    (environment / "share" / "jupyter").symlink_to(Path(sys.prefix) / "share" / "jupyter")
+    (environment / ".installed").touch()
+    return clone
+
+
+def start(clone, *arguments, **environment):
+    """`make` as someone types it, none of this run's own settings."""
+    own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS", "MAKELEVEL"}
+    inherited = {name: value for name, value in os.environ.items() if name not in own}
+    command = ["make", "VENV=my env", *arguments]
+    return subprocess.Popen(command, cwd=clone, env=inherited | environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def make(clone, *arguments, **environment):
+    process = start(clone, *arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def waiting(what, seconds=120):
+    """Until something is there."""
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def test_folders_with_spaces_and_a_calm_run(clone):
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    status, out, err = make(clone, "figures", f'PRESETS=tiny "{clone}/my models/A model"')
+    assert status == 0, err
+    assert {path.parent.name for path in clone.glob("build/*/02_second.ipynb")} == {"tiny", "a-model"}
+    parameters = (clone / "build/a-model/02_second.ipynb").read_text()
+    assert f'preset = \\"{clone}/my models/A model\\"' in parameters
+    for done in ("02_second on a-model", "01_first on tiny; log build/tiny/01.log", "5 of 5 steps (100%) done"):
+        assert done in err
+    assert "eason" not in err and max(map(len, err.splitlines())) < 200  # no lists of files
+    assert [line.partition(":")[0] for line in out.splitlines()[:2]] == ["tiny", "a-model"]  # the comparison, at the end
+    assert not (clone / "build" / "home").exists()
+    status, _, err = make(clone, "figures", f"PRESETS={clone}/my models/A model")  # alone it needs no quotes
+    assert status == 0 and "Nothing to be done" in err
+
+
+def test_names_of_variables(clone):
+    status, out, err = make(clone, "figures", "PRESET=tiny")
+    assert status and not out
+    assert "unknown variable 'PRESET' (did you mean 'PRESETS'?): choose one of PRESETS, MODEL, PROFILE, VENV" in err
+    for wrong, right in (("venv=x", "VENV"), ("MODELS=a b C=d", "MODEL"), ("KILL=3", "KILLS")):
+        assert f"(did you mean {right!r}?)" in make(clone, "help", wrong)[2]
+    assert "goes before the command" in make(clone, "help", "HF_HUB_OFFLINE=1")[2]
+    assert make(clone, "help", "KILLS=3")[0] == 0
+
+
+@pytest.mark.parametrize("given", ['tiny"', "tny", "tiny; touch made", "$$(touch made)"])
+def test_presets_that_are_none_are_said_to_be(clone, given):
+    with pytest.raises(ValueError) as error:
+        get_presets(given.replace("$$", "$"))
+    status, out, err = make(clone, "figures", f"PRESETS={given}")
+    assert status and not out and str(error.value) in err
+    assert "Traceback" not in err and "bash" not in err and not (clone / "made").exists()
+
+
+def test_neither_home_nor_folder_for_temporary_files(clone):
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    nowhere = {name: "/proc/no/such" for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    status, _, err = make(clone, "figures", "PRESETS=tiny", **nowhere)
+    assert status == 0, err
+    assert list((clone / "build" / "home").iterdir()) and (clone / "build" / "tmp").is_dir()
+
+
+@pytest.mark.parametrize("can_read", [True, False])
+def test_a_hugging_face_cache_stays_in_use(clone, tmp_path, can_read):
+    cache = tmp_path / "huggingface"
+    if can_read:
+        cache.mkdir()
+    out = make(clone, "-pn", "help", HOME="/proc/no/such", XDG_CACHE_HOME=str(tmp_path))[1]
+    expected = cache if can_read else clone / "build/home/.cache/huggingface"
+    assert f"HF_HOME := {expected}" in out.splitlines()
+    assert f"HOME := {clone}/build/home" in out.splitlines()
+    assert f"HF_HOME := {expected}" not in make(clone, "-pn", "help", HOME=str(tmp_path))[1].splitlines()
+
+
+@pytest.mark.parametrize("do, why", [
+    ("if preset == 'tiny':\n    raise ValueError('no such layer:\\n40 of 12')", "ValueError: no such layer: 40 of 12"),
+    ("os.kill(os.getpid(), 9)", "DeadKernelError: Kernel died: its process was ended from outside, most often for want "
+                                "of memory"),
+])
+def test_a_failure_is_said_once_and_last(clone, do, why):
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    (clone / "do").write_text(do)
+    status, out, err = make(clone, "figures", "PRESETS=tiny")
+    (clone / "do").unlink()
+    assert status and not out
+    *before, last, maker = err.splitlines()
+    assert maker.startswith("make: ***")
+    assert re.fullmatch(f"notebook 01_first on tiny failed: (nbclient.exceptions.)?{re.escape(why)}; "
+                        "the whole log: build/tiny/01.log", last)
+    assert why not in "\n".join(before) and len(before) < 50
+    assert why.partition(":")[0] in (clone / "build/tiny/01.log").read_text()
+
+
+def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    (clone / "do").write_text("Path('started').touch()\ntime.sleep(300)")
+    first = start(clone, "figures", "PRESETS=tiny")
+    waiting((clone / "started").exists)
+    beside = make(clone, "figures", "PRESETS=tiny")
+    assert beside[0] and "already running in this folder" in beside[2]
+    tree = psutil.Process(first.pid).children(recursive=True)
+    (snakemake,) = [one for one in tree if one.cmdline()[1:3] == ["-m", "snakemake"]]
+    for one in (psutil.Process(snakemake.ppid()), snakemake):
+        one.kill()
+    first.communicate()
+    (clone / "do").unlink()
+    status, out, err = make(clone, "figures", "PRESETS=tiny")
+    assert status and not out
+    said = re.search(r"^notebooks of an earlier run.*:\n  01_first on tiny \(kill ([\d ]+)\)\nwait for them, or stop them",
+                     err, re.MULTILINE)
+    assert said, err
+    for process in said[1].split():  # as told
+        os.kill(int(process), signal.SIGTERM)
+    waiting(lambda: not [one for one in tree if one.is_running() and one.status() != psutil.STATUS_ZOMBIE])
+    status, out, err = make(clone, "figures", "PRESETS=tiny")
+    assert status == 0, err
+
+
+def test_a_job_that_starts_late_on_a_cluster_does_not_run_beside_its_twin(clone, tmp_path):
+    """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it writes."""
+    hold = f'exec 9>> "{tmp_path}/.lock"; "{clone}/my env/bin/python" "{clone}/workflow.py" hold "{tmp_path}/.lock" 9'
+    first = subprocess.Popen(["bash", "-ec", f"{hold}; echo held; read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             text=True)
+    assert first.stdout.readline() == "held\n"
+    second = subprocess.run(["bash", "-ec", f"{hold}; echo held"], capture_output=True, text=True)
+    assert second.returncode and not second.stdout
+    assert f"this notebook is already running (process {first.pid} on {os.uname().nodename})" in second.stderr
+    first.communicate("\n")
+    assert subprocess.run(["bash", "-ec", f"{hold}; echo held"], capture_output=True, text=True).stdout == "held\n"

@@ -1,0 +1,108 @@
+"""What the Snakefile needs outside of itself; the Makefile calls the first, every notebook's job the second.
+
+    python workflow.py start SNAKEMAKE_OPTIONS... --presets PRESETS...    run it, one at a time; say last what failed
+    python workflow.py hold FILE DESCRIPTOR                               mark a notebook as running until its job ends
+
+Locks are the operating system's: none outlives the processes that hold it, however these end.
+"""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil  # comes with the notebooks' kernels, and with Snakemake
+
+BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
+_RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)
+_FAILED = re.compile(r"^Error in rule notebook_(\w+):$.*?^ +log: (.+?) \(check log file", re.MULTILINE | re.DOTALL)
+
+
+def start(options: list[str], presets: list[str]) -> int:
+    """Snakemake's exit status; at most one workflow runs in a build folder, and none beside notebooks of a killed one."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = os.open(BUILD / ".lock", os.O_CREAT | os.O_RDWR)
+    if not _taken(lock):
+        sys.exit("the workflow is already running in this folder: wait for it, or stop it")
+    if running := _running():
+        sys.exit("notebooks of an earlier run, whose workflow was killed, still run here:\n" + "\n".join(running)
+                 + "\nwait for them, or stop them, and start again")
+    began = time.time()
+    command = [sys.executable, "-m", "snakemake", "--nolock", *options, "--config", f"presets={json.dumps(presets)}"]
+    signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to Snakemake, too, which ends in order
+    snakemake = subprocess.Popen(command, pass_fds=[lock])  # held for as long as it lives, whoever kills this process
+    signal.signal(signal.SIGTERM, lambda *_: snakemake.terminate())
+    status = snakemake.wait()
+    logs = [path for path in Path(".snakemake/log").glob("*.log") if path.stat().st_mtime >= began - 1]
+    said = [line for path in logs for line in failures(path.read_text("utf-8", "replace"))] if status else []
+    print(*dict.fromkeys(said), sep="\n", end="\n" if said else "", file=sys.stderr)
+    return 1 if status < 0 else status
+
+
+def hold(path: Path, descriptor: int) -> None:
+    """Lock the open file of a notebook's job, for as long as any process of the job has it open."""
+    if not _taken(descriptor):
+        sys.exit(f"RuntimeError: this notebook is already running ({path.read_text().strip()}): wait for it, or stop it")
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getppid()} on {socket.gethostname()}\n".encode())
+
+
+def failures(log: str) -> list[str]:
+    """A line for every notebook of this build folder that failed, by Snakemake's log: which, on what, and why."""
+    found = [(name, Path(path)) for name, path in _FAILED.findall(log)]
+    return [
+        f"notebook {name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; the whole log: {path}"
+        for name, path in found if path.absolute().is_relative_to(BUILD) and path.exists()
+    ]
+
+
+def reason(log: str) -> str:
+    """The exception that a job's log ends in, or else its last line."""
+    log = re.sub(r"\x1b\[[\d;]*m", "", log).strip()
+    raised = list(_RAISED.finditer(log))
+    lines = (log[raised[-1].start():] if raised else log.rpartition("\n")[2]).splitlines() or ["its log is empty"]
+    said = " ".join(line.strip() for line in lines[:4])
+    return said + ": its process was ended from outside, most often for want of memory" * ("DeadKernelError" in said)
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether this process, and whom it leaves the open file to, now has the file for itself."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _running() -> list[str]:
+    """The notebooks that are running, with the processes to stop."""
+    said = []
+    for path in sorted(BUILD.glob("*/.*.lock")):
+        with open(path) as file:
+            if _taken(file.fileno()):
+                continue
+            here = [str(process.pid) for process in psutil.process_iter() if _has_open(process, path)]
+            where = f"kill {' '.join(here)}" if here else f"{file.read().strip()}; on a cluster, cancel its job"
+            said.append(f"  {path.name[1:-5]} on {path.parent.name} ({where})")
+    return said
+
+
+def _has_open(process: psutil.Process, path: Path) -> bool:
+    try:
+        return process.pid != os.getpid() and any(file.path == str(path.resolve()) for file in process.open_files())
+    except psutil.Error:  # another user's, or one that has just ended
+        return False
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "hold":
+        hold(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        given = sys.argv.index("--presets")
+        sys.exit(start(sys.argv[2:given], sys.argv[given + 1:]))
