@@ -1,5 +1,5 @@
-"""What people pass: numbers, collections, vectors, token ids and prompts, taken as they are meant or refused with what was
-given and what is allowed."""
+"""What people pass: numbers, collections, vectors, token ids and prompts, taken as they are meant, or refused with what
+was given and what is allowed."""
 
 import math
 import operator
@@ -181,8 +181,8 @@ def _prompt(i: int, given: object) -> str | list[int]:
     allowed = "a prompt is text or a list of token ids"
     if isinstance(given, str):
         if broken := re.search("[\ud800-\udfff]", given):
-            raise ValueError(f"prompt {i} has {broken[0]!r} at character {broken.start()}, half of a surrogate pair and "
-                             "no text by itself: repair the encoding, or take it out")
+            raise ValueError(f"prompt {i} has {broken[0]!r} at character {broken.start()}, half of a surrogate pair "
+                             "and no text by itself: repair the encoding, or take it out")
         return given
     if isinstance(given, Mapping) or isinstance(given, (list, tuple)) and isinstance(given[0], Mapping):
         raise ValueError(f"prompt {i} is a chat message, {shown(given)}: {allowed}; give the message's text, which "

@@ -40,8 +40,8 @@ def judged_responses(
         pandas reads an empty cell: missing).
 
     Raises:
-        ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or a judge's verdicts
-            that are no True or False for each response.
+        ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or verdicts of the
+            judge that are no True or False for each response.
     """
     steerings, asked = arguments.listed("steerings", steerings), arguments.column(prompts, "prompt", "topic")
     if not steerings:

@@ -70,7 +70,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Check:
-    """One check of a claim; `data/paper/claims.toml` explains the fields."""
+    """One check of a claim; `data/paper/claims.toml` explains the fields.
+
+    `where` and `value` are pandas' expressions, of what `_check_expression` lets pass.
+    """
 
     quantity: str
     table: str
@@ -123,8 +126,8 @@ def claims() -> list[Claim]:
     """The claims of `data/paper/claims.toml`, in its order.
 
     Raises:
-        ValueError: an entry that lacks a field, has an unknown one, a check without just one rule, or an expression that is
-            more than data.
+        ValueError: an entry that lacks a field, has an unknown one, a check without just one rule, or an expression
+            that is more than data.
     """
     text = paper_text()
     found = []
@@ -233,8 +236,9 @@ def _check_expression(claim: str, expression: str) -> None:
     called = {id(part) for node in nodes if _is_data(node) for part in (node, node.func, node.func.value)}
     if wrong := [node for node in nodes if not isinstance(node, _SAFE) and id(node) not in called
                  or isinstance(node, ast.Name) and node.id.startswith("__")]:
-        raise ValueError(f"claim {claim!r} has {expression!r}, with {ast.unparse(wrong[0]) or type(wrong[0]).__name__!r} in it: allowed are columns, "
-                         "constants, lists of them, comparisons, and, or, not, + - * /, column.max(), column.duplicated() and "
+        part = ast.unparse(wrong[0]) or type(wrong[0]).__name__
+        raise ValueError(f"claim {claim!r} has {expression!r}, with {part!r} in it: allowed are columns, constants, "
+                         "lists of them, comparisons, and, or, not, + - * /, column.max(), column.duplicated() and "
                          "column.str.contains('text')")
 
 

@@ -19,8 +19,8 @@ def check_addition(vector: Float[Tensor, "d_model"], coefficient: float, dtype: 
     added = (coefficient * vector.detach().float()).to(dtype)
     if not added.float().square().sum().isfinite():
         what = "its square, which the norms take in float32," if added.isfinite().all() else "it"
-        raise ValueError(f"coefficient {coefficient:g} times a vector whose largest value is {vector.abs().max():.3g} is "
-                         f"too large for a model in {dtype}: {what} is not finite; {_REMEDY}")
+        raise ValueError(f"coefficient {coefficient:g} times a vector whose largest value is {vector.abs().max():.3g} "
+                         f"is too large for a model in {dtype}: {what} is not finite; {_REMEDY}")
 
 
 def check_finite(values: Float[Tensor, "row *rest"], what: str, rows: Sequence[int]) -> None:

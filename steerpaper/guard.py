@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from steerpaper import checkpoint
 from steerpaper.batches import in_batches
-from steerpaper.choices import unknown
-from steerpaper.presets import JUDGES, Preset
+from steerpaper.presets import Preset
 from steerpaper.refusal import HasText, Judge, SubstringJudge, text_of, verdicts
 from steerpaper.resume import Progress
 
@@ -28,11 +27,8 @@ def load_judge(preset: Preset) -> Judge:
     harmful prompts, substrings for harmless ones.
 
     Raises:
-        ValueError: an unknown judge.
         FileNotFoundError: Llama Guard 2 is neither on this machine nor to be had from the hub.
     """
-    if preset.judge not in JUDGES:
-        raise unknown(f"judge of preset {preset.name!r}", preset.judge, JUDGES)
     return SubstringJudge() if preset.judge == "substring" else PairOfJudges(load_guard())
 
 

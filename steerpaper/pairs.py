@@ -82,8 +82,8 @@ max_new_tokens: int = 64, batch_size: int = 64,
         max_new_tokens, batch_size: as for `generate`.
 
     Raises:
-        ValueError: a coefficient that is not positive, pairs that leave nothing or one class only, or a judge's verdicts
-            that are no True or False for each response.
+        ValueError: a coefficient that is not positive, pairs that leave nothing or one class only, or verdicts of the
+            judge that are no True or False for each response.
     """
     if not arguments.number("the steering's coefficient", steering.coefficient) > 0:
         raise ValueError(f"the steering's coefficient must be positive, {steering.coefficient} was given: harmful "

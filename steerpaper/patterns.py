@@ -55,7 +55,8 @@ def attention_change(
     for _, (sums, n) in in_batches(lengths, batch_size, "attention patterns", compute):
         total, positions = total + sums, positions + n
     if not total.isfinite().all():
-        raise ValueError("some attention weights are not finite (NaN or inf): use a smaller coefficient or a wider dtype")
+        raise ValueError("some attention weights are not finite (NaN or inf): use a smaller coefficient or a wider "
+                         "dtype")
     layers, heads = np.indices(total.shape)
     return pd.DataFrame({"layer": layer + layers.ravel(), "head": heads.ravel(),
                          "total_variation": (total / positions).cpu().numpy().ravel()})

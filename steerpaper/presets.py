@@ -83,8 +83,11 @@ def _said_clearly(kind: type) -> type:
         try:
             checked(self, *given, **fields)
         except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, one['loc']))}{'' if one['type'] == 'missing' else ' = ' + shown(one['input'])}: "
-                     f"{one.get('ctx', {}).get('error', one['msg'])}" for one in error.errors()]
+            wrong = []
+            for one in error.errors():
+                value = "" if one["type"] == "missing" else f" = {shown(one['input'])}"
+                why = one.get("ctx", {}).get("error", one["msg"])
+                wrong.append(f"{'.'.join(map(str, one['loc']))}{value}: {why}")
             name = fields.get("name", given[0] if given else None)
             raise ValueError(f"preset {shown(name)} cannot be: {'; '.join(wrong)}") from None
 
@@ -134,8 +137,8 @@ class Preset:
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
-        ValueError: a field of another type or outside its range, an unknown name, an empty grid or a value twice in one,
-            a layer without a position, or a position without a layer.
+        ValueError: a field of another type or outside its range, an unknown name, an empty grid or a value twice in
+            one, a layer without a position, or a position without a layer.
     """
 
     name: Annotated[_Text, AfterValidator(_plain)]

@@ -141,7 +141,8 @@ def _verdicts(whose: str, given: object) -> Bool[np.ndarray, "response"]:
     """Verdicts as an array; they have to be booleans, since any other object is true or false to Python, too."""
     found = arguments.listed(f"verdicts of {whose}", given.tolist() if isinstance(given, torch.Tensor) else given)
     if wrong := [one for one in found if not isinstance(one, (bool, np.bool_))]:
-        raise ValueError(f"{whose} gave the verdict {arguments.shown(wrong[0])}: verdicts are True (a refusal) or False")
+        raise ValueError(f"{whose} gave the verdict {arguments.shown(wrong[0])}: verdicts are True (a refusal) or "
+                         "False")
     return np.array(found, dtype=bool)
 
 

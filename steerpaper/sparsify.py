@@ -160,5 +160,5 @@ def _n_dropped(s: Tensor, g: Tensor | None, threshold: float | None, sparsity: f
             raise ValueError(f"sparsity must be a share of the dimensions in [0, 1], {sparsity} was given")
         return math.ceil(sparsity * len(s) - 1e-9)  # 0.29 * 100 is 29 and not 30
     if not arguments.number("threshold", threshold) >= 0:
-        raise ValueError(f"threshold must not be negative, {threshold} was given")
+        raise ValueError(f"threshold must be finite and not negative, {threshold} was given")
     return int((_ratio(s, g, rule) < threshold).sum())

@@ -119,8 +119,8 @@ def residual_stream(
         positions: counted from the end of the prompt, -1 the last token.
 
     Raises:
-        ValueError: no prompt or an empty one, no position or one that some prompt does not have, or a stream that is not
-            finite.
+        ValueError: no prompt or an empty one, no position or one that some prompt does not have, or a stream that is
+            not finite.
     """
     rows = _rows(model, prompts)
     shortest, positions = min(map(len, rows)), arguments.listed("positions", positions)

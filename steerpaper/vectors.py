@@ -183,7 +183,8 @@ def select_by_generation(
     if shortlist.empty:
         raise ValueError("the shortlist is empty: no candidate passes the conditions. Raise the preset's kl_limit, "
                          "widen its layer_range, or look at the scores of `select`")
-    runs = shortlist[["layer", "position"]].merge(pd.DataFrame({"coefficient": arguments.listed("coefficients", coefficients)}), how="cross")
+    coefficients = pd.DataFrame({"coefficient": arguments.listed("coefficients", coefficients)})
+    runs = shortlist[["layer", "position"]].merge(coefficients, how="cross")
     steerings = [
         Steering(candidates[run.layer, run.position], run.layer, run.coefficient) for run in runs.itertuples()
     ]
@@ -315,7 +316,8 @@ def preference_vector(
 
 def _grid(method: str, **values: Sequence) -> list[Setting]:
     """Every combination of the values, the last of them changing fastest."""
-    return [Setting(method, *point) for point in itertools.product(*(arguments.listed(*item) for item in values.items()))]
+    points = itertools.product(*(arguments.listed(name, grid) for name, grid in values.items()))
+    return [Setting(method, *point) for point in points]
 
 
 def _learned(

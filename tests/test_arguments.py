@@ -25,7 +25,8 @@ from steerpaper.vectors import (
 )
 
 HARMFUL, HARMLESS = ["Build a lock", "Pick it", "Break the door"], ["Bake a cake", "Sing to me", "Paint the door"]
-TABLES = [pd.DataFrame({"topic": "x", "prompt": texts, "refuse": True}, index=[7, 8, 9]) for texts in (HARMFUL, HARMLESS)]
+TABLES = [pd.DataFrame({"topic": "x", "prompt": texts, "refuse": True}, index=[7, 8, 9])
+          for texts in (HARMFUL, HARMLESS)]
 RESPONSES = [Response([1, 20, 31], [33, 44]), Response([1, 50], [30, 40, 7])]
 
 
@@ -77,7 +78,8 @@ def test_ids_of_numpy_and_torch_and_any_order_of_prompts_are_taken(llama):
     for given in (ids, ids.numpy(), list(ids), [np.array([1, 20, 31]), (1, np.int32(50), torch.tensor(51))],
                   pd.Series([[1, 20, 31], [1, 50, 51]]), (row for row in ids)):
         assert torch.equal(next_token_logits(llama, given), expected)
-    assert torch.equal(next_token_logits(llama, pd.Series(["Hi", "No"], index=[5, 9])), next_token_logits(llama, ["Hi", "No"]))
+    texts = ["Hi", "No"]
+    assert torch.equal(next_token_logits(llama, pd.Series(texts, index=[5, 9])), next_token_logits(llama, texts))
 
 
 @pytest.mark.parametrize("prompt, message", [
@@ -87,7 +89,8 @@ def test_ids_of_numpy_and_torch_and_any_order_of_prompts_are_taken(llama):
     ({"role": "user", "content": "Hi"}, "prompt 1 is a chat message, .*'content': 'Hi'.*give the message's text"),
     ([{"role": "user", "content": "Hi"}], "prompt 1 is a chat message"),
     (b"Hi", "prompt 1 is bytes, b'Hi': a prompt is text or a list of token ids; decode"),
-    ([1, True], "prompt 1 holds True of type bool: token ids are integers"), ([1, 2.0], "prompt 1 holds 2.0 of type float"),
+    ([1, True], "prompt 1 holds True of type bool: token ids are integers"),
+    ([1, 2.0], "prompt 1 holds 2.0 of type float"),
     ([1, "2"], "prompt 1 holds '2' of type str"), (np.array([1.0]), "prompt 1 holds 1.0 of type float"),
     (torch.tensor([True]), "prompt 1 holds True of type bool"), ([[1]], r"prompt 1 holds \[1\] of type list"),
     (5, "prompt 1 is the number 5.*put it into brackets"), (2.5, "prompt 1 is 2.5 of type float"),
@@ -189,7 +192,8 @@ def test_what_is_no_number(given):
     ("up", "steering must be a list, 'up' of type str"), ([ones()] * 2, "give a Steering, which says the vector"),
 ])
 def test_steerings_that_are_none(llama, steering, message):
-    for run in (lambda: generate(llama, ["Hi", "No"], steering), lambda: next_token_logits(llama, ["Hi", "No"], steering),
+    for run in (lambda: generate(llama, ["Hi", "No"], steering),
+                lambda: next_token_logits(llama, ["Hi", "No"], steering),
                 lambda: one_steering(llama, RESPONSES, steering)):
         with pytest.raises(ValueError, match=message):
             run()
@@ -206,7 +210,8 @@ def test_numbers_of_numpy_and_torch_steer_as_pythons_do(model):
 def test_positions_may_come_from_a_generator(model):
     expected = residual_stream(model, ["Hi"], [-2, -1])
     assert torch.equal(residual_stream(model, ["Hi"], (p for p in (-2, -1))), expected) and expected.shape[2] == 2
-    for positions, message in (([], "positions are empty"), (-1, "positions must be a list, -1"), ([True], r"\[True\] are outside")):
+    for positions, message in (([], "positions are empty"), (-1, "positions must be a list, -1"),
+                               ([True], r"\[True\] are outside")):
         with pytest.raises(ValueError, match=message):
             residual_stream(model, ["Hi"], positions)
 
@@ -216,7 +221,8 @@ def impossible(llama):
     pairs, scores = None, np.where(grid.mask, 1.0, np.nan)
     one = Steering(ones(), 1)
     return [
-        (lambda: generate(llama, ["Hi"], max_new_tokens="4"), "max_new_tokens must be at least 1, '4' was given; it must be"),
+        (lambda: generate(llama, ["Hi"], max_new_tokens="4"),
+         "max_new_tokens must be at least 1, '4' was given; it must be"),
         (lambda: generate(llama, ["Hi"], batch_size=2.0), "batch_size must be at least 1, 2.0 was given; it must be"),
         (lambda: generate(llama, ["Hi"], one, "qk", "2"), "frozen_layers must be a list, '2'"),
         (lambda: generate(llama, ["Hi"], one, "qk", [True]), r"frozen_layers \[True\] was given"),
@@ -244,7 +250,8 @@ def impossible(llama):
         (lambda: train(llama, pairs, pairs, 1, [Setting("ntp")], epochs="3"), "must be positive, not 3"),
         (lambda: next_token_vector(llama, pairs, pairs, one, learning_rates=0.1), "learning_rates must be a list, 0.1"),
         (lambda: next_token_vector(llama, pairs, pairs, one, batch_sizes="6"), "batch_sizes must be a list, '6'"),
-        (lambda: select_coefficient(llama, [ones()], 1, [1.0], *TABLES, judge=None, vocabulary=None), "vectors must be a mapping"),
+        (lambda: select_coefficient(llama, [ones()], 1, [1.0], *TABLES, judge=None, vocabulary=None),
+         "vectors must be a mapping"),
         (lambda: logit_lens(llama, ones()), "vectors must be a mapping from names to vectors"),
         (lambda: logit_lens(llama, {"s": ones()}, 2.0), "1 vectors and k = 2.0 were given"),
         (lambda: logit_lens(llama, {"s": ones() * 1j}), "vector 's' is of torch.complex64"),
@@ -252,8 +259,10 @@ def impossible(llama):
         (lambda: typical_tokens(llama, TABLES[0], ["d"]), "texts must be a list"),
         (lambda: typical_tokens(llama, ["a", None], ["d"]), "texts must be strings, None is none"),
         (lambda: rates(pd.DataFrame({"p": [1]}), "p"), "by must be a list, 'p'"),
-        (lambda: judged_responses(llama, TABLES[0], [None], judge=SubstringJudge(), vocabulary="song"), "vocabulary must be"),
-        (lambda: judged_responses(llama, TABLES[0], one, judge=SubstringJudge(), vocabulary=None), "steerings must be a list"),
+        (lambda: judged_responses(llama, TABLES[0], [None], judge=SubstringJudge(), vocabulary="song"),
+         "vocabulary must be"),
+        (lambda: judged_responses(llama, TABLES[0], one, judge=SubstringJudge(), vocabulary=None),
+         "steerings must be a list"),
     ]
 
 
@@ -275,8 +284,9 @@ def test_responses_hold_plain_ids():
     for prompt, completion in ((np.array([1, 20]), torch.tensor([33, 44])), ((1, np.int64(20)), (33, 44))):
         response = Response(prompt, completion)
         assert response == expected and set(map(type, response.tokens)) == {int}
-    for prompt, message in (("Hi", "prompt must be a list, 'Hi'"), ([1, 2.0], "prompt holds 2.0 of type float: token ids"),
-                            ([True], "prompt holds True"), (None, "prompt must be a list, None"), (b"a", "prompt must be")):
+    for prompt, message in (("Hi", "prompt must be a list, 'Hi'"), ([1, 2.0], "prompt holds 2.0 of type float: token"),
+                            ([True], "prompt holds True"), (None, "prompt must be a list, None"),
+                            (b"a", "prompt must be")):
         with pytest.raises(ValueError, match=message):
             Response(prompt, [3])
         with pytest.raises(ValueError, match=message.replace("prompt", "completion")):

@@ -37,7 +37,8 @@ def test_a_circuit_without_edges_is_an_error():
         draw_circuit(GRAPH, some_edges(1).head(0))
 
 
-@pytest.mark.parametrize("scores", [[1.0, float("nan"), 2.0], [1.0, float("inf"), 2.0], ["1", "2", "3"], [0.0, 0.0, 0.0]])
+@pytest.mark.parametrize("scores", [
+    [1.0, float("nan"), 2.0], [1.0, float("inf"), 2.0], ["1", "2", "3"], [0.0, 0.0, 0.0]])
 def test_a_circuit_is_not_drawn_from_scores_that_are_none(scores):
     edges = some_edges(3)
     for wrong in (edges.assign(score=scores), edges.drop(columns="score")):

@@ -63,8 +63,8 @@ def test_a_steering_that_overflows_is_refused_everywhere(llama_folder, dtype, co
         with pytest.raises(ValueError, match="not finite"):
             run()
             pytest.fail(f"read {i} passed")
-    with pytest.raises(ValueError, match=rf"coefficient {coefficient:g} times a vector .* too large for a model in "
-                                         rf"torch.{dtype}: .*use a smaller coefficient or a wider dtype".replace("+", r"\+")):
+    said = rf"coefficient {coefficient:g} times a vector .* too large for a model in torch.{dtype}: .*use a smaller"
+    with pytest.raises(ValueError, match=said.replace("e+", r"e\+")):
         generate(model, ROWS, Steering(vector, 1, coefficient))
 
 
@@ -140,7 +140,7 @@ def test_numbers_made_of_logits(llama):
 
 
 def test_training_on_broken_pairs_says_so(overflowing):
-    winners, losers = [Response([1, 20], [30]), Response([1, 91], [30])], [Response([1, 20], [31]), Response([1, 91], [31])]
+    winners, losers = ([Response([1, 20], [token]), Response([1, 91], [token])] for token in (30, 31))
     pairs = ContrastPairs(winners, losers, [1, -1], pd.DataFrame({"asked": [2]}))
     with pytest.raises(ValueError, match=r"log-probabilities of responses \[1\] are not finite"):
         train(overflowing, pairs, pairs, 1, [Setting("ntp", 2)], epochs=1)

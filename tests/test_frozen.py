@@ -202,7 +202,8 @@ def test_no_error_where_nothing_can_change(model, kind, rows, steering):
 # -- errors -----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind, layers, steering, match", [
-    ("kq", None, Steering(vector(1), 2), r"unknown freeze 'kq' \(did you mean 'q'\?\): choose one of qk, q, k, ov, qk\+ov, svv, "),
+    ("kq", None, Steering(vector(1), 2),
+     r"unknown freeze 'kq' \(did you mean 'q'\?\): choose one of qk, q, k, ov, qk\+ov, svv, "),
     ("", None, Steering(vector(1), 2), "unknown freeze ''"),
     ("qk", None, None, "freeze 'qk' without steering"),
     ("qk", None, [None] * 5, "freeze 'qk' without steering"),

@@ -66,7 +66,8 @@ def test_layer_and_position_come_together():
 
 
 @pytest.mark.parametrize("given, near", [
-    ("tny", "tiny"), ("Organism-Llama", "organism-llama"), ("organism-gema2", "organism-gemma2"), ("qwen-3-8b", "qwen3-8b"),
+    ("tny", "tiny"), ("Organism-Llama", "organism-llama"), ("organism-gema2", "organism-gemma2"),
+    ("qwen-3-8b", "qwen3-8b"),
 ])
 def test_an_unknown_name_gets_the_nearest(given, near):
     with pytest.raises(ValueError, match=rf"unknown preset '{given}' \(did you mean '{near}'\?\): choose one of"):
@@ -75,14 +76,15 @@ def test_an_unknown_name_gets_the_nearest(given, near):
 
 @pytest.mark.parametrize("given", [7, None, b"tiny", ["tiny"], True, PRESETS["tiny"]])
 def test_a_preset_is_asked_for_by_name_or_path(given):
-    with pytest.raises(ValueError, match=rf"by its name or by the path .* of type {type(given).__name__} was given: choose"):
+    with pytest.raises(ValueError, match=f"by its name or by the path .* of type {type(given).__name__} was given"):
         get_preset(given)
 
 
 def test_what_is_shipped_lies_in_the_repository():
     shipped = [preset for preset in PRESETS.values() if preset.shipped]
     assert [preset.name for preset in shipped] == ["organism-llama", "organism-gemma2", "tiny"]
-    assert all((Path(preset.model) / "config.json").is_file() and ROOT in Path(preset.model).parents for preset in shipped)
+    folders = [Path(preset.model) for preset in shipped]
+    assert all((folder / "config.json").is_file() and ROOT in folder.parents for folder in folders)
 
 
 def test_a_folder_in_the_repository_is_not_shipped(known, tmp_path):
@@ -91,27 +93,34 @@ def test_a_folder_in_the_repository_is_not_shipped(known, tmp_path):
 
 TWICE = "the same value stands there twice"
 WRONG = [
-    ("n_train", -5, "greater than or equal to 1"), ("n_test", 0, "greater than or equal to 1"), ("n_pairs", "7", "valid integer"),
+    ("n_train", -5, "greater than or equal to 1"), ("n_test", 0, "greater than or equal to 1"),
+    ("n_pairs", "7", "valid integer"),
     ("batch_size", True, "valid integer"), ("epochs", 2.0, "valid integer"), ("max_new_tokens", None, "valid integer"),
-    ("kl_limit", "0.1", "valid number"), ("kl_limit", 0.0, "greater than 0"), ("kl_limit", float("nan"), "finite number"),
+    ("kl_limit", "0.1", "valid number"), ("kl_limit", 0.0, "greater than 0"),
+    ("kl_limit", float("nan"), "finite number"),
     ("layer_range", (0.6, 0.2), "first end must not lie above"), ("layer_range", (0.2, 1.2), "less than or equal to 1"),
     ("layer_range", (-0.1, 0.5), "greater than or equal to 0"), ("layer_range", (0.2,), "Field required"),
     ("dtype", "int8", "unknown dtype 'int8': choose one of float32, bfloat16"),
     ("dtype", "bfloat", r"did you mean 'bfloat16'\?"),
-    ("judge", "substrng", r"unknown judge 'substrng' \(did you mean 'substring'\?\): choose one of substring, llama-guard-2"),
-    ("prompts", "pubic", r"unknown source of prompts 'pubic' \(did you mean 'public'\?\): choose one of built-in, public"),
+    ("judge", "substrng",
+     r"unknown judge 'substrng' \(did you mean 'substring'\?\): choose one of substring, llama-guard-2"),
+    ("prompts", "pubic",
+     r"unknown source of prompts 'pubic' \(did you mean 'public'\?\): choose one of built-in, public"),
     ("training_coefficients", "units", r"did you mean 'unit'\?"), ("learned_norm", "dm", r"did you mean 'dim'\?"),
     ("learned_norm", 1.0, "valid string"), ("name", "../../x", "small letters, digits, dots and hyphens"),
     ("name", "Tiny", "small letters"), ("name", "a b", "small letters"), ("name", "", "at least 1 character"),
     ("name", "???", "small letters"), ("model", "", "at least 1 character"), ("model", 7, "valid string"),
-    ("coefficients", (), "at least 1 item"), ("coefficients", (0.0,), "greater than 0"), ("coefficients", 1.0, "valid tuple"),
-    ("coefficients", (1.0, 1.0), TWICE), ("sweep", (float("nan"),), "finite number"), ("sweep", (1.0, True), "valid number"),
+    ("coefficients", (), "at least 1 item"), ("coefficients", (0.0,), "greater than 0"),
+    ("coefficients", 1.0, "valid tuple"),
+    ("coefficients", (1.0, 1.0), TWICE), ("sweep", (float("nan"),), "finite number"),
+    ("sweep", (1.0, True), "valid number"),
     ("circuit_shares", (0.0,), "greater than 0"), ("circuit_shares", (0.5, 1.2), "less than or equal to 1"),
     ("compared_shares", (), "at least 1 item"), ("refusal_tokens", ("Sorry"), "valid tuple"),
     ("refusal_tokens", (), "at least 1 item"), ("refusal_tokens", ("",), "at least 1 character"),
     ("refusal_tokens", (5,), "valid string"), ("learning_rates", (0.1, float("inf")), "finite number"),
     ("phis", (-0.1,), "greater than or equal to 0"), ("pair_batch_sizes", (0,), "greater than or equal to 1"),
-    ("training_seeds", (), "at least 1 item"), ("training_seeds", (1.5,), "valid integer"), ("more_seeds", (1, 1), TWICE),
+    ("training_seeds", (), "at least 1 item"), ("training_seeds", (1.5,), "valid integer"),
+    ("more_seeds", (1, 1), TWICE),
     ("n_sparsity", (4, 4), "Field required"), ("n_sparsity", (4, 4, 0), "greater than or equal to 1"),
     ("shipped", 1, "valid boolean"), ("revision", "", "at least 1 character"), ("note", None, "valid string"),
 ]
@@ -125,7 +134,8 @@ def test_a_preset_that_cannot_be_is_refused_when_made(field, value, message):
 
 @pytest.mark.parametrize("changes, message", [
     (dict(layer=-1, position=-1), "layer = -1: Input should be greater than or equal to 0"),
-    (dict(layer=True, position=-1), "layer = True"), (dict(layer=1, position=0), "position = 0: .*less than or equal to -1"),
+    (dict(layer=True, position=-1), "layer = True"),
+    (dict(layer=1, position=0), "position = 0: .*less than or equal to -1"),
     (dict(bogus=3), "bogus = 3: Unexpected keyword argument"),
     (dict(n_train=-5, n_test="a"), "n_train = -5: .*; n_test = 'a': "),
 ])

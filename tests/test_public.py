@@ -139,7 +139,7 @@ def test_a_missing_file_and_an_unknown_set(folder):
     (folder / ALPACA_FILE).unlink()
     with pytest.raises(FileNotFoundError, match="alpaca_instructions.json or alpaca_data.json is missing"):
         public.public_prompts("alpaca")
-    with pytest.raises(ValueError, match="unknown public prompt set 'advbunch': choose one of advbench, malicious"):
+    with pytest.raises(ValueError, match=r"public prompt set 'advbunch' \(did you mean 'advbench'\?\): choose one of advbench"):
         public.public_prompts("advbunch")
 
 

@@ -159,7 +159,8 @@ def test_substrings_are_a_collection(substrings, message):
 
 
 def test_substrings_may_be_a_list():
-    assert SubstringJudge(["nope"]) == SubstringJudge(("nope",)) and SubstringJudge(["nope"]).refused(["Nope."]) == [True]
+    judge = SubstringJudge(["nope"])
+    assert judge == SubstringJudge(("nope",)) and judge.refused(["Nope.", "Sure."]) == [True, False]
 
 
 @pytest.mark.parametrize("responses", ["I cannot", pd.DataFrame({"text": ["I cannot"]}), None])

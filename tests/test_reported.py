@@ -159,19 +159,22 @@ def test_a_check_keeps_spreads_and_names_its_cases():
 @pytest.mark.parametrize("field, expression, message", [
     ("where", ["@__import__('os').system('touch pwned')"], "which is no expression"),
     ("where", ["@pd.io.common.os.getcwd() == ''"], "which is no expression"),
-    ("where", ["method == 'dim'", "method.map(print)"], r"with 'method.map\(print\)' in it: allowed are columns, constants"),
-    ("where", ["method.str.contains('a', regex=False)"], "contains"), ("where", ["method.str.contains(kind)"], "contains"),
+    ("where", ["method == 'dim'", "method.map(print)"],
+     r"with 'method.map\(print\)' in it: allowed are columns, constants"),
+    ("where", ["method.str.contains('a', regex=False)"], "contains"),
+    ("where", ["method.str.contains(kind)"], "contains"),
     ("where", ["__import__('os').system('touch pwned')"], "__import__"), ("where", ["(lambda: 1)() == 1"], "lambda"),
     ("where", ["method.values.tofile('pwned')"], "tofile"), ("where", ["method[0] == 'd'"], "method"),
     ("where", ["__pd_eval_local_x == 1"], "__pd_eval_local_x"), ("where", ["`a b` == 1"], "which is no expression"),
     ("where", "method == 'dim'", "must be a list of expressions, not \"method == 'dim'\""),
-    ("where", [3], "3, which is no expression"), ("value", "asr.to_csv('pwned')", "to_csv"), ("value", "asr ** 9", "'Pow' in it"),
+    ("where", [3], "3, which is no expression"), ("value", "asr.to_csv('pwned')", "to_csv"),
+    ("value", "asr ** 9", "'Pow' in it"),
     ("value", "x = 3", "which is no expression"), ("value", "asr\nx = 3", "which is no expression"),
     ("value", 3, "3, which is no expression"),
 ])
 def test_expressions_of_claims_are_data_and_run_no_code(field, expression, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    check = {"quantity": "q", "table": "table2_asr", "value": "asr", "case": ["method"], "at_least": 0} | {field: expression}
+    check = {"quantity": "q", "table": "table2_asr", "value": "asr", "case": ["method"], "at_least": 0, field: expression}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
     text = {"claims": [entry], "made_by": {"table2_asr": "01_extract_vectors"}}
     monkeypatch.setattr("steerpaper.claims.paper_text", lambda: text)
@@ -181,8 +184,8 @@ def test_expressions_of_claims_are_data_and_run_no_code(field, expression, messa
 
 
 def test_expressions_that_are_data_keep_their_meaning(monkeypatch):
-    where = ["method in ['dim', 'ntp'] and not prompts == 'both'", "kind.str.contains('wi')", "0.2 <= asr < 0.9 or -asr > 1",
-             "kept == kept.max()", "~method.duplicated()"]
+    where = ["method in ['dim', 'ntp'] and not prompts == 'both'", "kind.str.contains('wi')",
+             "0.2 <= asr < 0.9 or -asr > 1", "kept == kept.max()", "~method.duplicated()"]
     check = {"quantity": "q", "table": "t", "where": where, "value": "(asr - kept) / 2 + 1 * kept", "case": ["method"],
              "above": 0}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
