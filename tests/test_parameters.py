@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import jupytext
 import nbformat
 import pytest
+from papermill.cli import _resolve_type
+from papermill.translators import PythonTranslator
 
 from steerpaper import parameters
 from steerpaper.parameters import check_parameters
@@ -86,11 +88,22 @@ def test_every_notebook_checks_all_its_parameters_first(source):
     assert f"sp.check_parameters({', '.join(f'{name}={name}' for name in names)})" in cells[1].source
 
 
-GIVEN_TO_PAPERMILL = {
+@pytest.mark.parametrize("given, message", [
+    ("seed abc", "parameter 'seed' is 'abc': give a whole number"),
+    ("seed 1.5", "parameter 'seed' is 1.5: give a whole number"),
+    ("seed True", "parameter 'seed' is True: give a whole number"),
+    ("preset 5", "parameter 'preset' is 5: give the name of a preset"),
+])
+def test_values_as_papermill_reads_them(history, given, message):
+    name, text = given.split()
+    history(PythonTranslator.codify({name: _resolve_type(text)}, "Parameters"))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_parameters(**{"preset": "tiny", "seed": 0, name: _resolve_type(text)})
+
+
+GIVEN_TO_PAPERMILL = {  # each run takes seconds: one name, one value, and one that is right
     "presets tiny": "unknown parameter 'presets' (did you mean 'preset'?)",
-    "seed abc": "parameter 'seed' is 'abc': give a whole number",
     "seed 1.5": "parameter 'seed' is 1.5: give a whole number",
-    "preset 5": "parameter 'preset' is 5: give the name of a preset",
     "preset tiny": None,
 }
 
@@ -104,9 +117,10 @@ def test_papermill_stops_before_anything_is_written(tmp_path):
     for given in GIVEN_TO_PAPERMILL:
         (folder := tmp_path / given.replace(" ", "-")).mkdir()
         nbformat.write(notebook, folder / "in.ipynb")
-        command = [sys.executable, "-m", "papermill", "-k", "python3", "-p", *given.split(), "in.ipynb", "out.ipynb"]
+        command = [sys.executable, "-m", "papermill", "-k", "python3", "--start-timeout", "600", "-p", *given.split()]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        runs[given] = folder, subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        how = dict(cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+        runs[given] = folder, subprocess.Popen([*command, "in.ipynb", "out.ipynb"], **how)
     said = {given: run.communicate()[1] for given, (_, run) in runs.items()}
     for given, message in GIVEN_TO_PAPERMILL.items():
         folder, run = runs[given]
