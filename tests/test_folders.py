@@ -11,6 +11,7 @@ import warnings
 import pytest
 import torch
 from conftest import SPECIAL, save_checkpoint, tiny_model, tiny_tokenizer
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AddedToken
 
@@ -278,11 +279,37 @@ def test_adapters_are_refused(folder, alone, file):
     refused(folder, rf"holds a LoRA adapter \(.*{file}\).*: merge it first.*merge_and_unload\(\).*give that folder")
 
 
-@pytest.mark.parametrize("family, attention", [("llama", "sdpa"), ("gemma2", "eager"), ("qwen2", "sdpa"),
-                                               ("qwen3", "sdpa")])
-@pytest.mark.parametrize("config", [
-    {"_attn_implementation": "flash_attention_2"}, {"attn_implementation": "flex_attention"},
-    {"_attn_implementation": "eager", "output_attentions": True, "use_cache": False, "return_dict": False}])
+def in_the_hubs_cache(folder, monkeypatch, tmp_path):
+    """As `owner/model`, offline."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--owner--model"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, home / "snapshots" / commit)
+
+
+def test_hub_models_are_checked_alike(folder, monkeypatch, tmp_path):
+    change_weights(folder, lambda weights: weights.update({name: w.to(torch.int8) for name, w in weights.items()}))
+    in_the_hubs_cache(folder, monkeypatch, tmp_path / "int8")
+    refused("owner/model", "model.safetensors stores .* as I8: quantised weights")
+    change_json(folder / "config.json", quantization={"bits": 8})
+    in_the_hubs_cache(folder, monkeypatch, tmp_path / "mlx")
+    refused("owner/model", r"owner/model/config.json says that the weights are quantised \(MLX\)")
+    (folder / "adapter_config.json").write_text("{}")
+    in_the_hubs_cache(folder, monkeypatch, tmp_path / "adapter")
+    refused("owner/model", r"owner/model holds a LoRA adapter \(.*adapter_config.json\).*: merge it first")
+
+
+@pytest.mark.parametrize("family, attention, config", [
+    ("llama", "sdpa", {"_attn_implementation": "flash_attention_2"}),
+    ("llama", "sdpa", {"_attn_implementation": "eager", "output_attentions": True, "use_cache": False}),
+    ("gemma2", "eager", {"attn_implementation": "sdpa", "return_dict": False}),
+    ("gemma2", "eager", {"_attn_implementation": "flash_attention_2"}),
+    ("qwen2", "sdpa", {"attn_implementation": "flex_attention", "output_hidden_states": True}),
+    ("qwen3", "sdpa", {"attn_implementation": "no_such_attention"}),
+])
 def test_how_to_run_is_not_the_configs_to_say(tmp_path, family, attention, config):
     folder = save_checkpoint(tmp_path, tiny_model(family))
     plain = load(folder)
