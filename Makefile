@@ -86,7 +86,7 @@ notebooks: $(INSTALLED) ## execute the notebooks that are committed, and those t
 # Two processes, one thread each; tests/conftest.py says which tests stay together.
 test: export TQDM_DISABLE := 1
 test: $(INSTALLED) ## the whole test suite, with the recorded notebooks executed again
-	python -m pytest --nbval --nbval-current-env --numprocesses 2 --dist loadgroup
+	python -m pytest --nbval --nbval-current-env --numprocesses 2
 
 processors: $(INSTALLED) ## execute the recorded notebooks as two older processors would, side by side
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 processor-sse4 processor-avx2

@@ -24,11 +24,20 @@ from transformers import (
 from steerpaper.model import load_model
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Files run side by side, each whole; the recorded notebooks are one: each reads what those before it wrote."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Files run side by side, each whole; the recorded notebooks are one: each reads what those before it wrote.
+
+    (Not by `--dist loadgroup`: xdist 3.8 writes its groups where pytest 9.2 no longer looks.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return file if file.endswith(".py") else "notebooks"
+
+    return Files(config, log)
 
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<user>", "<end>", "<model>", "<unk>"]

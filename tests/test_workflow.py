@@ -13,10 +13,12 @@ import sysconfig
 import time
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 
 from steerpaper.presets import get_presets
+from workflow import reason
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = """
@@ -78,6 +80,26 @@ def clone(tmp_path_factory):
     return clone
 
 
+def test_recorded_notebooks_stay_in_order_beside_other_tests(tmp_path):
+    """As `make test` runs them: each notebook needs what the one before it wrote, and other files run meanwhile."""
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n" + re.search(r"^@pytest.hookimpl.*?(?=^\S+ =)", (ROOT / "tests" / "conftest.py").read_text(),
+                                      re.MULTILINE | re.DOTALL)[0])
+    for number in range(1, 4):
+        cells = [f"assert open('made').read() == '{'.' * (number - 1)}'" if number > 1 else "1", "open('made', 'a').write('.')"]
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{cell};") for cell in cells])
+        nbformat.write(notebook, tmp_path / f"0{number}.ipynb")
+        (tmp_path / f"test_{number}.py").write_text("import time\ndef test_a(): time.sleep(1)\ndef test_b(): pass\n")
+    command = re.search(r"^\tpython -m pytest (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    run = subprocess.run([sys.executable, "-m", "pytest", *command, "--nbval-lax", "-v"], cwd=tmp_path,
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+    passed = re.findall(r"^\[(gw\d)\].* PASSED 0(\d)\W+ipynb::Cell (\d)", run.stdout, re.MULTILINE)
+    assert [cell for _, *cell in passed] == [[number, cell] for number in "123" for cell in "01"]
+    assert len({worker for worker, *_ in passed}) == 1
+    assert len(re.findall(r"^\[gw\d\].* PASSED test_", run.stdout, re.MULTILINE)) == 6
+
+
 def start(clone, *arguments, **environment):
     """`make` as someone types it, none of this run's own settings."""
     own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS", "MAKELEVEL"}
@@ -128,7 +150,7 @@ def test_names_of_variables(clone):
     assert make(clone, "help", "KILLS=3")[0] == 0
 
 
-@pytest.mark.parametrize("given", ['tiny"', "tny", "tiny; touch made", "$$(touch made)"])
+@pytest.mark.parametrize("given", ['tiny"', "tny", "$$(touch made)"])
 def test_presets_that_are_none_are_said_to_be(clone, given):
     with pytest.raises(ValueError) as error:
         get_presets(given.replace("$$", "$"))
@@ -157,23 +179,38 @@ def test_a_hugging_face_cache_stays_in_use(clone, tmp_path, can_read):
     assert f"HF_HOME := {expected}" not in make(clone, "-pn", "help", HOME=str(tmp_path))[1].splitlines()
 
 
-@pytest.mark.parametrize("do, why", [
-    ("if preset == 'tiny':\n    raise ValueError('no such layer:\\n40 of 12')", "ValueError: no such layer: 40 of 12"),
-    ("os.kill(os.getpid(), 9)", "DeadKernelError: Kernel died: its process was ended from outside, most often for want "
-                                "of memory"),
-])
-def test_a_failure_is_said_once_and_last(clone, do, why):
+def test_failures_are_said_once_and_last(clone):
+    """An exception with a message of two lines in one notebook, and a kernel that is killed in another."""
     shutil.rmtree(clone / "build", ignore_errors=True)
-    (clone / "do").write_text(do)
-    status, out, err = make(clone, "figures", "PRESETS=tiny")
+    (clone / "do").write_text("if preset != 'tiny':\n    os.kill(os.getpid(), 9)\n"
+                              "raise ValueError('no such layer:\\n40 of 12')")
+    status, out, err = make(clone, "figures", f"PRESETS=tiny '{clone}/my models/A model'")
     (clone / "do").unlink()
     assert status and not out
-    *before, last, maker = err.splitlines()
+    *before, first, second, maker = err.splitlines()
     assert maker.startswith("make: ***")
-    assert re.fullmatch(f"notebook 01_first on tiny failed: (nbclient.exceptions.)?{re.escape(why)}; "
-                        "the whole log: build/tiny/01.log", last)
-    assert why not in "\n".join(before) and len(before) < 50
-    assert why.partition(":")[0] in (clone / "build/tiny/01.log").read_text()
+    assert sorted([first, second]) == [
+        "notebook 01_first on a-model failed: nbclient.exceptions.DeadKernelError: Kernel died: its process was ended "
+        "from outside, most often for want of memory; the whole log: build/a-model/01.log",
+        "notebook 01_first on tiny failed: ValueError: no such layer: 40 of 12; the whole log: build/tiny/01.log",
+    ]
+    assert "no such layer" not in "\n".join(before) and "Kernel died" not in "\n".join(before)
+    assert len(before) < 120  # what Snakemake says of two jobs
+    assert "no such layer" in (clone / "build/tiny/01.log").read_text()
+
+
+@pytest.mark.parametrize("log, why", [
+    ("Traceback (most recent call last):\nx.KeyError: 'a'\n\nDuring handling\n\nx.y.LocalEntryNotFoundError: no net\n",
+     "x.y.LocalEntryNotFoundError: no net"),
+    ("OSError: [Errno 28] No space left on device\n", "OSError: [Errno 28] No space left on device"),
+    ("\x1b[0;31mMemoryError\x1b[0m: 8 GB\n", "MemoryError: 8 GB"),
+    ("KeyboardInterrupt\n", "KeyboardInterrupt"),
+    ("a\n/usr/bin/bash: line 9: 123 Killed   python -m papermill\n",
+     "/usr/bin/bash: line 9: 123 Killed   python -m papermill"),
+    ("", "its log is empty"),
+])
+def test_reason_is_the_end_of_a_log(log, why):
+    assert reason(log) == why
 
 
 def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
