@@ -63,7 +63,7 @@ help: ## list the targets
 
 .venv: $(INSTALLED) ## set up the environment
 
-HERE := --cores 2 --quiet host reason --rerun-incomplete
+HERE := --cores 2 --quiet host reason --scheduler greedy --rerun-incomplete
 
 figures: $(INSTALLED) ## compute everything for PRESETS, and compare it with what is on record
 	@python workflow.py start $(HERE) --presets "$$PRESETS"

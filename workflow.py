@@ -27,7 +27,7 @@ _FAILED = re.compile(r"^Error in rule notebook_(\w+):$.*?^ +log: (.+?) \(check l
 def start(options: list[str], presets: list[str]) -> int:
     """Snakemake's exit status; at most one workflow runs in a build folder, and none beside notebooks of a killed one."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    lock = os.open(BUILD / ".lock", os.O_CREAT | os.O_RDWR)
+    lock = os.open(BUILD / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     if not _taken(lock):
         sys.exit("the workflow is already running in this folder: wait for it, or stop it")
     if running := _running():

@@ -34,8 +34,8 @@ class Mutation:
 MUTATIONS = [
     Mutation("wrong sign: DIM is harmless minus harmful", "vectors",
              "return (means[0] - means[1]).float()", "return (means[1] - means[0]).float()", "01_extract_vectors"),
-    Mutation("shifted layer: steering enters one layer later", "steering",
-             "additions.setdefault(steering.layer, ", "additions.setdefault(steering.layer + 1, ", "01_extract_vectors"),
+    Mutation("shifted layer: streams are read one layer later", "steering",
+             "model.layer(layer).input[:, positions]", "model.layer(layer).output[:, positions]", "01_extract_vectors"),
     Mutation("dropped norm: gradients at the MLPs' inputs", "gradients",
              "gradient = norm_vjp(gradient * gamma, middle, eps)", "gradient = gradient * gamma",
              "02_patching_circuits"),

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mutations import MUTATIONS
 from steerpaper.presets import PRESETS
 from steerpaper.reproduction import outputs
 
@@ -59,16 +61,14 @@ def test_citation_names_the_paper():
 
 
 def test_workflow_holds_every_notebook_but_the_training():
-    listed = list(outputs())
     notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("*.py"))
-    assert listed == [name for name in notebooks if not name.startswith("00_")]
+    assert list(outputs()) == [name for name in notebooks if not name.startswith("00_")]
 
 
 def test_workflow_writes_every_committed_result_of_the_organisms():
     """Nothing is left of what a notebook once wrote."""
-    notebooks = outputs().values()
-    written = {"manifest.json", *(f"{name}.csv" for about in notebooks for name in about["tables"])}
-    written |= {f"{name}.{kind}" for about in notebooks for name in about["figures"] for kind in ("svg", "png")}
+    written = {f"{name}.csv" for about in outputs().values() for name in about["tables"]} | {"manifest.json"}
+    written |= {f"{name}.{kind}" for about in outputs().values() for name in about["figures"] for kind in ("svg", "png")}
     command = ["git", "ls-files", "data/results/organism-*", "figures/organism-*"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     committed = [ROOT / path for path in listed if (ROOT / path).exists()]  # what is deleted is still listed
@@ -77,7 +77,7 @@ def test_workflow_writes_every_committed_result_of_the_organisms():
 
 
 def test_default_presets_exist():
-    default = re.search(r"^PRESETS \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    default = re.search(r"^export PRESETS \?= (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(default[1].split()) <= set(PRESETS)
 
 
@@ -113,21 +113,61 @@ def test_workflow_without_a_known_preset_lists_them(given):
 
 def test_workflow_runs_once_at_a_time_and_leaves_no_lock(tmp_path):
     """As the Makefile starts it; a kill must not stop the next run."""
-    code = re.search(r"^define WORKFLOW\n(.*?)^endef", (ROOT / "Makefile").read_text(), re.MULTILINE | re.DOTALL)[1]
     (tmp_path / "snakemake.py").write_text("import time\nprint('started', flush=True)\ntime.sleep(60)\n")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, ROOT / "workflow.py", "start", "--presets", "tiny"]
+    environment = {name: value for name, value in os.environ.items() if name != "STEERPAPER_BUILD"}
     how = dict(cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(2):  # the second time after a kill
-        first = subprocess.Popen([sys.executable, "-c", code], **how)
+        first = subprocess.Popen(command, **how, start_new_session=True)
         assert first.stdout.readline() == "started\n"
-        second = subprocess.run([sys.executable, "-c", code], **how)
+        second = subprocess.run(command, **how)
         assert second.returncode == 1 and "already running in this folder" in second.stderr
-        first.kill()
+        os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
+
+
+def test_a_workflow_that_is_stopped_stops(tmp_path):
+    """SIGTERM to the one process that a scheduler or a terminal knows goes on to Snakemake, and its status comes back."""
+    (tmp_path / "snakemake.py").write_text(
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nprint('started', flush=True)\n"
+        "time.sleep(60)\n")
+    command = [sys.executable, ROOT / "workflow.py", "start", "--presets", "tiny"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    process.terminate()
+    assert process.wait(timeout=20) == 7
+
+
+@pytest.mark.parametrize("failing", ["none", "avx2", "default"])
+def test_processors_are_two_with_a_build_folder_each(tmp_path, failing):
+    """By an environment whose python says what it was given: the output of both, and failure if one fails."""
+    python = tmp_path / "an env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$ATEN_CPU_CAPABILITY $MKL_ENABLE_INSTRUCTIONS $ONEDNN_MAX_CPU_ISA '
+                      f'$STEERPAPER_BUILD $*"\n[ "$ATEN_CPU_CAPABILITY" != {failing} ]\n')
+    python.chmod(0o755)
+    (tmp_path / "an env" / ".installed").touch()
+    command = ["make", "processors", f"VENV={tmp_path}/an env"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "STEERPAPER_BUILD")}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (run.returncode == 0) == (failing == "none")
+    said = [re.match(r"(\w+: \w+ \w+ \w+) (\S+) -m pytest --nbval .* tests/reference$", line).groups()
+            for line in sorted(run.stdout.splitlines()) if "pytest" in line]
+    assert said == [("avx2: avx2 AVX2 AVX2", f"{ROOT}/build/processors/avx2"),
+                    ("sse4: default SSE4_2 SSE41", f"{ROOT}/build/processors/sse4")]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.fault)
+def test_mutations_still_fit_the_package(mutation):
+    source = (ROOT / "steerpaper" / f"{mutation.module}.py").read_text("utf-8")
+    assert source.count(mutation.old) == 1 and mutation.old != mutation.new
+    assert mutation.notebook in outputs()
 
 
 def test_ci_runs_what_a_person_runs():
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert "set -euo pipefail" in script.read_text()
+    lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "set -euo pipefail"  # so that every line that fails does
+    assert {"make test", "make processors", "make figures PRESETS=tiny"} <= set(lines)
