@@ -94,9 +94,11 @@ processors: $(INSTALLED) ## execute the recorded notebooks as two older processo
 processor-sse4: export ATEN_CPU_CAPABILITY := default
 processor-sse4: export MKL_ENABLE_INSTRUCTIONS := SSE4_2
 processor-sse4: export ONEDNN_MAX_CPU_ISA := SSE41
+processor-sse4: export NPY_DISABLE_CPU_FEATURES := X86_V3 X86_V4 AVX512_ICL
 processor-avx2: export ATEN_CPU_CAPABILITY := avx2
 processor-avx2: export MKL_ENABLE_INSTRUCTIONS := AVX2
 processor-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+processor-avx2: export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL
 processor-%: export TQDM_DISABLE := 1
 processor-%: $(INSTALLED)
 	@STEERPAPER_BUILD="$$PWD/build/processors/$*" python -m pytest --nbval --nbval-current-env -p no:cacheprovider \
