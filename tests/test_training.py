@@ -234,7 +234,7 @@ def test_divergence_is_measured_against_no_steering(model, plain, pairs, monkeyp
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("dpo",), "unknown method 'dpo': choose one of ntp, po"),
+    (("dpo",), r"unknown method 'dpo' \(did you mean 'po'\?\): choose one of ntp, po"),
     (("ntp", 0), "must be positive, not 0 and 0.01"),
     (("ntp", 6, 0.0), "must be positive, not 6 and 0.0"),
     (("po",), "phi None was given for 'po': PO takes a number of at least 0"),
