@@ -170,4 +170,4 @@ def test_ci_runs_what_a_person_runs():
     assert script.stat().st_mode & 0o111
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {"make test", "make processors", "make figures PRESETS=tiny"} <= set(lines)
+    assert {"make test", "make processors", "make mutations", "make figures PRESETS=tiny"} <= set(lines)
