@@ -57,7 +57,9 @@ def device_of(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device)
         torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except torch.OutOfMemoryError:  # there, and full
+        raise
+    except (RuntimeError, AssertionError, TypeError) as error:
         n = torch.cuda.device_count()
         here = ", ".join(["'cpu'", *(f"'cuda:{i}'" for i in range(n))])
         raise ValueError(f"no device {device!r} here: choose one of {here}, or leave it out for the best ({error})"
@@ -177,8 +179,8 @@ def _config(source: str, values: dict) -> PreTrainedConfig:
         with torch.device("meta"):
             AutoModelForCausalLM.from_config(config)
     except Exception as error:  # whatever transformers stumbles over
-        raise ValueError(f"{where} describes no {values['model_type']} model ({type(error).__name__}: {error}): restore "
-                         "the file") from error
+        raise ValueError(f"{where} describes no {values['model_type']} model ({type(error).__name__}: {error}): "
+                         "restore the file") from error
     return config
 
 

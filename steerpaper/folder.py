@@ -1,4 +1,4 @@
-"""The files of a checkpoint: whole, in full precision, without an adapter beside them, and with the config's weights."""
+"""The files of a checkpoint: whole, in full precision, without an adapter, and with the weights of their config."""
 
 import hashlib
 import json
@@ -24,9 +24,10 @@ _DEQUANTISE = {
 def refuse_adapters(source: str, found: Iterable[str | Path]) -> None:
     """Raise ValueError if a checkpoint has these files of an adapter, which change what its weights do."""
     if found := sorted(map(str, found)):
-        raise ValueError(f"{source} holds a LoRA adapter ({found[0]}), which is not part of the weights: merge it first, "
-                         f"model = AutoPeftModelForCausalLM.from_pretrained({source!r}).merge_and_unload() with peft, "
-                         "save model and tokenizer with save_pretrained(folder), and give that folder")
+        raise ValueError(f"{source} holds a LoRA adapter ({found[0]}), which is not part of the weights: merge "
+                         f"it first, with peft model = AutoPeftModelForCausalLM.from_pretrained({source!r})"
+                         ".merge_and_unload(), save model and tokenizer with save_pretrained(folder), and give that "
+                         "folder")
 
 
 def refuse_quantised(source: str, config: dict) -> None:
@@ -40,8 +41,8 @@ def refuse_quantised(source: str, config: dict) -> None:
     method = f"bitsandbytes {bits}" if of_bitsandbytes else str(settings.get("quant_method") or "MLX")
     how = next((how.format(source) for known, how in _DEQUANTISE.items() if known in method), None)
     copy = f", or a full-precision copy of this one, made where the method's packages run: {how}" if how else ""
-    raise ValueError(f"{source}/config.json says that the weights are quantised ({method}): steering, gradients and head "
-                     f"weights need them in full precision. Give the model that was quantised{copy}")
+    raise ValueError(f"{source}/config.json says that the weights are quantised ({method}): steering, gradients and "
+                     f"head weights need them in full precision. Give the model that was quantised{copy}")
 
 
 def check_files(folder: Path) -> None:
@@ -51,8 +52,8 @@ def check_files(folder: Path) -> None:
     if _INDEX in objects:
         files += [folder / shard for shard in _shards(folder / _INDEX, objects[_INDEX])]
     elif not files and (others := sorted(file.name for file in folder.glob("*.safetensors"))):
-        raise FileNotFoundError(f"no weights: {folder} holds {', '.join(others)}, but neither {_SINGLE} nor the {_INDEX} "
-                                "that says which weights are in which of them: restore it")
+        raise FileNotFoundError(f"no weights: {folder} holds {', '.join(others)}, but neither {_SINGLE} nor the "
+                                f"{_INDEX} that says which weights are in which of them: restore it")
     missing = [str(file) for file in files if not file.exists()]
     if missing or not files:
         raise FileNotFoundError(f"no weights: {', '.join(missing) or f'{folder}/*.safetensors'} missing. "
@@ -99,9 +100,9 @@ def check_stored(files: Iterable[Path]) -> None:
         except SafetensorError as error:
             raise ValueError(f"corrupt weights {file} ({error}): restore the file") from error
         if name := next((name for name, dtype in stored.items() if dtype not in _FULL_PRECISION), None):
-            raise ValueError(f"{file} stores {name} as {stored[name]}: quantised weights, which are nothing without their "
-                             f"scales. Weights must be stored as {', '.join(_FULL_PRECISION)}: give the model that was "
-                             "quantised")
+            raise ValueError(f"{file} stores {name} as {stored[name]}: quantised weights, which are nothing without "
+                             f"their scales. Weights must be stored as {', '.join(_FULL_PRECISION)}: give the model "
+                             "that was quantised")
 
 
 def check_weights(source: str, hf, info: dict) -> None:

@@ -310,8 +310,8 @@ def _read(source: str, dtype: torch.dtype, where: dict):
     except (OSError, ValueError) as error:
         raise FileNotFoundError(f"no readable tokenizer in {source}: restore its tokenizer.json") from error
     except Exception as error:  # a file of another kind: transformers and tokenizers raise anything
-        raise ValueError(f"the tokenizer files in {source} (tokenizer.json, tokenizer_config.json) describe no tokenizer "
-                         f"({type(error).__name__}: {error}): restore them") from error
+        raise ValueError(f"the tokenizer files in {source} (tokenizer.json, tokenizer_config.json) describe no "
+                         f"tokenizer ({type(error).__name__}: {error}): restore them") from error
     ChatTemplate(tokenizer).check(config.vocab_size)
     with _quiet():
         hf, info = AutoModelForCausalLM.from_pretrained(
@@ -346,8 +346,8 @@ def check_finite(model: Model) -> None:
     for row in [[1, 2, 3, 4, 5], *templated]:
         logits = model.hf(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits
         if not logits.isfinite().all():
-            raise ValueError(f"logits of {model.tokenizer.name_or_path} are not finite (NaN or inf) on the tokens {row} in "
-                             f"{model.dtype}: load the model in a wider dtype (float16 < bfloat16 < float32)")
+            raise ValueError(f"logits of {model.tokenizer.name_or_path} are not finite (NaN or inf) on the tokens "
+                             f"{row} in {model.dtype}: load the model in a wider dtype (float16 < bfloat16 < float32)")
 
 
 @torch.no_grad()

@@ -73,17 +73,17 @@ class ChatTemplate:
         """What a person should know of a model with these end tokens."""
         found = []
         if not end_tokens:
-            found.append("neither does the checkpoint name an end token, nor does its chat template close an answer with "
-                         "a control token: every answer runs on to max_new_tokens, into turns that the model invents. "
-                         "Set eos_token_id in generation_config.json to the token that ends an answer")
+            found.append("neither does the checkpoint name an end token, nor does its chat template close an answer "
+                         "with a control token: every answer runs on to max_new_tokens, into turns that the model "
+                         "invents. Set eos_token_id in generation_config.json to the token that ends an answer")
         if self.tokenizer.chat_template is not None:
             begun = self._filled(_PROMPT, tokenize=False).rpartition(_PROMPT)[2]
             if thought := _OPEN_THOUGHT.search(begun):
                 tag = thought[0]
                 closed = f"{tag}\n\n{tag[0]}/{tag[1:]}\n\n"
-                found.append(f"the chat template opens a chain of thought, {tag!r}, and leaves it to the model to close "
-                             "it: what is generated, judged and attributed is reasoning first. To have the answer alone, "
-                             f"let the template itself close it, {closed!r}")
+                found.append(f"the chat template opens a chain of thought, {tag!r}, and leaves it to the model to "
+                             "close it: what is generated, judged and attributed is reasoning first. To have the "
+                             f"answer alone, let the template itself close it, {closed!r}")
         return found
 
     def _filled(self, prompt: str, *others: dict, add_generation_prompt: bool = True, tokenize: bool = True):

@@ -167,8 +167,8 @@ def test_answers_without_an_end_are_warned_of(folder):
     "{{ m['content'][0]['text'] }}", "{{ m['text'] }}", ""])
 def test_template_without_the_prompt(folder, content):
     with_template(folder, "{% for m in messages %}<user>" + content + "<end>{% endfor %}<model>")
-    refused(folder, r"template of .*checkpoint .* leaves the prompt out: of 'Who are you\?' it makes '<user><end><model>'"
-                    ".*parts.*let it write message\\['content'\\]")
+    refused(folder, r"template of .*checkpoint .* leaves the prompt out: of 'Who are you\?' it makes '<user><end><mod"
+                    "el>'.*parts.*let it write message\\['content'\\]")
 
 
 @pytest.mark.parametrize("template, reason", [
@@ -208,7 +208,7 @@ def test_open_chain_of_thought_is_warned_of(folder, llama, opened, warns):
 
 @pytest.mark.parametrize("token", SPECIAL)
 def test_control_tokens_in_a_prompt_are_refused(model, token):
-    with pytest.raises(ValueError, match=f"'{token}' .* cannot stand in .*: take it out of the prompt 'Say {token} please"):
+    with pytest.raises(ValueError, match=f"'{token}' .* cannot stand in .*: take it out of the prompt 'Say {token}"):
         model.tokenize(f"Say {token} please")
 
 
@@ -229,7 +229,8 @@ def test_unmarked_control_tokens_are_refused_and_other_added_ones_are_not():
 # -- the folder ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("config, method, how", [
-    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "bitsandbytes int8", "dequantize()"),
+    ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, "bitsandbytes int8",
+     "dequantize()"),
     ({"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}, "bitsandbytes nf4", "dequantize()"),
     ({"quantization": {"group_size": 64, "bits": 4}}, "MLX", "mlx_lm.convert --hf-path"),
     ({"quantization_config": {"group_size": 64, "bits": 4}}, "MLX", "--dequantize"),
@@ -241,7 +242,7 @@ def test_unmarked_control_tokens_are_refused_and_other_added_ones_are_not():
 def test_quantised_weights_are_refused_before_they_are_read(folder, config, method, how):
     change_json(folder / "config.json", **config)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=rf"checkpoint/config.json says .* quantised \({method}\).* full precision") as error:
+    with pytest.raises(ValueError, match=rf"checkpoint/config.json says .* quantised \({method}\).* full") as error:
         load_model(folder, device="cpu")
     assert how in str(error.value)
 
@@ -260,7 +261,7 @@ def test_stored_integers_are_no_weights(folder, dtype):
     def quantise(weights):
         weights[name] = (100 * weights[name]).clamp(0, 100).to(dtype)
     change_weights(folder, quantise)
-    refused(folder, rf"checkpoint/model.safetensors stores {name} as \w+: quantised weights.*F64, F32, BF16, F16: give the")
+    refused(folder, rf"checkpoint/model.safetensors stores {name} as \w+: quantised weights.*F64, F32, BF16, F16")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -329,7 +330,7 @@ def test_lost_index(folder):
 
 
 @pytest.mark.parametrize("content, match", [
-    ("{", "is not JSON"), ("\x00\x00", "is not JSON"), ("[]", "holds a JSON list, not an object"), ("{}", "no weight_map"),
+    ("{", "is not JSON"), ("\x00\x00", "is not JSON"), ("[]", "holds a JSON list, not an"), ("{}", "no weight_map"),
     ('{"weight_map": {}}', "no weight_map"), ('{"weight_map": ["a"]}', "no weight_map"),
     ('{"weight_map": {"a": 1}}', "no weight_map")])
 def test_damaged_index(folder, content, match):
@@ -375,7 +376,7 @@ def test_damaged_config(folder, content, match):
     ({"num_key_value_heads": 0}, "describes no llama model"),
     ({"num_hidden_layers": "4"}, "describes no llama model .*num_hidden_layers"),
     ({"hidden_act": "swish2"}, "unknown hidden_act 'swish2' .did you mean 'swish'.*: choose .*config.json"),
-    ({"rope_parameters": {"rope_type": "lama3"}}, "unknown rope_type 'lama3' .did you mean 'llama3'.*: choose one of def"),
+    ({"rope_parameters": {"rope_type": "lama3"}}, "unknown rope_type 'lama3' .did you mean 'llama3'.*: choose one of"),
     ({"rope_parameters": None, "rope_scaling": {"type": "yarm"}}, "unknown rope_type 'yarm' .did you mean 'yarn'"),
     ({"rope_parameters": "yarn"}, "describes no llama model|rope"),
     ({"dtype": "float99"}, "describes no llama model .*float99"),
