@@ -38,8 +38,7 @@ def locate(name: str, preset: Preset | None) -> tuple[str, bool]:
                                 "check the repository out completely, or train it with notebook 00")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return source, False
-    raise ValueError(f"no model {name!r}: it is neither a preset ({', '.join(PRESETS)}), nor an existing "
-                     "checkpoint folder, nor a hub id of the form owner/name")
+    raise unknown("model", name, PRESETS, ", or give an existing checkpoint folder, or a hub id of the form owner/name")
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:

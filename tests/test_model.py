@@ -234,7 +234,7 @@ def fails(folder, kind, match, **arguments):
 
 @pytest.mark.parametrize("name", ["organism-lama", "/no/such/folder", "a/b/c", "", "../no-such-folder"])
 def test_unknown_name(name):
-    fails(name, ValueError, f"no model '{name}': it is neither a preset .*tiny.* folder, nor a hub id")
+    fails(name, ValueError, f"unknown model '{name}'.*choose one of .*tiny.* folder, or a hub id")
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
