@@ -41,7 +41,8 @@ export PATH := $(BIN):$(PATH)
 # Where the user's folders for caches and sockets cannot be written to (containers, clusters), others are in the build
 # folder; a Hugging Face cache that is there stays in use.
 writable = $(shell for folder in $(1); do \
-  mkdir -p "$$folder" && probe=$$(mktemp -d "$$folder/.steerpaper.XXXXXX") && rmdir "$$probe" || exit; done 2>&1 && echo yes)
+  mkdir -p "$$folder" && probe=$$(mktemp -d "$$folder/.steerpaper.XXXXXX") && rmdir "$$probe" || exit; \
+  done 2>&1 && echo yes)
 ifneq ($(call writable,~ "$${XDG_CACHE_HOME:-$$(echo ~)/.cache}" "$${XDG_DATA_HOME:-$$(echo ~)/.local/share}"),yes)
 HF_HOME ?= $(shell cd "$${XDG_CACHE_HOME:-$$(echo ~)/.cache}/huggingface" 2>&- && pwd)
 export HF_HOME := $(or $(HF_HOME),$(BUILD)/home/.cache/huggingface)

@@ -93,7 +93,7 @@ for name, about in NOTEBOOKS.items():
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
             # Batch by batch, for the next run if this one is interrupted; see steerpaper/resume.py.
             resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
-            # Held by all processes of the job: an earlier run's, orphaned by a kill or still on a cluster, is not alone.
+            # Held by all processes of the job, as by one that a kill has orphaned or that is still on a cluster.
             lock=f"{BUILD}/{{preset}}/.{name}.lock",
             hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/workflow.py')} hold",
             python=f"{quote(sys.executable)} -m",

@@ -25,7 +25,7 @@ _FAILED = re.compile(r"^Error in rule notebook_(\w+):$.*?^ +log: (.+?) \(check l
 
 
 def start(options: list[str], presets: list[str]) -> int:
-    """Snakemake's exit status; at most one workflow runs in a build folder, and none beside notebooks of a killed one."""
+    """Snakemake's exit status; one workflow at a time runs in a build folder, none beside notebooks of a killed one."""
     BUILD.mkdir(parents=True, exist_ok=True)
     lock = os.open(BUILD / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     if not _taken(lock):
@@ -48,7 +48,8 @@ def start(options: list[str], presets: list[str]) -> int:
 def hold(path: Path, descriptor: int) -> None:
     """Lock the open file of a notebook's job, for as long as any process of the job has it open."""
     if not _taken(descriptor):
-        sys.exit(f"RuntimeError: this notebook is already running ({path.read_text().strip()}): wait for it, or stop it")
+        by = path.read_text().strip()
+        sys.exit(f"RuntimeError: this notebook is already running ({by}): wait for it, or stop it")
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getppid()} on {socket.gethostname()}\n".encode())
 
@@ -57,7 +58,8 @@ def failures(log: str) -> list[str]:
     """A line for every notebook of this build folder that failed, by Snakemake's log: which, on what, and why."""
     found = [(name, Path(path)) for name, path in _FAILED.findall(log)]
     return [
-        f"notebook {name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; the whole log: {path}"
+        f"notebook {name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; "
+        f"the whole log: {path}"
         for name, path in found if path.absolute().is_relative_to(BUILD) and path.exists()
     ]
 

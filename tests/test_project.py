@@ -68,7 +68,8 @@ def test_workflow_holds_every_notebook_but_the_training():
 def test_workflow_writes_every_committed_result_of_the_organisms():
     """Nothing is left of what a notebook once wrote."""
     written = {f"{name}.csv" for about in outputs().values() for name in about["tables"]} | {"manifest.json"}
-    written |= {f"{name}.{kind}" for about in outputs().values() for name in about["figures"] for kind in ("svg", "png")}
+    figures = [name for about in outputs().values() for name in about["figures"]]
+    written |= {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     command = ["git", "ls-files", "data/results/organism-*", "figures/organism-*"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     committed = [ROOT / path for path in listed if (ROOT / path).exists()]  # what is deleted is still listed
@@ -127,10 +128,10 @@ def test_workflow_runs_once_at_a_time_and_leaves_no_lock(tmp_path):
 
 
 def test_a_workflow_that_is_stopped_stops(tmp_path):
-    """SIGTERM to the one process that a scheduler or a terminal knows goes on to Snakemake, and its status comes back."""
+    """SIGTERM to the one process that a scheduler knows goes on to Snakemake, and its status comes back."""
     (tmp_path / "snakemake.py").write_text(
-        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nprint('started', flush=True)\n"
-        "time.sleep(60)\n")
+        "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('started', flush=True)\ntime.sleep(60)\n")
     command = [sys.executable, ROOT / "workflow.py", "start", "--presets", "tiny"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"

@@ -19,8 +19,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCKS = [
     pytest.param(*block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
-    for number, block in enumerate(re.findall(r"^```(\w*)\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", page.read_text("utf-8"),
-                                              re.MULTILINE | re.DOTALL), start=1)
+    for number, block in enumerate(re.findall(r"^```(\w*)\n(.*?)^```(?:\n\n```text\n(.*?)^```)?",
+                                              page.read_text("utf-8"), re.MULTILINE | re.DOTALL), start=1)
 ]
 # Shell lines are read and looked up here, not run:
 NOT_RUN = {
@@ -99,15 +99,14 @@ def parameters(notebook: Path) -> set[str]:
 def test_paths_exist(page):
     text = page.read_text("utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-    named = [path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*)`", text) if not re.search(r"[<*{]", path)]
+    named = [path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*)`", text) if not set("<*{") & set(path)]
     ignored = {"data/public"}  # downloaded
     assert links and named
     assert not [path for path in links if not (page.parent / path).exists()]
     assert not [path for path in named if path not in ignored and not (ROOT / path).exists()]
-    for anchor in re.findall(r"\]\(#([^)]+)\)", text):
-        headings = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text,
-                                                                                                   re.MULTILINE)]
-        assert anchor in headings
+    headings = [re.sub(r"[^\w -]", "", heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
 
 
 def test_figures_and_tables_that_are_named_are_written():

@@ -86,7 +86,8 @@ def test_recorded_notebooks_stay_in_order_beside_other_tests(tmp_path):
         "import pytest\n" + re.search(r"^@pytest.hookimpl.*?(?=^\S+ =)", (ROOT / "tests" / "conftest.py").read_text(),
                                       re.MULTILINE | re.DOTALL)[0])
     for number in range(1, 4):
-        cells = [f"assert open('made').read() == '{'.' * (number - 1)}'" if number > 1 else "1", "open('made', 'a').write('.')"]
+        reads = f"assert open('made').read() == '{'.' * (number - 1)}'" if number > 1 else "1"
+        cells = [reads, "open('made', 'a').write('.')"]
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"{cell};") for cell in cells])
         nbformat.write(notebook, tmp_path / f"0{number}.ipynb")
         (tmp_path / f"test_{number}.py").write_text("import time\ndef test_a(): time.sleep(1)\ndef test_b(): pass\n")
@@ -102,7 +103,7 @@ def test_recorded_notebooks_stay_in_order_beside_other_tests(tmp_path):
 
 def start(clone, *arguments, **environment):
     """`make` as someone types it, none of this run's own settings."""
-    own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS", "MAKELEVEL"}
+    own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS"}
     inherited = {name: value for name, value in os.environ.items() if name not in own}
     command = ["make", "VENV=my env", *arguments]
     return subprocess.Popen(command, cwd=clone, env=inherited | environment, stdout=subprocess.PIPE,
@@ -134,7 +135,7 @@ def test_folders_with_spaces_and_a_calm_run(clone):
     for done in ("02_second on a-model", "01_first on tiny; log build/tiny/01.log", "5 of 5 steps (100%) done"):
         assert done in err
     assert "eason" not in err and "ailed" not in err and max(map(len, err.splitlines())) < 200  # no lists of files
-    assert [line.partition(":")[0] for line in out.splitlines()[:2]] == ["tiny", "a-model"]  # the comparison, at the end
+    assert [line.partition(":")[0] for line in out.splitlines()[:2]] == ["tiny", "a-model"]  # compared last
     assert not (clone / "build" / "home").exists()
     status, _, err = make(clone, "figures", f"PRESETS={clone}/my models/A model")  # alone it needs no quotes
     assert status == 0 and "Nothing to be done" in err
@@ -228,7 +229,7 @@ def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
     (clone / "do").unlink()
     status, out, err = make(clone, "figures", "PRESETS=tiny")
     assert status and not out
-    said = re.search(r"^notebooks of an earlier run.*:\n  01_first on tiny \(kill ([\d ]+)\)\nwait for them, or stop them",
+    said = re.search(r"^notebooks of an earlier run.*:\n  01_first on tiny \(kill ([\d ]+)\)\nwait for them, or stop",
                      err, re.MULTILINE)
     assert said, err
     for process in said[1].split():  # as told
