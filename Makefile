@@ -67,21 +67,21 @@ help: ## list the targets
 HERE := --cores 2 --quiet host reason --scheduler greedy --rerun-incomplete
 
 figures: $(INSTALLED) ## compute everything for PRESETS, and compare it with what is on record
-	@python workflow.py start $(HERE) --presets "$$PRESETS"
+	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS"
 	@python -m steerpaper.reproduction compare "$$PRESETS"
 
 paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one notebook at a time on a GPU
-	@python workflow.py start --profile "$$PROFILE" --presets "$$MODEL"
+	@python profiles/workflow.py start --profile "$$PROFILE" --presets "$$MODEL"
 	@python -m steerpaper.reproduction compare "$$MODEL"
 
 record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
-	@python workflow.py start $(HERE) --presets "$$PRESETS" organism-llama tiny
+	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" organism-llama tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.results
 	@python -m steerpaper.recording
 
 notebooks: $(INSTALLED) ## execute the notebooks that are committed, and those that the tests compare with
-	@python workflow.py start $(HERE) --presets organism-llama tiny
+	@python profiles/workflow.py start $(HERE) --presets organism-llama tiny
 	@python -m steerpaper.recording
 
 # Two processes, one thread each; tests/conftest.py says which tests stay together.

@@ -95,7 +95,7 @@ for name, about in NOTEBOOKS.items():
             resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
             # Held by all processes of the job, as by one that a kill has orphaned or that is still on a cluster.
             lock=f"{BUILD}/{{preset}}/.{name}.lock",
-            hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/workflow.py')} hold",
+            hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/profiles/workflow.py')} hold",
             python=f"{quote(sys.executable)} -m",
             given=given,
         log:

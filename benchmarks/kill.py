@@ -73,7 +73,7 @@ def finished(command: list[str]) -> float:
 
 def main(kills: int, given: str) -> None:
     """Compare `kills` interrupted runs with an undisturbed one."""
-    command = [sys.executable, "workflow.py", "start", "--cores", "2", "--rerun-incomplete", "--presets", given]
+    command = [sys.executable, "profiles/workflow.py", "start", "--cores", "2", "--rerun-incomplete", "--presets", given]
     presets = [preset.name for preset in get_presets(given).values()]
     clear(presets)
     whole = finished(command)

@@ -21,7 +21,7 @@
 #
 # *Reads* a model and the prompt sets: the organisms' own in `data/prompts`, for other presets those of the paper
 # (`data/sources.toml`). *Writes* one vector per method (`dim`, `ntp`, `po` and the
-# baselines `pca`, `random`, in `data/artifacts/<preset>`), tidy tables and figures.
+# baselines `pca`, `random`, in `build/<preset>/artifacts`), tidy tables and figures.
 #
 # The default presets are two small **model organisms**, trained from scratch by notebook 00. What is measured
 # on them says nothing by itself about Gemma or Llama; the last section puts both side by side.

@@ -19,7 +19,7 @@
 # checks the scores against patching edges one by one, and asks how few edges carry the steering.
 #
 # *Reads* the vector of notebook 01 and the prompt sets. *Writes* the scores
-# (`data/artifacts/<preset>/dim_attribution.safetensors`), tidy tables and figures. Edges are ranked on training
+# (`build/<preset>/artifacts/dim_attribution.safetensors`), tidy tables and figures. Edges are ranked on training
 # prompts, sizes chosen on validation prompts, and every faithfulness shown is measured on test prompts.
 
 # %% tags=["parameters"]

@@ -115,7 +115,7 @@ def test_workflow_without_a_known_preset_lists_them(given):
 def test_workflow_runs_once_at_a_time_and_leaves_no_lock(tmp_path):
     """As the Makefile starts it; a kill must not stop the next run."""
     (tmp_path / "snakemake.py").write_text("import time\nprint('started', flush=True)\ntime.sleep(60)\n")
-    command = [sys.executable, ROOT / "workflow.py", "start", "--presets", "tiny"]
+    command = [sys.executable, ROOT / "profiles" / "workflow.py", "start", "--presets", "tiny"]
     environment = {name: value for name, value in os.environ.items() if name != "STEERPAPER_BUILD"}
     how = dict(cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(2):  # the second time after a kill
@@ -132,7 +132,7 @@ def test_a_workflow_that_is_stopped_stops(tmp_path):
     (tmp_path / "snakemake.py").write_text(
         "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
         "print('started', flush=True)\ntime.sleep(60)\n")
-    command = [sys.executable, ROOT / "workflow.py", "start", "--presets", "tiny"]
+    command = [sys.executable, ROOT / "profiles" / "workflow.py", "start", "--presets", "tiny"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
     process.terminate()

@@ -60,8 +60,9 @@ def clone(tmp_path_factory):
     """A clone under a path with spaces, with an environment under another one and a model folder with one, too."""
     clone = tmp_path_factory.mktemp("a place") / "my clone"
     shutil.copytree(ROOT / "steerpaper", clone / "steerpaper", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "Snakefile", "workflow.py", "jupytext.toml", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "Snakefile", "jupytext.toml", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
+    shutil.copytree(ROOT / "profiles", clone / "profiles")
     (clone / "steerpaper" / "__init__.py").write_text("")  # quicker
     (clone / "notebooks").mkdir()
     (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
@@ -185,14 +186,14 @@ def test_failures_are_said_once_and_last(clone):
     shutil.rmtree(clone / "build", ignore_errors=True)
     (clone / "do").write_text("if preset != 'tiny':\n    os.kill(os.getpid(), 9)\n"
                               "raise ValueError('no such layer:\\n40 of 12')")
-    status, out, err = make(clone, "figures", f"PRESETS=tiny '{clone}/my models/A model'")
+    status, out, err = make(clone, "figures", "PRESETS=tiny organism-llama")
     (clone / "do").unlink()
     assert status and not out
     *before, first, second, maker = err.splitlines()
     assert maker.startswith("make: ***")
     assert sorted([first, second]) == [
-        "notebook 01_first on a-model failed: nbclient.exceptions.DeadKernelError: Kernel died: its process was ended "
-        "from outside, most often for want of memory; the whole log: build/a-model/01.log",
+        "notebook 01_first on organism-llama failed: nbclient.exceptions.DeadKernelError: Kernel died: its process was ended "
+        "from outside, most often for want of memory; the whole log: build/organism-llama/01.log",
         "notebook 01_first on tiny failed: ValueError: no such layer: 40 of 12; the whole log: build/tiny/01.log",
     ]
     assert "no such layer" not in "\n".join(before) and "Kernel died" not in "\n".join(before)
@@ -241,7 +242,7 @@ def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
 
 def test_a_job_that_starts_late_on_a_cluster_does_not_run_beside_its_twin(clone, tmp_path):
     """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it writes."""
-    hold = f'exec 9>> "{tmp_path}/.lock"; "{clone}/my env/bin/python" "{clone}/workflow.py" hold "{tmp_path}/.lock" 9'
+    hold = f'exec 9>> "{tmp_path}/.lock"; "{clone}/my env/bin/python" "{clone}/profiles/workflow.py" hold "{tmp_path}/.lock" 9'
     first = subprocess.Popen(["bash", "-ec", f"{hold}; echo held; read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              text=True)
     assert first.stdout.readline() == "held\n"

@@ -1,7 +1,7 @@
 """What the Snakefile needs outside of itself; the Makefile calls the first, every notebook's job the second.
 
-    python workflow.py start SNAKEMAKE_OPTIONS... --presets PRESETS...    run it, one at a time; say last what failed
-    python workflow.py hold FILE DESCRIPTOR                               mark a notebook as running until its job ends
+    python profiles/workflow.py start SNAKEMAKE_OPTIONS... --presets PRESETS...    run it, one at a time; say last what failed
+    python profiles/workflow.py hold FILE DESCRIPTOR                               mark a notebook as running until its job ends
 
 Locks are the operating system's: none outlives the processes that hold it, however these end.
 """
