@@ -75,14 +75,13 @@ paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one no
 	@python -m steerpaper.reproduction compare "$$MODEL"
 
 record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
-	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" organism-llama tiny
+	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.results
-	@python -m steerpaper.recording
+	@python -m steerpaper.recording "$$PRESETS"
 
-notebooks: $(INSTALLED) ## execute the notebooks that are committed, and those that the tests compare with
-	@python profiles/workflow.py start $(HERE) --presets organism-llama tiny
-	@python -m steerpaper.recording
+notebooks: export PRESETS := organism-llama
+notebooks: record ## record the notebooks that are committed, with all that they show, and those that tests compare with
 
 # Two processes, one thread each; tests/conftest.py says which tests stay together.
 test: export TQDM_DISABLE := 1
@@ -102,7 +101,7 @@ processor-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
 processor-avx2: export NPY_DISABLE_CPU_FEATURES := X86_V4 AVX512_ICL
 processor-%: export TQDM_DISABLE := 1
 processor-%: $(INSTALLED)
-	@STEERPAPER_BUILD="$$PWD/build/processors/$*" python -m pytest --nbval --nbval-current-env -p no:cacheprovider \
+	@STEERPAPER_BUILD="$(BUILD)/processors/$*" python -m pytest --nbval --nbval-current-env -p no:cacheprovider \
 	  tests/reference 2>&1 | awk '{print "$*: " $$0; fflush()}'
 
 mutations: export TQDM_DISABLE := 1

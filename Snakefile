@@ -17,10 +17,9 @@ sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
 from steerpaper.presets import PRESETS as KNOWN
 from steerpaper.presets import get_preset, get_presets
-from steerpaper.reproduction import outputs
 
 BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
-NOTEBOOKS = outputs()
+NOTEBOOKS = paths.outputs()
 
 GIVEN = config.get("presets") or ""
 try:

@@ -4,12 +4,13 @@
 
 All processes are killed by SIGKILL, so that none can clean up, at moments drawn uniformly (seed 0) over the length of
 an undisturbed run. After each kill what lies on disk is set aside, the workflow is run to its end and compared, and the
-next kill strikes a run that goes on from what was set aside: the tenth rerun has ten kills behind it. What has been
-computed of the presets (in the build folder) is removed at the start; what is on record is not touched.
+next kill strikes a run that goes on from what was set aside: the tenth rerun has ten kills behind it. All of this
+happens in build/kill; what was computed elsewhere and what is on record is not touched.
 """
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -18,10 +19,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil  # comes with the notebooks' kernels
+import psutil
 
-from steerpaper.paths import BUILD, ROOT
-from steerpaper.presets import get_presets
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "kill"
+os.environ["STEERPAPER_BUILD"] = str(BUILD)  # of the workflow, too
+
+from steerpaper.presets import get_presets  # noqa: E402
 
 WRITTEN = {".snakemake": ROOT / ".snakemake", "build": BUILD}  # all that the workflow writes into
 

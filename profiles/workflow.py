@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import psutil  # comes with the notebooks' kernels, and with Snakemake
+import psutil
 
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)

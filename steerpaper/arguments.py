@@ -50,8 +50,12 @@ def number(what: str, value: object) -> float:
     scalar = value.item() if isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0 else value
     if isinstance(scalar, (bool, np.bool_)) or not isinstance(scalar, Real):
         raise ValueError(f"{what} must be a number, {shown(value)} of type {type(value).__name__} was given")
-    if not math.isfinite(scalar):
-        raise ValueError(f"{what} must be finite, {scalar} was given")
+    try:
+        finite = math.isfinite(scalar)
+    except OverflowError:  # an integer beyond all floats
+        finite = False
+    if not finite:
+        raise ValueError(f"{what} must be finite, {shown(scalar)} was given")
     return float(scalar)
 
 
@@ -140,10 +144,12 @@ def prompts(given: object) -> list[str | list[int]]:
     """
     if isinstance(given, pd.DataFrame):
         given = column(given, "prompt")
-    one_alone = isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable)
+    scalar = isinstance(given, (Tensor, np.ndarray)) and given.ndim == 0
+    one_alone = scalar or isinstance(given, (str, bytes, Mapping, Set)) or not isinstance(given, Iterable)
     found = [] if one_alone else given.tolist() if isinstance(given, (Tensor, np.ndarray)) else list(given)
     if not found:
         raise ValueError(f"prompts must be a list of at least one prompt, {shown(given)} was given")
+    found = [one.item() if isinstance(one, (Tensor, np.ndarray)) and one.ndim == 0 else one for one in found]
     if empty := [i for i, one in enumerate(found) if hasattr(one, "__len__") and not len(one)]:
         raise ValueError(f"prompts {empty} are empty: give text or at least one token id")
     return [_prompt(i, one) for i, one in enumerate(found)]

@@ -40,7 +40,7 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
     manifest["sha256"] = _digest(tensors, manifest)
     # One metadata entry: safetensors writes several in an order that changes from run to run.
     metadata = {"manifest": json.dumps(manifest, sort_keys=True)}
-    with manifests.entries(paths.results(manifest["preset"]), _model(preset)):  # only to see whose results these are
+    with manifests.entries(paths.results(manifest["preset"]), _model(preset)):  # refuses another model's
         write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 

@@ -319,7 +319,8 @@ def _read(source: str, dtype: torch.dtype, where: dict):
             use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
             **where)
     if not where["local_files_only"]:
-        folder.check_stored(checkpoint.cached(source, where["revision"]).glob("*.safetensors"))
+        cached = checkpoint.cached(source, where["revision"])
+        folder.check_stored(cached.glob("*.safetensors") if cached else [])
     folder.check_weights(source, hf, info)
     return hf, tokenizer
 

@@ -65,8 +65,7 @@ class ContrastPairs:
 
 def contrast_pairs(
     model: Model, harmful: pd.DataFrame | Sequence[str], harmless: pd.DataFrame | Sequence[str], steering: Steering,
-    judge: Judge, *,
-max_new_tokens: int = 64, batch_size: int = 64,
+    judge: Judge, *, max_new_tokens: int = 64, batch_size: int = 64,
 ) -> ContrastPairs:
     """The model's own pairs (§3.2): compliance to win over refusal on harmful prompts, refusal over an answer on
     harmless ones.

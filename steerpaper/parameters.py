@@ -29,15 +29,17 @@ def check_parameters(**parameters: object) -> None:
         if name not in parameters:
             raise unknown("parameter", name, parameters)
     for name, value in parameters.items():
+        if name not in _CHECKS:
+            raise unknown("parameter", name, _CHECKS)
         _CHECKS[name](name, value)
 
 
 def _injected() -> list[str]:
-    """The names that papermill's cell assigns to, in its order; none outside IPython."""
+    """The names that papermill's cell assigns to, in its order; of several such cells the last. None outside IPython."""
     shell = get_ipython()
     history = shell.user_ns.get("In", []) if shell else []
-    assigned = [statement for cell in history if cell.lstrip().startswith(_INJECTED)
-                for statement in ast.parse(cell).body if isinstance(statement, ast.Assign)]
+    cell = next((cell for cell in reversed(history) if cell.lstrip().startswith(_INJECTED)), "")
+    assigned = [statement for statement in ast.parse(cell).body if isinstance(statement, ast.Assign)]
     return [target.id for statement in assigned for target in statement.targets if isinstance(target, ast.Name)]
 
 

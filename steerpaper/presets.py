@@ -86,8 +86,8 @@ def _said_clearly(kind: type) -> type:
             wrong = []
             for one in error.errors():
                 value = "" if one["type"] == "missing" else f" = {shown(one['input'])}"
-                why = one.get("ctx", {}).get("error", one["msg"])
-                wrong.append(f"{'.'.join(map(str, one['loc']))}{value}: {why}")
+                field = f"{'.'.join(map(str, one['loc']))}{value}: " if one["loc"] else ""  # of all fields together
+                wrong.append(f"{field}{one.get('ctx', {}).get('error', one['msg'])}")
             name = fields.get("name", given[0] if given else None)
             raise ValueError(f"preset {shown(name)} cannot be: {'; '.join(wrong)}") from None
 
@@ -166,7 +166,7 @@ class Preset:
     n_patching: _Count = 40
     n_patching_test: _Count = 50
     n_checked: _Count = 4
-    n_patched_edges: _Count = 240
+    n_patched_edges: Annotated[_Integer, Field(ge=2)] = 240
     circuit_shares: _Some[_Share] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
     compared_shares: _Some[_Share] = (0.03, 0.06, 0.1, 0.2, 0.3)
     n_pairs: _Count = 256
@@ -185,8 +185,8 @@ class Preset:
 
     def __post_init__(self):
         if (self.layer is None) != (self.position is None):
-            raise ValueError(f"preset {self.name!r} has layer {self.layer} and position {self.position}: give both, or "
-                             "neither to select them on validation prompts")
+            raise ValueError(f"it has layer {self.layer} and position {self.position}: give both, or neither to select "
+                             "them on validation prompts")
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -280,9 +280,9 @@ def get_preset(name: str | Path) -> Preset:
     name = os.fspath(name)
     if name in PRESETS:
         return PRESETS[name]
-    folder = Path(name).resolve()
-    if not name or not (folder / "config.json").is_file():
+    if not name or not os.path.isfile(os.path.join(name, "config.json")):
         raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json")
+    folder = Path(name).resolve()
     preset = Preset(name=slug(folder.name), model=str(folder), note="a local folder", **_LAPTOP)
     if PRESETS.setdefault(preset.name, preset) != preset:
         raise ValueError(f"the folder {folder} would write over the results of the preset {preset.name!r}: rename it")
@@ -300,7 +300,7 @@ def get_presets(names: str) -> dict[str, Preset]:
     separated = shlex.shlex(names, posix=True, punctuation_chars=False)
     separated.whitespace, separated.whitespace_split, separated.commenters = " \t\r\n,", True, ""
     try:
-        given = [names.strip()] if Path(names.strip()).is_dir() and names.strip() else list(separated)
+        given = [names.strip()] if os.path.isdir(names.strip()) else list(separated)
     except ValueError as error:
         raise ValueError(f"the presets {names!r} cannot be told apart ({error}): separate them by spaces, and put a path "
                          "with spaces in quotes") from error

@@ -1,16 +1,19 @@
 """Executed notebooks as they are committed: `notebooks/*.ipynb`, which people read, and `tests/reference`, the same on
 the preset "tiny", which the tests execute again.
 
-`python -m steerpaper.recording` takes both from the workflow's executed copies.
+`python -m steerpaper.recording PRESETS` takes both from the workflow's executed copies, if the preset that people read
+is among these: its notebooks show the figures that are on record.
 """
+
+import sys
 
 from pathlib import Path
 
 import nbformat
 
 from steerpaper import paths
-from steerpaper.paths import write_bytes
-from steerpaper.reproduction import outputs
+from steerpaper.paths import outputs, write_bytes
+from steerpaper.presets import get_presets
 
 READ, REFERENCE = "organism-llama", "tiny"
 _INJECTED = "injected-parameters"
@@ -20,12 +23,15 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
     """An executed notebook without the paths, times and durations in its metadata, with ids that stay.
 
     Args:
-        injected: whether the cell that papermill has put in stays. Without it the parameters are the notebook's own,
-            which must be what was injected.
+        injected: whether the cell that papermill has put in stays. Without it the parameters are the notebook's own.
+
+    Raises:
+        ValueError: without it, what was put in is not what the notebook's own parameters say.
     """
     notebook = nbformat.from_dict(executed)
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}}
     if not injected:
+        _check_own(notebook)
         notebook.cells = [cell for cell in notebook.cells if _INJECTED not in cell.metadata.get("tags", [])]
     own, executed_cells = 0, 0
     for cell in notebook.cells:
@@ -45,12 +51,21 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
     return notebook
 
 
-def main() -> None:
-    """Write both sets of notebooks."""
+def main(presets: str) -> None:
+    """Write both sets of notebooks, if they go with what is put on record."""
+    if READ not in (preset.name for preset in get_presets(presets).values()):
+        return
     for preset, folder in ((READ, paths.NOTEBOOKS), (REFERENCE, paths.ROOT / "tests" / "reference")):
         for name in outputs():
             executed = nbformat.read(paths.BUILD / preset / f"{name}.ipynb", as_version=4)
             _write(folder / f"{name}.ipynb", committed(executed, injected=preset == REFERENCE))
+
+
+def _check_own(notebook: nbformat.NotebookNode) -> None:
+    """Raise ValueError if what was put in is none of the notebook's own parameters."""
+    given = {tag: cell.source.splitlines() for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    if others := [line for line in given.get(_INJECTED, [])[1:] if line not in given["parameters"]]:
+        raise ValueError(f"the notebook was executed with {'; '.join(others)}, not with its own parameters")
 
 
 def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
@@ -58,4 +73,4 @@ def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -1,34 +1,37 @@
 """What was computed here beside what is on record: do they agree, within which tolerance, and where not?
 
-`python -m steerpaper.reproduction compare PRESETS` says so, and puts what has no record yet on record;
-`python -m steerpaper.reproduction record PRESETS` puts everything on record that was computed here.
+`python -m steerpaper.reproduction compare PRESETS` says so; `python -m steerpaper.reproduction record PRESETS` puts what
+was computed here on record.
 """
 
 import argparse
 import re
-import shutil
+import reprlib
 import sys
-import tomllib
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.image import imread
 from matplotlib.testing.compare import calculate_rms
-from pandas.api.types import is_float_dtype, is_string_dtype
+from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from steerpaper import manifests, paths
 from steerpaper.artifacts import load_table
+from steerpaper.paths import outputs, write_bytes
 from steerpaper.presets import get_presets
 
-# Another processor adds up in another order. Measured numbers: this share of the number plus a tenth of the largest in
-# its column. Text and whole numbers: none; numbers within text: their last digit. Pictures: RMS over all pixels, of 255.
-RELATIVE, PICTURE = 1e-3, 3.0
-TOLERANCE = (f"{RELATIVE:g} of a number plus a tenth of the largest in its column, none for text and whole numbers, the "
-             f"last digit for numbers within text, {PICTURE:g} of 255 (RMS) for pictures")
-_NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+# Another processor adds up in another order. A measured number may differ by RELATIVE of itself, or by SMALL of the
+# largest number of its kind: in its column, and where a table has several quantities in one column, of that quantity.
+# Numbers within prose: their last digit. Pictures: RMS over all pixels, of 255. All else, settings included: nothing.
+RELATIVE, SMALL, PICTURE = 1e-3, 1e-5, 3.0
+TOLERANCE = (f"{RELATIVE:g} of a number, or {SMALL:g} of the largest of its kind; the last digit of numbers within prose; "
+             f"{PICTURE:g} of 255 (RMS) in pictures; none in text, whole numbers and settings")
+_SETTINGS = ("phi", "learning_rate", "threshold")
+_KIND = "quantity"
+# Standing by themselves: the 3 of "llama-3.2-3b" or of a version is a name.
+_NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![.-]?\w)")
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Difference:
     Attributes:
         where: file, row and column.
         recorded, computed: both values.
-        size: in shares of a number plus a tenth of the largest in its column, as RELATIVE; infinite where none is
-            allowed; 0 for a picture within tolerance.
+        size: relative, of the number and of SMALL / RELATIVE of the largest of its kind together; infinite where no
+            difference is allowed.
         within: whether it is within tolerance.
     """
 
@@ -77,15 +80,9 @@ class Comparison:
             if len(self.beyond) > 20:
                 lines.append(f"  and {len(self.beyond) - 20} more")
             return "\n".join([f"{own} compared, {len(self.beyond)} differences beyond tolerance{verdicts}", *lines])
-        largest = max((d for d in self.differences), key=lambda d: d.size, default=None)
+        largest = max(self.differences, key=lambda difference: difference.size, default=None)
         found = f"largest difference {largest.size:.1e}, {largest}" if largest and largest.size else "no difference"
         return f"{own} are as on record, {found}{verdicts}"
-
-
-@cache
-def outputs() -> dict[str, dict[str, list[str]]]:
-    """What each notebook of the workflow builds upon and writes: `notebooks/outputs.toml`, in reading order."""
-    return tomllib.loads((paths.NOTEBOOKS / "outputs.toml").read_text("utf-8"))
 
 
 def compare(preset: str) -> Comparison:
@@ -99,7 +96,8 @@ def compare(preset: str) -> Comparison:
     for notebook, written in outputs().items():
         for name in written["tables"]:
             tables = [load_table(preset, name, made_by=notebook, recorded=recorded) for recorded in (True, False)]
-            found.tables, found.numbers = found.tables + 1, found.numbers + tables[0].notna().sum().sum()
+            found.tables += 1
+            found.numbers += int(tables[0].select_dtypes("number").count().sum())
             found.differences += compare_tables(f"{name}.csv", *tables)
             if name == "scorecard_claims":
                 found.verdicts = _verdicts(*tables)
@@ -118,17 +116,16 @@ def compare_tables(name: str, recorded: pd.DataFrame, computed: pd.DataFrame) ->
     for what, *both in (("columns", list(recorded), list(computed)), ("rows", len(recorded), len(computed))):
         if both[0] != both[1]:
             return [Difference(f"{name}, {what}", *both, np.inf, False)]
-    floats = [c for c in recorded if is_float_dtype(recorded[c]) or is_float_dtype(computed[c])]
-    labels = [c for c in recorded if c not in floats]
-    sides = _alike(recorded, computed, labels)
-    rows = [", ".join(f"{c} {v}" for c, v in zip(labels, values)) for values in sides[0][labels].to_numpy()]
+    measured = [c for c in recorded if c not in _SETTINGS and all(map(is_numeric_dtype, (recorded[c], computed[c])))
+                and any(map(is_float_dtype, (recorded[c], computed[c])))]
+    labels = [c for c in recorded if c not in measured]
+    old, new = _alike(recorded, computed, labels)
     within, beyond = [], []
     for column in recorded:
-        old, new = (side[column] for side in sides)
-        sizes = _distances(old, new) if column in floats else _unequal(old, new)
+        sizes = _distances(old, new, column) if column in measured else _unequal(old[column], new[column])
         for i in np.flatnonzero(sizes > 0):
-            where = f"{name}, {rows[i] or f'row {i}'}, {column}"
-            difference = Difference(where, old.iloc[i], new.iloc[i], float(sizes[i]), bool(sizes[i] <= RELATIVE))
+            where = f"{name}, {_row(old, labels, i)}, {column}"
+            difference = Difference(where, old[column][i], new[column][i], float(sizes[i]), bool(sizes[i] <= RELATIVE))
             (within if difference.within else beyond).append(difference)
     return beyond + sorted(within, key=lambda difference: difference.size)[-1:]
 
@@ -147,16 +144,21 @@ def record(preset: str) -> None:
     """Put the tables and figures of one preset that were computed here on record, in place of what was there.
 
     Raises:
-        FileNotFoundError: one that was not computed.
+        FileNotFoundError: one that was not computed; then the record stays as it was.
+        ValueError: a table that is not what its notebook wrote; likewise.
     """
-    tables = [name for written in outputs().values() for name in written["tables"]]
-    figures = [name for written in outputs().values() for name in written["figures"]]
+    tables, figures = {}, {}
+    for notebook, written in outputs().items():
+        for name in written["tables"]:
+            load_table(preset, name, made_by=notebook)  # what is there, and whole
+            tables[f"{name}.csv"] = (paths.results(preset) / f"{name}.csv").read_bytes()
+        for file in (f"{name}.{kind}" for name in written["figures"] for kind in ("svg", "png")):
+            figures[file] = (paths.figures(preset) / file).read_bytes()
     manifest = manifests.read(paths.results(preset))
-    manifest["tables"] = {name: manifest["tables"][name] for name in sorted(tables)}
-    _copy([f"{name}.csv" for name in tables], paths.results(preset), paths.recorded_results(preset))
+    manifest["tables"] = {Path(file).stem: manifest["tables"][Path(file).stem] for file in tables}
+    _write(tables, paths.recorded_results(preset))
     manifests.write(paths.recorded_results(preset), manifest)
-    drawn = [f"{name}.{kind}" for name in figures for kind in ("svg", "png")]
-    _copy(drawn, paths.figures(preset), paths.recorded_figures(preset))
+    _write(figures, paths.recorded_figures(preset))
 
 
 def is_recorded(preset: str) -> bool:
@@ -165,35 +167,36 @@ def is_recorded(preset: str) -> bool:
 
 
 def main(command: str, presets: str) -> int:
-    """Compare or record presets; 1 if something is beyond tolerance."""
-    failed = False
+    """Compare or record presets; 1 if something is beyond tolerance, missing or damaged."""
+    beyond = failed = False
     for preset in (preset.name for preset in get_presets(presets).values()):
         try:
-            if command == "record" or not is_recorded(preset):
+            if command == "record":
                 record(preset)
                 print(f"{preset}: now on record in data/results/{preset} and figures/{preset}")
-            else:
+            elif is_recorded(preset):
                 found = compare(preset)
                 print(found)
-                failed |= bool(found.beyond)
+                beyond |= bool(found.beyond)
+            else:
+                print(f"{preset}: computed, in {paths.BUILD / preset}; nothing is on record to compare it with")
         except (FileNotFoundError, ValueError) as error:  # the next preset may have all that it needs
             print(f"{preset}: {error}")
             failed = True
     if command == "compare":
         print(f"(tolerance: {TOLERANCE})")
-    if failed:
+    if beyond:
         print(f"What was computed is in {paths.BUILD}/<preset>; `make record PRESETS=...` puts it on record instead.")
-    return int(failed)
+    return int(beyond or failed)
 
 
-def _copy(names: list[str], source: Path, target: Path) -> None:
-    """Make `target` hold these files of `source` and no other."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in target.iterdir():
-        if path.name not in names:
+def _write(files: dict[str, bytes], folder: Path) -> None:
+    """Make a folder hold these files and no other."""
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    for path in folder.iterdir():
+        if path.name not in (*files, manifests.NAME):
             path.unlink()
-    for name in names:
-        shutil.copyfile(source / name, target / name)
 
 
 def _alike(recorded: pd.DataFrame, computed: pd.DataFrame, labels: list[str]) -> list[pd.DataFrame]:
@@ -205,36 +208,42 @@ def _alike(recorded: pd.DataFrame, computed: pd.DataFrame, labels: list[str]) ->
     return ordered if ordered[0][labels].map(str).equals(ordered[1][labels].map(str)) else tables
 
 
-def _distances(recorded: pd.Series, computed: pd.Series) -> np.ndarray:
-    """Distances of numbers in shares of the recorded one plus a tenth of the column's largest."""
-    old, new = (pd.to_numeric(column, errors="coerce").to_numpy(dtype=float) for column in (recorded, computed))
-    finite = np.abs(old[np.isfinite(old)])
-    scale = np.abs(old) + 0.1 * (finite.max() if len(finite) else 0.0)
+def _row(table: pd.DataFrame, labels: list[str], i: int) -> str:
+    """The first labels that tell a row from all others, cut to a length that a message bears."""
+    n = next((n for n in range(1, len(labels)) if not table.duplicated(labels[:n]).any()), len(labels))
+    return ", ".join(f"{label} {reprlib.repr(table[label][i])}" for label in labels[:n]) or f"row {i}"
+
+
+def _distances(recorded: pd.DataFrame, computed: pd.DataFrame, column: str) -> np.ndarray:
+    """Relative distances of measured numbers, in which small ones count as SMALL / RELATIVE of the largest of their
+    kind: at most RELATIVE just where `numpy.isclose` says so with rtol=RELATIVE and atol=SMALL times the largest."""
+    old, new = (table[column].to_numpy(dtype=float, na_value=np.nan) for table in (recorded, computed))
+    sizes = pd.Series(np.where(np.isfinite(old), np.abs(old), 0.0))
+    kinds = recorded[_KIND] if _KIND in recorded else np.zeros(len(old))
+    scale = np.abs(old) + SMALL / RELATIVE * sizes.groupby(kinds).transform("max").to_numpy()
     same = (old == new) | (np.isnan(old) & np.isnan(new))
     with np.errstate(invalid="ignore", divide="ignore"):
-        sizes = np.where(same, 0.0, np.abs(new - old) / scale)
-    return np.where(np.isnan(sizes), np.inf, sizes)  # a number on one side alone
+        distances = np.where(same, 0.0, np.abs(new - old) / scale)
+    return np.where(np.isnan(distances), np.inf, distances)  # a number on one side alone
 
 
 def _unequal(recorded: pd.Series, computed: pd.Series) -> np.ndarray:
-    """Infinite where texts or whole numbers differ, by more than the last digit of numbers within a text."""
-    pairs = zip(recorded.fillna(""), computed.fillna(""))
-    if is_string_dtype(recorded) and is_string_dtype(computed):
-        return np.array([0.0 if _same_text(str(old), str(new)) else np.inf for old, new in pairs])
-    return np.array([0.0 if old == new else np.inf for old, new in pairs])
+    """Infinite where texts or whole numbers differ, by more than the last digit of numbers within prose."""
+    pairs = zip(recorded.astype(object).where(recorded.notna(), ""), computed.astype(object).where(computed.notna(), ""))
+    return np.array([0.0 if old == new or isinstance(old, str) and isinstance(new, str) and _same_text(old, new)
+                     else np.inf for old, new in pairs])
 
 
 def _same_text(old: str, new: str) -> bool:
-    """Whether two texts are the same, up to the last digit of the numbers in them."""
-    if old == new:
-        return True
+    """Whether two texts are the same, up to the last digit of decimal numbers in them, or RELATIVE of a lone number."""
     if _NUMBER.sub("#", old) != _NUMBER.sub("#", new):
         return False
+    lone = _NUMBER.fullmatch(old) is not None
     for before, after in zip(_NUMBER.findall(old), _NUMBER.findall(new)):
         mantissa, _, exponent = before.partition("e")
-        digit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-        if before != after and ("." not in mantissa or not np.isclose(
-                float(after), float(before), rtol=RELATIVE, atol=1.01 * digit)):
+        digit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])) if "." in mantissa else 0.0
+        relative = RELATIVE if lone and digit else 0.0
+        if not np.isclose(float(after), float(before), rtol=relative, atol=1.01 * digit):
             return False
     return True
 

@@ -122,10 +122,10 @@ def pictures(cell) -> list[tuple[str, bytes]]:
 
 
 def is_unfinished(cell) -> bool:
-    """Whether a cell draws and does not begin (plt.subplots, sp.draw_...) and save its figure itself."""
+    """Whether a cell draws and does not begin (plt.subplots, sp.draw_...) and save each of its figures itself."""
     called = [ast.unparse(call.func) for call in calls(cell)]
-    draws, begins = any(map(DRAWS.fullmatch, called)), any(map(BEGINS.fullmatch, called))
-    return draws and not (begins and "sp.save_figure" in called)
+    begun = sum(bool(BEGINS.fullmatch(name)) for name in called)
+    return any(map(DRAWS.fullmatch, called)) and not begun == called.count("sp.save_figure") > 0
 
 
 def not_as_saved(cell, folder: Path | None = None) -> str:
@@ -175,6 +175,7 @@ def test_recordings_show_what_is_saved(source):
     ("sp.save_figure(fig, preset, 'a')", True),
     ("fig, ax = plt.subplots()\nsns.heatmap(table, ax=ax)\nsp.save_figure(fig, preset, 'a')", False),
     ("fig = sp.draw_circuit(graph, edges)\nsp.save_figure(fig, preset, 'a')", False),
+    ("fig, ax = plt.subplots()\nother, axes = plt.subplots()\nsp.save_figure(fig, preset, 'a')", True),
     ("table.round(2)", False),
 ])
 def test_unfinished_figures_are_found(source, unfinished):

@@ -61,7 +61,7 @@ def test_slugs():
 
 
 def test_layer_and_position_come_together():
-    with pytest.raises(ValueError, match="'tiny' has layer 3 and position None"):
+    with pytest.raises(ValueError, match="preset 'tiny' cannot be: it has layer 3 and position None"):
         replace(PRESETS["tiny"], layer=3)
 
 

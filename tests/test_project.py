@@ -1,5 +1,6 @@
 """The files around the package agree with each other."""
 
+import ast
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ import yaml
 
 from mutations import MUTATIONS
 from steerpaper.presets import PRESETS
-from steerpaper.reproduction import outputs
+from steerpaper.paths import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()
@@ -171,4 +172,24 @@ def test_ci_runs_what_a_person_runs():
     assert script.stat().st_mode & 0o111
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {"make test", "make processors", "make mutations", "make figures PRESETS=tiny"} <= set(lines)
+    assert {"make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
+
+
+def test_imports_go_down_the_readme_s_map():
+    """Every module is on the map, and imports only those before it."""
+    listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", (ROOT / "README.md").read_text(),
+                       re.DOTALL)[1]
+    order = re.findall(r"\w+", listed)
+    modules = {path.stem: ast.parse(path.read_text("utf-8")) for path in (ROOT / "steerpaper").glob("[!_]*.py")}
+    assert sorted(order) == sorted(modules)
+    for name, tree in modules.items():
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        imported = {node.module.partition(".")[2] for node in found if node.module.startswith("steerpaper.")}
+        imported |= {alias.name for node in found if node.module == "steerpaper" for alias in node.names}
+        assert not {other for other in imported if order.index(other) >= order.index(name)}, name
+
+
+def test_the_readme_s_other_processor_is_one_that_is_tested():
+    wanted = re.findall(r"^processor-sse4: export (\w+) := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    readme = (ROOT / "README.md").read_text()
+    assert len(wanted) == 4 and all(f"{name}={value}" in readme or f'{name}="{value}"' in readme for name, value in wanted)

@@ -12,7 +12,7 @@ import jupytext
 import pytest
 
 from steerpaper.presets import PRESETS
-from steerpaper.reproduction import outputs
+from steerpaper.paths import outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -28,6 +28,7 @@ NOT_RUN = {
     ".venv/bin/papermill": "looked up, notebook and parameters: papermill runs every notebook in `make figures`",
     ".venv/bin/jupyter": "opens a browser",
     "pip": "needs a package index",
+    "export": "sets variables for the commands after it",
     "hf": "needs the hub, and an account for gated models",
 }
 FOLDERS = ("data", "figures", "steerpaper", "notebooks", "tests", "benchmarks", "profiles")

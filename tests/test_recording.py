@@ -1,6 +1,7 @@
 """Executed notebooks as they are committed."""
 
 import nbformat
+import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from steerpaper.recording import committed
@@ -37,3 +38,10 @@ def test_recordings_keep_their_parameters_and_ids_stay():
     assert [cell.id for cell in first.cells] == ["cell-001", "cell-002", "injected-parameters", "cell-003"]
     assert nbformat.writes(first) == nbformat.writes(second)
     assert [cell.id for cell in committed(executed(), injected=False).cells] == ["cell-001", "cell-002", "cell-003"]
+
+
+def test_a_notebook_of_other_parameters_is_not_what_people_read():
+    other = executed()
+    other.cells[2].source = '# Parameters\npreset = "tiny"\n'
+    with pytest.raises(ValueError, match='executed with preset = "tiny", not with its own parameters'):
+        committed(other, injected=False)
