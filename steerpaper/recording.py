@@ -5,6 +5,7 @@ the preset "tiny", which the tests execute again.
 is among these: its notebooks show the figures that are on record.
 """
 
+import re
 import sys
 
 from pathlib import Path
@@ -20,7 +21,8 @@ _INJECTED = "injected-parameters"
 
 
 def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.NotebookNode:
-    """An executed notebook without the paths, times and durations in its metadata, with ids that stay.
+    """An executed notebook without progress bars and what its metadata has of paths, times and durations; with ids that
+    stay.
 
     Args:
         injected: whether the cell that papermill has put in stays. Without it the parameters are the notebook's own.
@@ -45,6 +47,7 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
         if cell.cell_type == "code":
             executed_cells += 1
             cell.execution_count = executed_cells
+            cell.outputs = _without_bars(cell.outputs)
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = executed_cells
@@ -59,6 +62,18 @@ def main(presets: str) -> None:
         for name in outputs():
             executed = nbformat.read(paths.BUILD / preset / f"{name}.ipynb", as_version=4)
             _write(folder / f"{name}.ipynb", committed(executed, injected=preset == REFERENCE))
+
+
+def _without_bars(outputs: list) -> list:
+    """Outputs without progress bars, drawn from carriage returns on and by moving lines up; what else was said stays."""
+    kept = []
+    for output in outputs:
+        if output.get("name") == "stderr":
+            output.text = re.sub(r"\r[^\r\n\x1b]*|\x1b\[A", "", output.text)
+            if not output.text.strip():
+                continue
+        kept.append(output)
+    return kept
 
 
 def _check_own(notebook: nbformat.NotebookNode) -> None:

@@ -86,7 +86,7 @@ def test_draws_are_the_same_for_the_same_seed():
 
 @pytest.mark.parametrize(("split", "kind", "message"), [
     ("dev", "harmful", "unknown split 'dev': choose one of train, validation, test"),
-    ("test", "harmfull", "unknown kind 'harmfull': choose one of harmful"),
+    ("test", "harmfull", r"unknown kind 'harmfull' \(did you mean 'harmful'\?\): choose one of harmful"),
 ])
 def test_unknown_names(split, kind, message):
     with pytest.raises(ValueError, match=message):

@@ -93,6 +93,7 @@ def test_outputs_can_be_compared(source):
         # nbval runs cells outside the history, where a final semicolon hides nothing.
         assert not cell.source.rstrip().endswith(";"), f"assign the last value instead:\n{cell.source}"
     for cell in code_cells(read(source.with_suffix(".ipynb"))):
+        assert not [output for output in cell.outputs if "\r" in output.get("text", "")], f"progress bar:\n{cell.source}"
         # Widgets have other ids in every run: `from tqdm import tqdm`, not tqdm.auto.
         shown = {kind for output in cell.outputs for kind in output.get("data", {})}
         assert "application/vnd.jupyter.widget-view+json" not in shown, f"shows a widget:\n{cell.source}"

@@ -33,6 +33,14 @@ def test_what_people_read_is_the_notebook_executed_by_itself():
     nbformat.validate(notebook)
 
 
+def test_progress_bars_are_left_out_and_warnings_stay():
+    notebook = executed()
+    bar = "\rcandidates:   0%|          | 0/9 [00:00<?, ?layer/s]\n\rgenerate:   0%|  | 0/2\x1b[A\r        \r"
+    notebook.cells[-1].outputs += [new_output("stream", name="stderr", text=text) for text in (bar, "\x1b[A", f"warned\n{bar}")]
+    outputs = committed(notebook, injected=True).cells[-1].outputs
+    assert [output.get("text") for output in outputs] == [None, "warned\n\n"]
+
+
 def test_recordings_keep_their_parameters_and_ids_stay():
     first, second = (committed(executed(), injected=True) for _ in range(2))
     assert [cell.id for cell in first.cells] == ["cell-001", "cell-002", "injected-parameters", "cell-003"]

@@ -104,7 +104,8 @@ def test_recorded_notebooks_stay_in_order_beside_other_tests(tmp_path):
 
 def start(clone, *arguments, **environment):
     """`make` as someone types it, none of this run's own settings."""
-    own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS"}
+    own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS", "MFLAGS",
+           "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PRESETS", "MODEL", "PROFILE", "KILLS"}
     inherited = {name: value for name, value in os.environ.items() if name not in own}
     command = ["make", "VENV=my env", *arguments]
     return subprocess.Popen(command, cwd=clone, env=inherited | environment, stdout=subprocess.PIPE,
