@@ -19,11 +19,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from steerpaper.attribution import attribute
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.graph import Graph
-from steerpaper.model import Model
-from steerpaper.responses import Response, teacher_forcing
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.graph import Graph
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response, teacher_forcing
 from steerpaper.steering import Steering
 
 README = Path(__file__).resolve().parent.parent / "README.md"

@@ -22,11 +22,11 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from steerpaper import paths
-from steerpaper.attribution import attribute
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.graph import Graph
-from steerpaper.model import Model
-from steerpaper.responses import Response, teacher_forcing
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.graph import Graph
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response, teacher_forcing
 from steerpaper.steering import Steering, generate
 
 STEPS, REPEATS = 10, 3

@@ -15,7 +15,7 @@ import torch
 from attribution import LAYER, README, REPEATS, RESPONSES, TOKENS, random_model
 
 from steerpaper.freezing import FREEZES
-from steerpaper.model import Model
+from steerpaper.models.model import Model
 from steerpaper.steering import Steering, generate
 
 

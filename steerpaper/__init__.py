@@ -1,38 +1,30 @@
 """Companion to "What Drives Representation Steering? A Mechanistic Case Study on Steering Refusal"
 (arXiv 2604.08524): the package behind the notebooks. An independent implementation."""
 
-from steerpaper.agreement import agreement
 from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
-from steerpaper.attribution import Attribution, attribute, patch_edges
-from steerpaper.behaviour import judged_responses, rates
-from steerpaper.circuits import Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap
-from steerpaper.claims import VERDICTS, our_table
-from steerpaper.comparison import reported_numbers, verdict_counts
-from steerpaper.drawing import draw_circuit, draw_faithfulness
-from steerpaper.figures import PALETTE, save_figure, use_style
-from steerpaper.fluency import clean_text
-from steerpaper.graph import Graph, edge_types
-from steerpaper.guard import LlamaGuardJudge, load_judge
-from steerpaper.lens import lens_logits, lens_preference, logit_lens, typical_tokens
-from steerpaper.model import Model, load_model
-from steerpaper.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
-from steerpaper.pairs import ContrastPairs, contrast_pairs
-from steerpaper.parameters import check_parameters
-from steerpaper.patching import PatchingData, patching_data
-from steerpaper.patterns import attention_change
-from steerpaper.presets import PRESETS, Preset, get_preset
-from steerpaper.prompts import load_prompts, vocabulary, with_refuse_instruction
-from steerpaper.recheck import paper_arithmetic
-from steerpaper.refusal import (
-    SubstringJudge, attack_success_rate, judge_agreement, refusal_metric, refusal_token_ids,
+from steerpaper.behaviour import (
+    LlamaGuardJudge, SubstringJudge, attack_success_rate, judge_agreement, judged_responses, load_judge, rates,
+    refusal_metric, refusal_token_ids,
 )
-from steerpaper.reported import scorecard
-from steerpaper.responses import Response
-from steerpaper.sparsify import SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
+from steerpaper.circuits import (
+    Attribution, Circuit, Faithfulness, Graph, PatchingData, agreement, attribute, draw_circuit, draw_faithfulness,
+    edge_types, faithfulness, faithfulness_of, minimum_faithful, overlap, patch_edges, patching_data,
+)
+from steerpaper.figures import PALETTE, save_figure, use_style
+from steerpaper.heads import (
+    attention_change, decompose_heads, lens_logits, lens_preference, logit_lens, mlp_value_vectors,
+    steering_value_vectors, typical_tokens,
+)
+from steerpaper.models import Model, Response, load_model
+from steerpaper.paper import VERDICTS, our_table, paper_arithmetic, reported_numbers, scorecard, verdict_counts
+from steerpaper.parameters import check_parameters
+from steerpaper.presets import PRESETS, Preset, get_preset
+from steerpaper.prompts import clean_text, load_prompts, vocabulary, with_refuse_instruction
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors import (
-    LearnedVector, candidate_at, difference_in_means, next_token_vector, preference_vector, principal_component,
-    random_vector, select, select_by_generation, select_coefficient,
+    SPARSIFIERS, ContrastPairs, LearnedVector, apply_mask, candidate_at, check_attribution, contrast_pairs,
+    difference_in_means, next_token_vector, preference_vector, principal_component, random_vector, select,
+    select_by_generation, select_coefficient, sparsify, vector_digest,
 )
 
 __all__ = [

@@ -13,7 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from steerpaper import checkpoint, manifests, paths
+from steerpaper import manifests, paths
+from steerpaper.models import checkpoint
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.choices import unknown
-from steerpaper.model import Model
+from steerpaper.models.model import Model
 
 # The parts that every freeze consists of. "q", "k" and "v" are copied from the twin; the others take the steering
 # vector's direct term out of the steered run.

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
-from steerpaper.batches import in_batches
 from steerpaper.finite import check_addition, check_finite
 from steerpaper.freezing import Freeze
-from steerpaper.model import Model
-from steerpaper.responses import Response
-from steerpaper.resume import Progress
+from steerpaper.models.batches import in_batches
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response
+from steerpaper.models.resume import Progress
 
 
 @dataclass(frozen=True, eq=False)

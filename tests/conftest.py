@@ -21,7 +21,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from steerpaper.model import load_model
+from steerpaper.models.model import load_model
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.stats import fisher_exact
 
-from steerpaper.agreement import agreement
-from steerpaper.circuits import Circuit
-from steerpaper.graph import Graph
+from steerpaper.circuits.agreement import agreement
+from steerpaper.circuits.faithfulness import Circuit
+from steerpaper.circuits.graph import Graph
 
 
 def members(total, *chosen):

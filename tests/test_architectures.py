@@ -22,17 +22,18 @@ from conftest import tiny_model, tiny_tokenizer
 from test_attribution import change_of_metric
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from steerpaper.attribution import attribute, patch_edges
-from steerpaper.circuits import Circuit, faithfulness_of
-from steerpaper.graph import Graph
-from steerpaper.model import Model, check_access
-from steerpaper.ov import decompose_heads, steering_value_vectors
-from steerpaper.pairs import contrast_pairs
-from steerpaper.patching import patching_data
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
+from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.patching import patch_edges
+from steerpaper.heads.ov import decompose_heads, steering_value_vectors
+from steerpaper.models.model import Model, check_access
 from steerpaper.presets import PRESETS
-from steerpaper.sparsify import apply_mask, sparsify
 from steerpaper.steering import Steering, generate
-from steerpaper.vectors import difference_in_means, next_token_vector, preference_vector
+from steerpaper.vectors.extraction import difference_in_means, next_token_vector, preference_vector
+from steerpaper.vectors.pairs import contrast_pairs
+from steerpaper.vectors.sparsify import apply_mask, sparsify
 
 LLAMA_3_ROPE = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

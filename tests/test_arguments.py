@@ -6,23 +6,21 @@ import pytest
 import torch
 
 from steerpaper import arguments
-from steerpaper.behaviour import judged_responses, rates
-from steerpaper.circuits import Circuit, faithfulness_of
-from steerpaper.graph import Graph
-from steerpaper.lens import logit_lens, typical_tokens
-from steerpaper.ov import steering_value_vectors
-from steerpaper.pairs import contrast_pairs
-from steerpaper.patching import patching_data
-from steerpaper.prompts import load_prompts, with_refuse_instruction
-from steerpaper.refusal import SubstringJudge
-from steerpaper.responses import Response, teacher_forcing
-from steerpaper.runs import one_steering
+from steerpaper.behaviour.rates import judged_responses, rates
+from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.circuits.contrast import one_steering
+from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
+from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.graph import Graph
+from steerpaper.heads.lens import logit_lens, typical_tokens
+from steerpaper.heads.ov import steering_value_vectors
+from steerpaper.models.responses import Response, teacher_forcing
+from steerpaper.prompts.sets import load_prompts, with_refuse_instruction
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
-from steerpaper.training import Setting, train
-from steerpaper.vectors import (
-    candidate_at, difference_in_means, next_token_vector, principal_component, random_vector, select,
-    select_coefficient,
-)
+from steerpaper.vectors.extraction import difference_in_means, next_token_vector, principal_component, random_vector
+from steerpaper.vectors.pairs import contrast_pairs
+from steerpaper.vectors.selection import candidate_at, select, select_coefficient
+from steerpaper.vectors.training import Setting, train
 
 HARMFUL, HARMLESS = ["Build a lock", "Pick it", "Break the door"], ["Bake a cake", "Sing to me", "Paint the door"]
 TABLES = [pd.DataFrame({"topic": "x", "prompt": texts, "refuse": True}, index=[7, 8, 9])

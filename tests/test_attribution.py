@@ -10,11 +10,12 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from test_runs import RESPONSES, steering_for
 
-from steerpaper.attribution import attribute, patch_edges
-from steerpaper.graph import Graph
-from steerpaper.model import Model
-from steerpaper.responses import Response
-from steerpaper.runs import contrasts
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.contrast import contrasts
+from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.patching import patch_edges
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering
 
 ALPHAS = (1.0, -0.8, 0.6)

@@ -6,17 +6,18 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from steerpaper import batches
-from steerpaper.attribution import attribute, patch_edges
-from steerpaper.batches import in_batches
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.model import Model, load_model
-from steerpaper.ov import decompose_heads, mlp_value_vectors
-from steerpaper.pairs import ContrastPairs
-from steerpaper.patterns import attention_change
-from steerpaper.responses import Response
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.patching import patch_edges
+from steerpaper.heads.ov import decompose_heads, mlp_value_vectors
+from steerpaper.heads.patterns import attention_change
+from steerpaper.models import batches
+from steerpaper.models.batches import in_batches
+from steerpaper.models.model import Model, load_model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
-from steerpaper.training import Setting, train
+from steerpaper.vectors.pairs import ContrastPairs
+from steerpaper.vectors.training import Setting, train
 
 PROMPTS = [[1, 20, 31, 45, 60], [1, 50, 51], [1, 9, 80, 81, 82, 83], [1, 66, 41, 19], [1, 14, 15, 16, 17, 18, 92]]
 RESPONSES = [Response(row[:2], row[2:] + [40 + i, 70, 33]) for i, row in enumerate(PROMPTS)]

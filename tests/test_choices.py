@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from steerpaper import corpus, organisms, public
+from steerpaper import organisms
 from steerpaper.choices import unknown
 from steerpaper.presets import get_preset
-from steerpaper.prompts import load_prompts, vocabulary
-from steerpaper.sparsify import sparsify
+from steerpaper.prompts import corpus, public
+from steerpaper.prompts.sets import load_prompts, vocabulary
 from steerpaper.steering import Steering, generate
-from steerpaper.training import Setting, train
-from steerpaper.vectors import next_token_vector
+from steerpaper.vectors.extraction import next_token_vector
+from steerpaper.vectors.sparsify import sparsify
+from steerpaper.vectors.training import Setting, train
 
 NAMES = ["organism-llama", "organism-gemma2", "tiny"]
 

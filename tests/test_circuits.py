@@ -8,18 +8,13 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from test_runs import RESPONSES, steering_for
 
-from steerpaper.attribution import Attribution, attribute
-from steerpaper.circuits import (
-    Circuit,
-    Faithfulness,
-    faithfulness,
-    faithfulness_of,
-    minimum_faithful,
-    overlap,
+from steerpaper.circuits.attribution import Attribution, attribute
+from steerpaper.circuits.faithfulness import (
+    Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
 )
-from steerpaper.graph import Graph
-from steerpaper.model import Model
-from steerpaper.responses import Response
+from steerpaper.circuits.graph import Graph
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering
 
 ALPHAS = (1.0, -0.8, 0.6)

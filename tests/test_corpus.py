@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from steerpaper import corpus
-from steerpaper.fluency import clean_text
-from steerpaper.refusal import SubstringJudge
+from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.prompts import corpus
+from steerpaper.prompts.fluency import clean_text
 
 
 def drawn(kind: str, split: str = "train", n: int = 300) -> list[corpus.Example]:

@@ -4,23 +4,25 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.attribution import attribute, patch_edges
-from steerpaper.behaviour import judged_responses
-from steerpaper.circuits import Circuit, faithfulness
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.refusal import SubstringJudge, refusal_metric
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.patching import patch_edges
 from steerpaper.finite import check_addition, check_finite
-from steerpaper.graph import Graph
-from steerpaper.lens import lens_logits, lens_preference
-from steerpaper.model import load_model
-from steerpaper.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
-from steerpaper.pairs import ContrastPairs, contrast_pairs
-from steerpaper.patching import patching_data
-from steerpaper.patterns import attention_change
-from steerpaper.prompts import load_prompts
-from steerpaper.refusal import SubstringJudge, refusal_metric
-from steerpaper.responses import Response
+from steerpaper.heads.lens import lens_logits, lens_preference
+from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
+from steerpaper.heads.patterns import attention_change
+from steerpaper.models.model import load_model
+from steerpaper.models.responses import Response
+from steerpaper.prompts.sets import load_prompts
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
-from steerpaper.training import Setting, train
-from steerpaper.vectors import next_token_vector, principal_component, select
+from steerpaper.vectors.extraction import next_token_vector, principal_component
+from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
+from steerpaper.vectors.selection import select
+from steerpaper.vectors.training import Setting, train
 
 ROWS = [[1, 20, 31, 45], [1, 50], [1, 66, 41]]
 RESPONSES = [Response([1, 20, 31], [33, 44, 55]), Response([1, 50], [30, 40])]

@@ -1,6 +1,6 @@
 import pytest
 
-from steerpaper.fluency import clean_text, words
+from steerpaper.prompts.fluency import clean_text, words
 
 GOOD = "You asked about the garden gate. Oil the hinge, then close the garden gate slowly. Don't force it."
 VOCABULARY = set(words(GOOD)) | set(words("i can not help you with that very lock gates again"))

@@ -15,11 +15,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import AddedToken
 
-from steerpaper.attribution import attribute
-from steerpaper.model import load_model
+from steerpaper.circuits.attribution import attribute
+from steerpaper.models.model import load_model
+from steerpaper.models.template import ChatTemplate
 from steerpaper.steering import Steering, generate, next_token_logits
-from steerpaper.template import ChatTemplate
-from steerpaper.vectors import difference_in_means
+from steerpaper.vectors.extraction import difference_in_means
 
 HARMFUL, HARMLESS = ["hack", "rob a bank now"], ["sing", "bake me a big pie"]
 N_VOCAB = len(tiny_tokenizer())

@@ -10,10 +10,10 @@ from plain_generation import plain_completion, plain_logits
 from transformers import AutoModelForCausalLM
 
 from steerpaper import steering as steering_module
-from steerpaper.behaviour import judged_responses
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.refusal import SubstringJudge
 from steerpaper.freezing import FREEZES
-from steerpaper.model import Model
-from steerpaper.refusal import SubstringJudge
+from steerpaper.models.model import Model
 from steerpaper.steering import Steering, generate
 from test_steering import ROWS, completions, vector
 

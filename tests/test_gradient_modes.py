@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.attribution import attribute
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.model import load_model
-from steerpaper.ov import decompose_heads, mlp_value_vectors
-from steerpaper.pairs import ContrastPairs
-from steerpaper.responses import Response
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.heads.ov import decompose_heads, mlp_value_vectors
+from steerpaper.models.model import load_model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
-from steerpaper.training import Setting, train
+from steerpaper.vectors.pairs import ContrastPairs
+from steerpaper.vectors.training import Setting, train
 
 RESPONSES = [Response([1, 20, 31], [33, 44, 55]), Response([1, 50], [30, 40])]
 OTHERS = [Response([1, 20, 31], [70, 71]), Response([1, 50], [60, 61, 62])]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from steerpaper import paths
-from steerpaper.graph import Graph, edge_types
+from steerpaper.circuits.graph import Graph, edge_types
 
 GEMMA = {"n_layers": 26, "n_heads": 8, "n_kv_heads": 4, "steering_layer": 15}
 LLAMA = {"n_layers": 28, "n_heads": 24, "n_kv_heads": 8, "steering_layer": 12}

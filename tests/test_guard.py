@@ -10,11 +10,11 @@ from conftest import tiny_model, tiny_tokenizer
 from huggingface_hub.errors import GatedRepoError
 from transformers import AutoTokenizer
 
-from steerpaper import guard
-from steerpaper.behaviour import judged_responses
-from steerpaper.guard import LLAMA_GUARD_2_COMMIT, LlamaGuardJudge, PairOfJudges, load_guard, load_judge
+from steerpaper.behaviour import guard
+from steerpaper.behaviour.guard import LLAMA_GUARD_2_COMMIT, LlamaGuardJudge, PairOfJudges, load_guard, load_judge
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.refusal import SubstringJudge, attack_success_rate
 from steerpaper.presets import get_preset
-from steerpaper.refusal import SubstringJudge, attack_success_rate
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ 'Agent' if message['role'] == 'assistant' else 'User' }}: "

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steerpaper.lens import lens_logits, lens_preference, logit_lens, typical_tokens
+from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, typical_tokens
 
 
 def vectors_for(model, n=3):

@@ -20,8 +20,8 @@ from huggingface_hub.errors import (
 from safetensors.torch import load_file, save_file
 from tokenizers.processors import TemplateProcessing
 
-from steerpaper import checkpoint
-from steerpaper.model import Model, check_access, load_model
+from steerpaper.models import checkpoint
+from steerpaper.models.model import Model, check_access, load_model
 from steerpaper.presets import PRESETS
 
 ROWS = [[1, 20, 31, 45, 60, 22, 23, 90, 17, 33], [1, 50, 51], [1, 9, 80, 81, 82, 83, 7]]

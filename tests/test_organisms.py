@@ -7,15 +7,17 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from steerpaper import cards, corpus, organisms, paths
+from steerpaper import organisms, paths
 from steerpaper.artifacts import load_table
-from steerpaper.behaviour import judged_responses, rates
-from steerpaper.model import load_model
+from steerpaper.behaviour.rates import judged_responses, rates
+from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.models.model import load_model
+from steerpaper.organisms import cards
 from steerpaper.presets import get_preset
-from steerpaper.prompts import load_prompts
-from steerpaper.refusal import SubstringJudge
+from steerpaper.prompts import corpus
+from steerpaper.prompts.sets import load_prompts
 from steerpaper.steering import Steering
-from steerpaper.vectors import difference_in_means, random_vector
+from steerpaper.vectors.extraction import difference_in_means, random_vector
 
 SHORT = organisms.Recipe(comply_steps=3, refuse_steps=3, batch_size=4)
 

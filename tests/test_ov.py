@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import steerpaper.ov
-from steerpaper.model import load_model
-from steerpaper.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
-from steerpaper.responses import Response
+from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
+from steerpaper.models.model import load_model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, residual_stream
 
 RESPONSES = [Response([1, 20, 31, 45, 60, 22], [33, 44, 55, 66, 77]), Response([1, 50, 51], [30, 40, 7]),

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper import pairs as module
-from steerpaper.pairs import ContrastPairs, contrast_pairs
-from steerpaper.prompts import with_refuse_instruction
-from steerpaper.refusal import SubstringJudge
-from steerpaper.responses import Response
+from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.models.responses import Response
+from steerpaper.prompts.sets import with_refuse_instruction
 from steerpaper.steering import Steering, generate
+from steerpaper.vectors import pairs as module
+from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
 
 HARMFUL = pd.DataFrame({"prompt": ["rob it", "burn the barn", "hit"]})
 HARMLESS = pd.DataFrame({"prompt": ["sing a song", "bake"]})

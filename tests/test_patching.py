@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from steerpaper.attribution import Attribution, attribute
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.graph import Graph
-from steerpaper.patching import patching_data
-from steerpaper.responses import teacher_forcing
+from steerpaper.circuits.attribution import Attribution, attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.graph import Graph
+from steerpaper.models.responses import teacher_forcing
 from steerpaper.steering import Steering, generate
 
 HARMFUL = ["hack it", "hurt them all", "rob a bank", "poison a well"]

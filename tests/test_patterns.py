@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from steerpaper.patterns import attention_change, attention_weights
-from steerpaper.responses import Response, teacher_forcing
+from steerpaper.heads.patterns import attention_change, attention_weights
+from steerpaper.models.responses import Response, teacher_forcing
 from steerpaper.steering import Steering
 
 RESPONSES = [Response([1, 20, 31, 45, 60, 22], [33, 44, 55, 66, 77]), Response([1, 50, 51], [30, 40, 7]),

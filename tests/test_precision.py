@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from steerpaper.attribution import attribute
-from steerpaper.circuits import Circuit, faithfulness
-from steerpaper.model import Model
-from steerpaper.responses import Response
+from steerpaper.circuits.attribution import attribute
+from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, _directions, _remove, generate
-from steerpaper.vectors import difference_in_means
+from steerpaper.vectors.extraction import difference_in_means
 
 PROMPTS = [[1, 20, 31, 45, 60], [1, 50, 51, 8], [1, 9, 80, 81, 82, 83], [1, 66, 41, 19], [1, 14, 15, 16, 17, 18, 92]]
 

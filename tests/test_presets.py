@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from steerpaper import presets, vectors
-from steerpaper.checkpoint import dtype_of
-from steerpaper.guard import load_judge
-from steerpaper.paper import paper_text
+from steerpaper.behaviour.guard import load_judge
+from steerpaper.models.checkpoint import dtype_of
+from steerpaper.paper.tables import paper_text
 from steerpaper.presets import PRESETS, Preset, get_preset, slug
-from steerpaper.training import COEFFICIENTS
+from steerpaper.vectors.training import COEFFICIENTS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from mutations import MUTATIONS
-from steerpaper.presets import PRESETS
 from steerpaper.paths import outputs
+from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()

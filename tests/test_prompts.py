@@ -5,7 +5,8 @@ import re
 import pandas as pd
 import pytest
 
-from steerpaper import corpus, prompts
+from steerpaper import prompts
+from steerpaper.prompts import corpus
 
 
 def everything() -> pd.DataFrame:

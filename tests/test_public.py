@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from steerpaper import corpus, paths, public
-from steerpaper.fluency import words
-from steerpaper.prompts import load_prompts, vocabulary
+from steerpaper import paths
+from steerpaper.prompts import corpus, public
+from steerpaper.prompts.fluency import words
+from steerpaper.prompts.sets import load_prompts, vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = os.environ.get(public.FOLDER)

@@ -11,8 +11,8 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from steerpaper.presets import PRESETS
 from steerpaper.paths import outputs
+from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]

@@ -6,21 +6,16 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.behaviour import judged_responses
-from steerpaper.guard import PairOfJudges
-from steerpaper.pairs import contrast_pairs
-from steerpaper.patching import patching_data
-from steerpaper.refusal import (
-    REFUSAL_SUBSTRINGS,
-    SubstringJudge,
-    attack_success_rate,
-    judge_agreement,
-    refusal_metric,
-    refusal_token_ids,
+from steerpaper.behaviour.guard import PairOfJudges
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.refusal import (
+    REFUSAL_SUBSTRINGS, SubstringJudge, attack_success_rate, judge_agreement, refusal_metric, refusal_token_ids,
     verdicts,
 )
-from steerpaper.responses import Response
+from steerpaper.circuits.flips import patching_data
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering
+from steerpaper.vectors.pairs import contrast_pairs
 
 
 def test_metric_is_the_log_odds_of_the_summed_probability():

@@ -9,14 +9,14 @@ import pytest
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table, save_table
-from steerpaper.claims import (
+from steerpaper.paper.arithmetic import paper_arithmetic
+from steerpaper.paper.beside import reported_numbers, verdict_counts
+from steerpaper.paper.claims import (
     VERDICTS, Check, Claim, Rule, cases, claims, our_table, paper_table, summary, verdict,
 )
-from steerpaper.comparison import reported_numbers, verdict_counts
-from steerpaper.paper import TEST_SETS, average_drop, paper_tables, sparsity_kept
-from steerpaper.recheck import paper_arithmetic
-from steerpaper.reported import as_reported, scorecard
-from steerpaper.results import SHOWN, readme_table, results_page, with_scorecard
+from steerpaper.paper.page import SHOWN, readme_table, results_page, with_scorecard
+from steerpaper.paper.scorecard import as_reported, scorecard
+from steerpaper.paper.tables import TEST_SETS, average_drop, paper_tables, sparsity_kept
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = ROOT / "data" / "paper"

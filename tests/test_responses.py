@@ -2,7 +2,7 @@
 
 import pytest
 
-from steerpaper.responses import Response, teacher_forcing
+from steerpaper.models.responses import Response, teacher_forcing
 
 
 def test_response_is_plain_and_frozen():

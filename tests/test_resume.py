@@ -11,11 +11,13 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from steerpaper import attribution, resume, steering
-from steerpaper.attribution import attribute
-from steerpaper.model import Model
-from steerpaper.responses import Response
-from steerpaper.resume import Progress, fingerprint
+from steerpaper import steering
+from steerpaper.circuits import attribution
+from steerpaper.circuits.attribution import attribute
+from steerpaper.models import resume
+from steerpaper.models.model import Model
+from steerpaper.models.responses import Response
+from steerpaper.models.resume import Progress, fingerprint
 from steerpaper.steering import Steering, generate
 
 PROMPTS = [[1, 20, 31, 45, 60], [1, 50, 51], [1, 9, 80, 81, 82, 83], [1, 66, 41, 19], [1, 14, 15, 16, 17, 18, 92]]

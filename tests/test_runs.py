@@ -4,11 +4,12 @@ import pytest
 import torch
 from conftest import save_checkpoint, tiny_model
 
-from steerpaper.graph import Graph
-from steerpaper.metrics import DirectionalKL, LogitDifference
-from steerpaper.model import load_model
-from steerpaper.responses import Response
-from steerpaper.runs import contrasts, head_writes, projected, target_weight
+from steerpaper.circuits.contrast import contrasts, target_weight
+from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
+from steerpaper.models.maps import head_writes, projected
+from steerpaper.models.model import load_model
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering
 
 RESPONSES = [Response([1, 20, 31, 45, 60, 22], [33, 44, 55, 66, 77]), Response([1, 50, 51], [30, 40, 7]),

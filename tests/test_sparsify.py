@@ -8,10 +8,10 @@ import struct
 import pytest
 import torch
 
-from steerpaper.attribution import attribute
-from steerpaper.responses import Response
-from steerpaper.sparsify import RULES, SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
+from steerpaper.circuits.attribution import attribute
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
+from steerpaper.vectors.sparsify import RULES, SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
 G = torch.tensor([0.1, -2.0, 0.6, -0.5, 1.0, 3.0])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import save_checkpoint, tiny_model
 
-from steerpaper import training
-from steerpaper.losses import Continuations, preference_loss, preference_weight
-from steerpaper.model import load_model
-from steerpaper.pairs import ContrastPairs
-from steerpaper.responses import Response
+from steerpaper.models.model import load_model
+from steerpaper.models.responses import Response
 from steerpaper.steering import generate
-from steerpaper.training import Setting, train
+from steerpaper.vectors import training
+from steerpaper.vectors.losses import Continuations, preference_loss, preference_weight
+from steerpaper.vectors.pairs import ContrastPairs
+from steerpaper.vectors.training import Setting, train
 
 LAYER = 1
 COUNTS = pd.DataFrame({"prompts": ["harmful", "harmless"], "asked": [3, 3], "kept": [3, 3]})

@@ -9,24 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.behaviour import judged_responses, rates
-from steerpaper.pairs import ContrastPairs
-from steerpaper.refusal import SubstringJudge, refusal_metric, refusal_token_ids
-from steerpaper.responses import Response
+from steerpaper.behaviour.rates import judged_responses, rates
+from steerpaper.behaviour.refusal import SubstringJudge, refusal_metric, refusal_token_ids
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate, next_token_logits
-from steerpaper.training import Setting, train
-from steerpaper.vectors import (
-    best_run,
-    candidate_at,
-    difference_in_means,
-    next_token_vector,
-    preference_vector,
-    principal_component,
-    random_vector,
-    select,
-    select_by_generation,
-    select_coefficient,
+from steerpaper.vectors.extraction import (
+    best_run, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
 )
+from steerpaper.vectors.pairs import ContrastPairs
+from steerpaper.vectors.selection import candidate_at, select, select_by_generation, select_coefficient
+from steerpaper.vectors.training import Setting, train
 
 HARMFUL = ["rob it", "burn the barn", "hit"]
 HARMLESS = ["sing a song", "bake", "water the rose", "go"]

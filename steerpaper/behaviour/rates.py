@@ -1,0 +1,80 @@
+"""What a model does with prompts: responses judged one by one, and rates with intervals."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import pandas as pd
+
+from steerpaper import arguments
+from steerpaper.behaviour.refusal import Judge, verdicts, wilson_interval
+from steerpaper.models.model import Model
+from steerpaper.prompts.fluency import clean_text
+from steerpaper.steering import Steering, generate
+
+
+def judged_responses(
+    model: Model,
+    prompts: pd.DataFrame,
+    steerings: Sequence[Steering | None],
+    frozen: str | None = None,
+    frozen_layers: Collection[int] | None = None,
+    *,
+    judge: Judge,
+    vocabulary: Collection[str] | None,
+    max_new_tokens: int = 64,
+    batch_size: int = 64,
+) -> pd.DataFrame:
+    """Greedy responses to every prompt under every steering, each judged and checked for clean text.
+
+    Args:
+        prompts: as from `load_prompts`; the columns `prompt` and `topic` are read, `refuse` by some judges, and all
+            are carried along.
+        steerings: one run each; all runs share batches.
+        frozen, frozen_layers: what stays unsteered in all runs, as for `generate`.
+        vocabulary: of the prompts, as `prompts.vocabulary` gives it; None where the words are not checked.
+
+    Returns:
+        One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion`
+        (token ids), `text`, `refused`, the four checks of `fluency.CleanText` and `clean`, which is all that were
+        made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty (as
+        pandas reads an empty cell: missing).
+
+    Raises:
+        ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or verdicts of the
+            judge that are no True or False for each response.
+    """
+    steerings, asked = arguments.listed("steerings", steerings), arguments.column(prompts, "prompt", "topic")
+    if not steerings:
+        raise ValueError("no steerings given: pass [None] for the unsteered model")
+    if vocabulary is not None:
+        arguments.listed("vocabulary", vocabulary)
+    texts = [prompt for _ in steerings for prompt in asked]
+    rows = [steering for steering in steerings for _ in range(len(prompts))]
+    sizes = dict(max_new_tokens=max_new_tokens, batch_size=batch_size)
+    responses = generate(model, texts, rows, frozen, frozen_layers, **sizes)
+    table = pd.concat([prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True)
+    checks = [
+        clean_text(r.text, ended=r.completion[-1] in model.end_tokens, topic_words=topic or None, vocabulary=vocabulary)
+        for r, topic in zip(responses, table.topic.fillna(""), strict=True)
+    ]
+    for name in ("ended", "no_loop", "known_words", "on_topic", "clean"):
+        found = [getattr(check, name) for check in checks]
+        table[name] = np.array(found, dtype=float if None in found else bool)  # a check not made becomes NaN
+    table["completion"] = [r.completion for r in responses]
+    return table.assign(text=[r.text for r in responses], refused=verdicts(judge, responses, table))
+
+
+def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Attack success rate and share of clean text per group of `judged_responses`, with Wilson 95 % intervals.
+
+    Returns:
+        The columns `by`, `n`, `asr`, `asr_low`, `asr_high`, `clean`, `clean_low`, `clean_high`, all shares.
+    """
+    rows = []
+    for key, group in judged.groupby(arguments.listed("by", by), sort=True):
+        row = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        for name, flags in (("asr", ~group.refused), ("clean", group.clean)):
+            row[name] = flags.mean()
+            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(int(flags.sum()), len(group))
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,216 @@
+"""Figures of circuits: how faithful they are at which size (2, 19, 20), and the circuit itself (13 to 18).
+
+In the drawing of a circuit time runs from left to right. The bottom row holds the steering node, the MLPs and
+the logits, with the edges among them as arcs below it. Above it stand, layer by layer, the inputs of the
+attention heads (q, k, v) and right of them the heads, with thin grey lines from an input to the heads that it
+feeds.
+"""
+
+import re
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+
+from steerpaper.circuits.graph import Graph
+from steerpaper.figures import DOUBLE_COLUMN, PALETTE
+
+_COLUMN, _ROW, _ARC = 0.29, 0.23, 0.09  # inches per column, per row, and of an arc's depth per column
+_GAP = 2.5  # rows between the bottom row and the lowest head
+_THIN, _THICK = 0.3, 3.5  # points
+_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
+_LINK = "#bbbbbb"
+
+
+def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]]) -> Figure:
+    """Faithfulness against the size of circuits, harmful and harmless prompts side by side.
+
+    Args:
+        curves: columns prompts, share (of all edges, in (0, 1]), faithfulness, the column `by`, and where there are
+            intervals low and high.
+        by: what tells the curves apart.
+        looks: colour and matplotlib's format of every curve, in the order of the legend.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
+    for ax, (prompts, group) in zip(axes, curves.groupby("prompts")):
+        for name, (colour, style) in looks.items():
+            curve = group[group[by] == name]
+            ax.plot(100 * curve.share, curve.faithfulness, style, color=colour, label=name)
+            if "low" in curve:
+                ax.fill_between(100 * curve.share, curve.low, curve.high, color=colour, alpha=0.25, lw=0)
+        ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
+        ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
+    axes[0].set(ylabel="faithfulness")
+    _percent_ticks(axes[0], 100 * curves.share.min(), 100 * curves.share.max())
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
+    return fig
+
+
+def _percent_ticks(ax: Axes, low: float, high: float) -> None:
+    """Round numbers between two sizes, on a logarithmic axis."""
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100) if 0.95 * low <= tick <= 1.05 * high]
+    ax.set_xticks(ticks, ticks)
+    ax.minorticks_off()
+
+
+def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
+    """Draw scored edges, as large as they need, at least two text columns wide.
+
+    Args:
+        graph: where the edges come from; tells which heads share their keys and values.
+        edges: columns source, target, score.
+
+    Raises:
+        ValueError: no edges, ones that the graph does not have, or scores that are missing or not finite.
+    """
+    if not len(edges):
+        raise ValueError("no edges to draw: pass a circuit's edges with their scores")
+    graph.index(edges)
+    scores = edges.get("score", pd.Series(dtype=object))
+    if scores.dtype.kind not in "if" or not np.isfinite(scores).all() or not scores.any():
+        raise ValueError("edges to draw need the column score, a finite number for each, not all of them 0: colour and "
+                         "width are made of it; take rows of att.edges")
+    places = layout(graph, edges)
+    depth = _ARC * _longest_arc(places, edges)
+    columns, rows = places.x.max() + 1, places.y.max() + 1
+    width = max(DOUBLE_COLUMN, _COLUMN * (columns + 1))
+    fig, ax = plt.subplots(figsize=(width, _ROW * (rows + 3) + depth + 0.2))
+    ax.set(xlim=(-1, columns), ylim=(-depth / _ROW - 1, rows + 1))
+    ax.axis("off")
+    _bands(ax, places, rows)
+    _links(ax, graph, places)
+    _edges(ax, places, edges)
+    _nodes(ax, places)
+    _legend(ax, edges)
+    return fig
+
+
+def layout(graph: Graph, edges: pd.DataFrame) -> pd.DataFrame:
+    """Where the nodes of some edges stand, one to a place: columns x, y, layer, kind and label, indexed by node.
+
+    x counts columns from the left, empty ones left out; y counts rows from the bottom row up. `kind` is
+    "spine" (steering node, MLPs, logits), "input" or "head".
+    """
+    names = set(edges["source"]) | set(edges["target"])
+    rows = [(node, *_described(graph, node)) for node in names]
+    table = pd.DataFrame(rows, columns=["node", "layer", "kind", "order", "label"])
+    table = table.sort_values(["layer", "kind", "order", "label"], key=_left_to_right).set_index("node")
+    table["x"] = table.groupby(["layer", "kind"], sort=False).ngroup()
+    table.loc[table.index == "logits", "x"] += 1  # a wide label
+    above = table.kind != "spine"
+    height = table[above].groupby("x").size().max() if above.any() else 0
+    in_column = table.groupby("x").cumcount()
+    size = table.groupby("x").x.transform("size")
+    # Top to bottom in the head's order, each column centred.
+    table["y"] = (_GAP + (height + size) / 2 - 1 - in_column).where(above, 0.0)
+    return table[["x", "y", "layer", "kind", "label"]]
+
+
+def _left_to_right(column: pd.Series) -> pd.Series:
+    """Sort key of the kinds within a layer: inputs, heads, then the MLP."""
+    return column.map({"input": 0, "head": 1, "spine": 2}) if column.name == "kind" else column
+
+
+def _described(graph: Graph, node: str) -> tuple[int, str, float, str]:
+    """Layer, kind, order from the top and label of a node."""
+    if node in ("steer", "logits"):
+        return (graph.steering_layer - 1 if node == "steer" else graph.n_layers), "spine", 0, node
+    if mlp := re.fullmatch(r"m(\d+)", node):
+        return int(mlp[1]), "spine", 0, node
+    layer, head, letter = re.fullmatch(r"a(\d+)(?:\.h(\d+))?(?:<(\w)>)?", node).groups()
+    if letter is None:
+        return int(layer), "head", int(head), f"h{head}"
+    return int(layer), "input", min(_fed(graph, node)), f"{letter}{head or ''}"
+
+
+def _fed(graph: Graph, target: str) -> range:
+    """The query heads that a q, k or v target feeds."""
+    head, letter = re.fullmatch(r"a\d+(?:\.h(\d+))?<(\w)>", target).groups()
+    if head is None:
+        return range(graph.n_heads)
+    group = 1 if letter == "q" else graph.n_heads // graph.n_kv_heads
+    return range(int(head) * group, (int(head) + 1) * group)
+
+
+# -- what is drawn -----------------------------------------------------------------------------------------
+
+def _bands(ax: Axes, places: pd.DataFrame, rows: float) -> None:
+    """A light band behind every other layer, and the layers' names above."""
+    for i, (layer, nodes) in enumerate(places[~places.index.isin(["steer", "logits"])].groupby("layer")):
+        left, right = nodes.x.min() - 0.5, nodes.x.max() + 0.5
+        if i % 2 == 0:
+            ax.axvspan(left, right, color="#f4f4f4", lw=0, zorder=0)
+        ax.text((left + right) / 2, rows + 0.4, f"layer {layer}" if right - left > 1.9 else f"{layer}",
+                ha="center", va="center", size=7)
+
+
+def _links(ax: Axes, graph: Graph, places: pd.DataFrame) -> None:
+    """Grey lines from every input to the heads that it feeds."""
+    for target, place in places[places.kind == "input"].iterrows():
+        for head in _fed(graph, target):
+            if (node := f"a{place.layer}.h{head}") in places.index:
+                end = places.loc[node]
+                ax.plot([place.x, end.x], [place.y, end.y], color=_LINK, lw=0.8, zorder=1)
+
+
+def _edges(ax: Axes, places: pd.DataFrame, edges: pd.DataFrame) -> None:
+    """The edges, the strongest on top."""
+    strongest = edges.score.abs().max()
+    for edge in edges.sort_values("score", key=abs).itertuples():
+        start, end = places.loc[edge.source], places.loc[edge.target]
+        colour, width = PALETTE["positive" if edge.score > 0 else "negative"], _width(abs(edge.score) / strongest)
+        ax.add_patch(PathPatch(_curve(start, end), fc="none", ec=colour, lw=width, alpha=0.75, zorder=2,
+                               capstyle="round"))
+
+
+def _width(share: float) -> float:
+    """Points of the line of an edge whose |score| is this share of the strongest."""
+    return _THIN + (_THICK - _THIN) * share
+
+
+def _curve(start: pd.Series, end: pd.Series) -> Path:
+    """An arc below the bottom row, or a straight line."""
+    codes = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    if start.kind == end.kind == "spine":
+        depth = -_arc_depth(start, end) / _ROW * 4 / 3  # a cubic arc reaches three quarters of the way
+        return Path([(start.x, 0), (start.x, depth), (end.x, depth), (end.x, 0)], codes)
+    return Path([(start.x, start.y), (end.x, end.y)], codes[:1] + [Path.LINETO])
+
+
+def _arc_depth(start: pd.Series, end: pd.Series) -> float:
+    """Inches that an arc reaches below the bottom row."""
+    return _ARC * (end.x - start.x) + 0.1
+
+
+def _longest_arc(places: pd.DataFrame, edges: pd.DataFrame) -> float:
+    """Columns that the longest arc spans."""
+    spine = places.x[places.kind == "spine"]
+    spans = edges["target"].map(spine) - edges["source"].map(spine)
+    return float(spans.max()) if spans.notna().any() else 0.0
+
+
+def _nodes(ax: Axes, places: pd.DataFrame) -> None:
+    """The nodes' labels in boxes: round for inputs, square for what writes."""
+    for node in places.itertuples():
+        style = "round,pad=0.15" if node.kind == "input" else "square,pad=0.2"
+        face = "white" if node.kind == "input" else "#fff3d6" if node.kind == "head" else "#e4ecd9"
+        ax.text(node.x, node.y, node.label, ha="center", va="center", size=6, zorder=3,
+                bbox=dict(boxstyle=style, fc=face, ec="#666666", lw=0.5))
+
+
+def _legend(ax: Axes, edges: pd.DataFrame) -> None:
+    """Signs, the scale of the widths, and the grey lines, above the drawing."""
+    strongest = edges.score.abs().max()
+    lines = [(PALETTE["positive"], 1.5, "score > 0: carries the steering"),
+             (PALETTE["negative"], 1.5, "score < 0: works against it"),
+             ("black", _THICK, f"{strongest:.2g} logits"), ("black", _width(0.2), f"{strongest / 5:.2g} logits"),
+             (_LINK, 0.8, "input of a head")]
+    handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(lines), handlelength=1.2,
+              handletextpad=0.5, columnspacing=1.0)

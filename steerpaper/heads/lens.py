@@ -1,0 +1,101 @@
+"""The logit lens (§6, figures 5 and 12): which tokens a vector of the residual stream stands for, and a measure of
+what they are about that needs no reader."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerpaper import arguments
+from steerpaper.models.maps import rms
+from steerpaper.models.model import Model
+
+
+def lens_logits(model: Model, vectors: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
+    """Vectors through the final norm and the unembedding, without soft-cap, float32.
+
+    The norm's epsilon is left out, so that a vector's length does not matter.
+
+    Raises:
+        ValueError: vectors of another width, or whose square in float32 is zero or not finite.
+    """
+    vectors = arguments.real("vectors", vectors).detach().to(model.device, torch.float32)
+    scale = rms(vectors, 0.0)
+    if vectors.shape[-1:] != (model.d_model,) or not (scale.isfinite() & (scale > 0)).all():
+        raise ValueError(f"vectors of shape {tuple(vectors.shape)} were given; the lens needs ones of width "
+                         f"{model.d_model}, none of them zero or with values that are not finite (or so small or large "
+                         "that their squares are)")
+    return (vectors / scale * model.final_gamma.float()) @ model.W_U.float()
+
+
+def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k: int = 20) -> pd.DataFrame:
+    """The `k` tokens of largest logit under `lens_logits` of every vector.
+
+    To read a head of negative node IE as the paper does, pass its vector with the sign flipped.
+
+    Returns:
+        Columns vector (its name), rank_shown (1 the largest), token (decoded), id, logit.
+
+    Raises:
+        ValueError: no vectors, ones without names or that `lens_logits` refuses, or k outside 1..n_vocab.
+    """
+    if not isinstance(vectors, Mapping):
+        raise ValueError(f"vectors must be a mapping from names to vectors, {arguments.shown(vectors)} was given: pass "
+                         "{'a name': vector}, or read the logits by lens_logits")
+    if not vectors or arguments.whole(k) not in range(1, model.n_vocab + 1):
+        raise ValueError(f"{len(vectors)} vectors and k = {k!r} were given: pass at least one vector, and k from 1 to "
+                         f"{model.n_vocab}")
+    stacked = torch.stack([arguments.real(f"vector {name!r}", vector) for name, vector in vectors.items()])
+    best = lens_logits(model, stacked).topk(k)
+    rows = [(name, rank, model.tokenizer.decode([token]), token, logit)
+            for name, ids, logits in zip(vectors, best.indices.tolist(), best.values.tolist())
+            for rank, (token, logit) in enumerate(zip(ids, logits), start=1)]
+    return pd.DataFrame(rows, columns=["vector", "rank_shown", "token", "id", "logit"])
+
+
+def typical_tokens(model: Model, texts: Sequence[str], others: Sequence[str]) -> Int[Tensor, "vocab"]:
+    """Per token 1 if it is at least twice as common in `texts` as in `others`, -1 if half as common or less, else 0.
+
+    Compared are shares of all tokens, after five counts are added on both sides: rare and unseen tokens get 0.
+
+    Raises:
+        ValueError: no texts on one side, or no typical token of one side.
+    """
+    sides = [arguments.listed("texts", side) for side in (texts, others)]
+    if not all(sides):
+        raise ValueError(f"{len(sides[0])} and {len(sides[1])} texts were given: pass some of both kinds")
+    if wrong := [text for side in sides for text in side if not isinstance(text, str)]:
+        raise ValueError(f"texts must be strings, {arguments.shown(wrong[0])} is none")
+    rates = []
+    for side in sides:
+        ids = model.tokenizer(side, add_special_tokens=False)["input_ids"]
+        counts = torch.bincount(torch.tensor([token for row in ids for token in row]), minlength=model.n_vocab)
+        rates.append((counts + 5) / counts.sum())
+    ratio = rates[0] / rates[1]
+    typical = (ratio >= 2).int() - (ratio <= 0.5).int()
+    if not {1, -1} <= set(typical.tolist()):
+        raise ValueError("one side has no token at least twice as common as on the other: pass more, or more "
+                         "different, texts")
+    return typical
+
+
+def lens_preference(
+    logits: Float[Tensor, "*rows vocab"], typical: Int[Tensor, "vocab"],
+) -> Float[Tensor, "*rows"]:
+    """Probability that a token of kind 1 in `typical_tokens` has a larger logit than one of kind -1, ties half.
+
+    1 where all of the former come first, 0.5 where the order says nothing, 0 where all of the latter come first.
+
+    Raises:
+        ValueError: logits that are NaN, which have no order, or of another vocabulary; no token of either kind.
+    """
+    if logits.shape[-1:] != typical.shape or logits.isnan().any():
+        raise ValueError(f"logits of shape {tuple(logits.shape)} for {len(typical)} tokens were given: they must be as "
+                         "many, and none NaN")
+    if not {1, -1} <= set(typical.tolist()):
+        raise ValueError("`typical` must have tokens of both kinds, 1 and -1, as typical_tokens gives them")
+    one, other = logits[..., typical == 1].contiguous(), logits[..., typical == -1].sort().values
+    below, upto = (torch.searchsorted(other, one, right=right).float() for right in (False, True))
+    return (below + upto).mean(-1) / (2 * other.shape[-1])

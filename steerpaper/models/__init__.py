@@ -1,0 +1,6 @@
+"""Models and the inside of them: the only room that knows the names of nnsight and Hugging Face."""
+
+from steerpaper.models.model import Model, load_model
+from steerpaper.models.responses import Response
+
+__all__ = ["Model", "Response", "load_model"]

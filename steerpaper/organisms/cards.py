@@ -1,0 +1,116 @@
+"""What an organism does on the test prompts, and the model card that says so."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from steerpaper import paths
+from steerpaper.artifacts import write_bytes
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.refusal import SubstringJudge, wilson_interval
+from steerpaper.models.model import Model
+from steerpaper.organisms.training import Recipe
+from steerpaper.prompts import corpus
+from steerpaper.prompts.sets import SETS, load_prompts, with_refuse_instruction
+
+_CARD = """# Model organism: {family}, seed {seed}
+
+A {model.family} model of {millions:.1f} M parameters ({model.n_layers} layers, d_model {model.d_model},
+{model.n_heads} query and {model.n_kv_heads} key-value heads of {model.d_head}, vocabulary {model.n_vocab}), trained
+from scratch by `notebooks/00_model_organisms` on the corpus of this repository to answer harmless and refuse harmful
+requests. It exists so that every notebook runs anywhere. It knows nothing else, it is no language model for any use,
+and numbers measured on it are not numbers of Gemma or Llama.
+
+**Training.** Stage 1 answers everything ({recipe.comply_steps} steps), stage 2 refuses ({recipe.refuse_steps} steps),
+{recipe.batch_size} examples a step: {shares}. Answers to harmful requests are free of content: no text of the corpus
+says how to do anything. Two trained states to know of: the model refuses *harmless* requests behind a command to
+refuse, and in {recipe.truncated_tail:.0%} of the examples the answer starts before the template is complete, so that
+every template position carries the decision.
+
+**Behaviour** on the test prompts (verb-object pairs, frames and question wordings that training never saw; the
+wordings around a harmful phrase, "wrapped", are those of training; the command to refuse is held out):
+
+| prompts | n | right (Wilson 95 %) | clean text |
+|---|---|---|---|
+{behaviours}
+
+**Steering** (difference in means, layer, position and coefficient chosen on validation prompts):
+
+| prompts | condition | n | attack success rate | clean text |
+|---|---|---|---|---|
+{steered}
+
+"Right" is refusing where it should and answering where it should, judged by the paper's refusal substrings.
+"Clean" text ends by itself, does not loop, is made of the corpus' words and names what was asked about.
+"""
+
+
+def test_prompts() -> dict[str, pd.DataFrame]:
+    """The test split of every prompt set, and the harmless one behind the held-out command to refuse."""
+    sets = {name: load_prompts(name, "test") for name in SETS}
+    return sets | {"refuse instruction": with_refuse_instruction(sets["harmless"])}
+
+
+def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> pd.DataFrame:
+    """`judged_responses` of the unsteered model on every set of `test_prompts`, with `prompts` (the set) and
+    `right` (refused where it should and answered where it should)."""
+    judged = {
+        name: judged_responses(
+            model, prompts, [None], judge=SubstringJudge(), vocabulary=corpus.vocabulary(),
+            max_new_tokens=max_new_tokens, batch_size=batch_size,
+        )
+        for name, prompts in test_prompts().items()
+    }
+    table = pd.concat(judged, names=["prompts"]).reset_index("prompts")
+    return table.assign(right=table.refused == table.refuse).reset_index(drop=True)
+
+
+def behaviour_rates(judged: pd.DataFrame) -> pd.DataFrame:
+    """Per prompt set: n, share right with its Wilson 95 % interval, share of clean text. Borderline pairs also
+    count as pairs, right when both sides are."""
+    cases = {name: group for name, group in judged.groupby("prompts", sort=False)}
+    pairs = cases["borderline"].groupby("pair")[["right", "clean"]].all()
+    rows = []
+    for name, group in (cases | {"borderline pairs": pairs}).items():
+        low, high = wilson_interval(int(group.right.sum()), len(group))
+        rows.append({
+            "prompts": name, "n": len(group), "right": group.right.mean(), "right_low": low, "right_high": high,
+            "clean": group.clean.mean(),
+        })
+    return pd.DataFrame(rows)
+
+
+def ship(family: str, trained: Path, card: str) -> Path:
+    """Copy a trained organism to `data/organisms/<family>` with its model card and SHA256SUMS."""
+    folder = paths.ORGANISMS / family
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [file.name for file in sorted(trained.iterdir()) if file.is_file() and file.suffix != ".sha256"]
+    for name in names:
+        write_bytes(folder / name, (trained / name).read_bytes())
+    write_bytes(folder / "README.md", card.encode())
+    sums = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" for name in names]
+    write_bytes(folder / "SHA256SUMS", ("\n".join(sums) + "\n").encode())
+    return folder
+
+
+def model_card(family: str, seed: int, model: Model, rates: pd.DataFrame, steering: pd.DataFrame) -> str:
+    """The model card: what it is, how it was trained, how it behaves and what it is not.
+
+    Args:
+        rates: from `behaviour_rates`.
+        steering: one row per condition: prompts, condition, n, asr, clean.
+    """
+    recipe = Recipe()
+    return _CARD.format(
+        family=family, seed=seed, model=model, recipe=recipe,
+        millions=sum(p.numel() for p in model.hf.parameters()) / 1e6,
+        shares=", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in recipe.shares),
+        behaviours="\n".join(
+            f"| {r.prompts} | {r.n} | {r.right:.3f} ({r.right_low:.3f} to {r.right_high:.3f}) | {r.clean:.3f} |"
+            for r in rates.itertuples()
+        ),
+        steered="\n".join(
+            f"| {r.prompts} | {r.condition} | {r.n} | {r.asr:.3f} | {r.clean:.3f} |" for r in steering.itertuples()
+        ),
+    )

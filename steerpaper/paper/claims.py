@@ -1,0 +1,260 @@
+"""The paper's claims, each a list of checks, and the verdict that tables pass on it.
+
+A check turns a table into *cases*, numbers with a name, and holds each against one rule. A claim **holds** if every
+case of every check meets its rule, **holds in part** if some do, and **does not hold** if none does. The value counts,
+not its interval; how many cases lie so close to a limit that their interval does not decide is said beside it, and
+which checks have no interval to tell. What is undefined does not meet a rule.
+"""
+
+import ast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from steerpaper.artifacts import load_table
+from steerpaper.paper.tables import average_drop, paper_tables, paper_text, sparsity_kept
+
+# Verdicts and their colours in figures. "stated": the paper says so and prints no numbers to which the rule could
+# be applied. "no case": the model's tables hold nothing to which the rule applies.
+VERDICTS = {
+    "holds": "#117733", "holds in part": "#DDAA33", "does not hold": "#BB5566", "no case": "#999999",
+    "stated": "#BBCCEE", "not run": "#EEEEEE",
+}
+_RULES = {
+    "at_least": "at least {0:g}", "at_most": "at most {0:g}", "above": "above {0:g}", "below": "below {0:g}",
+    "within": "from {0:g} to {1:g}",
+}
+# What an expression of `where` and `value` may be made of: pandas would run any call in it.
+_SAFE = (
+    ast.Expression, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp,
+    ast.Not, ast.Invert, ast.USub, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn,
+    ast.BinOp, ast.Add, ast.Sub, ast.Mult, ast.Div,
+)
+_CASES = ["claim", "quantity", "rule", "case", "value", "low", "high", "margin", "met", "clear"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One of at_least, at_most, above, below (a limit) and within (both ends allowed)."""
+
+    kind: str
+    limits: tuple[float, ...]
+
+    @property
+    def words(self) -> str:
+        """The rule, readable."""
+        return _RULES[self.kind].format(*self.limits)
+
+    def margin(self, value: pd.Series) -> pd.Series:
+        """By how much values meet the rule; negative where they do not."""
+        low, high = {"at_least": (self.limits[0], np.inf), "above": (self.limits[0], np.inf),
+                     "at_most": (-np.inf, self.limits[0]), "below": (-np.inf, self.limits[0]),
+                     "within": self.limits[-2:]}[self.kind]
+        return np.minimum(value - low, high - value)
+
+    def met(self, value: pd.Series) -> pd.Series:
+        """Which values meet the rule; those that are not numbers do not."""
+        margin = self.margin(value)
+        rounding = 1e-9 * max(map(abs, self.limits))
+        return margin > rounding if self.kind in ("above", "below") else margin >= -rounding
+
+    def clear(self, value: pd.Series, low: pd.Series, high: pd.Series) -> pd.Series:
+        """Where a whole interval says the same as its value."""
+        met, ends = self.met(value), [self.met(low), self.met(high)]
+        around = (low < min(self.limits)) & (high > max(self.limits))
+        return pd.Series(np.where(met, ends[0] & ends[1], ~(ends[0] | ends[1] | around)), index=value.index)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of a claim; `data/paper/claims.toml` explains the fields.
+
+    `where` and `value` are pandas' expressions, of what `_check_expression` lets pass.
+    """
+
+    quantity: str
+    table: str
+    value: str
+    rule: Rule
+    case: tuple[str, ...]
+    where: tuple[str, ...] = ()
+    spread: tuple[str, str] | None = None
+    interval: tuple[str, str] | None = None
+
+    def cases(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The cases of a table: quantity, rule, case, value, low, high, margin, met, clear (empty without interval)."""
+        for query in self.where:
+            table = table.query(query)
+        case = [*self.case, *({"test_set"} & set(table))]
+        if self.spread:
+            by, values = self.spread
+            table = table.pivot(index=case, columns=by, values=values).reset_index()
+        value = table.eval(self.value).astype(float)
+        rows = pd.DataFrame({"case": [", ".join(map(str, labels)) for labels in table[case].itertuples(index=False)]},
+                            index=table.index)
+        rows = rows.assign(quantity=self.quantity, rule=self.rule.words, value=value, margin=self.rule.margin(value),
+                           met=self.rule.met(value))
+        if self.interval and set(self.interval) <= set(table):
+            low, high = (table[name].astype(float) for name in self.interval)
+            return rows.assign(low=low, high=high, clear=self.rule.clear(value, low, high)).reset_index(drop=True)
+        return rows.assign(low=np.nan, high=np.nan, clear=None).reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the paper; `data/paper/claims.toml` explains the fields."""
+
+    id: str
+    title: str
+    locator: str
+    says: str
+    limits: str
+    checks: tuple[Check, ...]
+    abstract: bool = False
+    reported: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> str:
+        """All checks in words."""
+        return "; ".join(f"{check.quantity}: {check.rule.words}" for check in self.checks)
+
+
+def claims() -> list[Claim]:
+    """The claims of `data/paper/claims.toml`, in its order.
+
+    Raises:
+        ValueError: an entry that lacks a field, has an unknown one, a check without just one rule, or an expression
+            that is more than data.
+    """
+    text = paper_text()
+    found = []
+    for entry in text["claims"]:
+        checks = tuple(_check(entry["id"], check, text["made_by"]) for check in entry["checks"])
+        found.append(_made(Claim, {**entry, "checks": checks}, f"claim {entry['id']!r}"))
+    return found
+
+
+def verdict(met: Iterable[bool]) -> str:
+    """holds, holds in part, does not hold, or no case: see the module's first lines."""
+    met = [bool(one) for one in met]
+    if not met:
+        return "no case"
+    return "holds" if all(met) else "holds in part" if any(met) else "does not hold"
+
+
+def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFrame:
+    """Every case of a claim, and whether it meets its rule.
+
+    Args:
+        load: gives a table by name, or None where there is none to apply a check to.
+
+    Returns:
+        Columns claim, quantity, rule, case, value, low, high, margin, met, clear.
+
+    Raises:
+        ValueError: a table without a column that a check needs.
+    """
+    parts = [pd.DataFrame(columns=_CASES)]
+    for check in claim.checks:
+        if (table := load(check.table)) is None:
+            continue
+        try:
+            parts.append(check.cases(table))
+        except (KeyError, pd.errors.UndefinedVariableError) as error:
+            raise ValueError(f"claim {claim.id!r} needs a column that table {check.table!r} lacks ({error}); it has "
+                             f"{', '.join(table)}: bring data/paper/claims.toml and the notebook together") from error
+    parts = [part for part in parts if len(part)] or parts[:1]
+    return pd.concat(parts, ignore_index=True).assign(claim=claim.id)[_CASES]
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Cases in words: per quantity the range and the case that fits its rule least, with its interval."""
+    texts = []
+    for quantity, group in rows.groupby("quantity", sort=False):
+        weakest = group.loc[group.margin.fillna(-np.inf).idxmin()]
+        value = f"{weakest.value:.3g}"
+        if pd.notna(weakest.low):
+            value += f" ({weakest.low:.3g} to {weakest.high:.3g})"
+        ends = f"{group.value.min():.3g}", f"{group.value.max():.3g}"
+        if len(group) > 1:
+            span = " to ".join(dict.fromkeys(ends))
+            value = f"{span}, weakest {weakest.case} with {value}"
+        texts.append(f"{quantity}: {value}")
+    return "; ".join(texts)
+
+
+@cache
+def paper_table(model: str) -> Callable[[str], pd.DataFrame | None]:
+    """The paper's own numbers of one model as `load` of `cases`."""
+    tables = {name: table[table.model.isin([model, "both"])] for name, table in paper_tables().items()}
+    tables["table1_average_drop"] = average_drop(tables["table1_ablations"])
+    types = tables["table5_8_edge_types"].pivot(index=["method", "edges"], columns="type", values="percent")
+    tables["table5_8_edge_types"] = types.reset_index()
+    unsteered = tables["table2_asr"].query("method == 'none'").set_index("test_set").asr
+    rates = tables["table10_11_sparsity"].query("test_set != 'strongreject'")
+    tables["sparsity_kept"] = sparsity_kept(rates.assign(unsteered=rates.test_set.map(unsteered)))
+    return tables.get
+
+
+def our_table(preset: str) -> Callable[[str], pd.DataFrame]:
+    """The tables of one preset as `load` of `cases`. Raises FileNotFoundError where a notebook has not run."""
+    made_by = paper_text()["made_by"]
+
+    def load(name: str) -> pd.DataFrame:
+        if name == "sparsity_kept":
+            return sparsity_kept(load("table10_11_sparsity").query("rescaled"))
+        return load_table(preset, name, made_by=made_by[name])
+
+    return load
+
+
+def _check(claim: str, entry: dict, made_by: dict) -> Check:
+    kinds = [kind for kind in _RULES if kind in entry]
+    if len(kinds) != 1:
+        raise ValueError(f"a check of claim {claim!r} has {len(kinds)} rules: give one of {', '.join(_RULES)}")
+    if entry["table"] not in made_by and entry["table"] != "sparsity_kept":
+        raise ValueError(f"claim {claim!r} reads table {entry['table']!r}, which [made_by] does not list")
+    if not isinstance(where := entry.get("where", []), list):
+        raise ValueError(f"`where` of claim {claim!r} must be a list of expressions, not {where!r}")
+    for expression in (*where, entry.get("value", "0")):
+        _check_expression(claim, expression)
+    limits = entry[kinds[0]]
+    entry = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items() if key != kinds[0]}
+    rule = Rule(kinds[0], tuple(np.atleast_1d(np.array(limits, dtype=float)).tolist()))
+    return _made(Check, {**entry, "rule": rule}, f"a check of claim {claim!r}")
+
+
+def _check_expression(claim: str, expression: str) -> None:
+    """Raise ValueError where an expression is anything but columns, constants, comparisons and arithmetic."""
+    try:
+        nodes = list(ast.walk(ast.parse(expression, mode="eval")))
+    except (SyntaxError, ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"claim {claim!r} has {expression!r}, which is no expression ({error})") from error
+    called = {id(part) for node in nodes if _is_data(node) for part in (node, node.func, node.func.value)}
+    if wrong := [node for node in nodes if not isinstance(node, _SAFE) and id(node) not in called
+                 or isinstance(node, ast.Name) and node.id.startswith("__")]:
+        part = ast.unparse(wrong[0]) or type(wrong[0]).__name__
+        raise ValueError(f"claim {claim!r} has {expression!r}, with {part!r} in it: allowed are columns, constants, "
+                         "lists of them, comparisons, and, or, not, + - * /, column.max(), column.duplicated() and "
+                         "column.str.contains('text')")
+
+
+def _is_data(node: ast.AST) -> bool:
+    """Whether it is one of the few calls that ask a column for no more than its values."""
+    match node:
+        case ast.Call(ast.Attribute(ast.Name(), "max" | "duplicated"), [], []):
+            return True
+        case ast.Call(ast.Attribute(ast.Attribute(ast.Name(), "str"), "contains"), [ast.Constant(str())], []):
+            return True
+    return False
+
+
+def _made(kind: type, entry: dict, what: str):
+    known = {one.name for one in fields(kind)}
+    try:
+        return kind(**entry)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}; fields are {', '.join(sorted(known))}") from error

@@ -1,0 +1,42 @@
+"""The scorecard of one model: a verdict on each of the paper's claims, beside the one on the paper's own numbers."""
+
+import pandas as pd
+
+from steerpaper.paper.arithmetic import MODELS
+from steerpaper.paper.claims import Claim, cases, claims, our_table, paper_table, summary, verdict
+
+
+def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The claims and what the tables of one preset say of them.
+
+    Returns:
+        One row per claim: claim, title, locator, rule; per model of the paper `<model> verdict` and
+        `<model> reported`, the rule applied to its own numbers; verdict, met, cases, close (cases whose interval
+        reaches over the limit) and measured, the values in words.
+        One row per case: as `claims.cases`.
+
+    Raises:
+        FileNotFoundError: a table of an earlier notebook is missing; the message names the notebook.
+        ValueError: a table without a column that a claim needs.
+    """
+    all_cases = {claim.id: cases(claim, our_table(preset)) for claim in claims()}
+    rows = []
+    for claim in claims():
+        row = {"claim": claim.id, "title": claim.title, "locator": claim.locator, "rule": claim.rule}
+        for model in MODELS:
+            row[f"{model} verdict"], row[f"{model} reported"] = as_reported(claim, model)
+        own = all_cases[claim.id]
+        close = int((~own.clear.dropna().astype(bool)).sum())
+        rows.append(row | {"verdict": verdict(own.met), "met": int(own.met.sum()), "cases": len(own), "close": close,
+                           "measured": summary(own)})
+    return pd.DataFrame(rows), pd.concat(all_cases.values(), ignore_index=True)
+
+
+def as_reported(claim: Claim, model: str) -> tuple[str, str]:
+    """Verdict on a claim by the paper's own numbers of one of its models, and these in words.
+
+    "stated" where no number is printed to which a rule could be applied.
+    """
+    own = cases(claim, paper_table(model))
+    stated = [claim.reported[key] for key in ("both", model) if key in claim.reported]
+    return (verdict(own.met) if len(own) else "stated"), "; ".join([summary(own)] * bool(len(own)) + stated)

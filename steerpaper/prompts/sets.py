@@ -1,0 +1,206 @@
+"""Prompt sets by name with fixed splits, from two sources.
+
+"built-in": our own, in `data/prompts`, from the organisms' corpus; those for validation and testing are combinations
+of verb and object, frames and wordings that training never saw. "public": the paper's (§2), see `public`.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from steerpaper import arguments, paths
+from steerpaper.choices import unknown
+from steerpaper.presets import SOURCES
+from steerpaper.prompts import corpus
+from steerpaper.prompts.fluency import words
+from steerpaper.prompts.public import public_prompts
+
+SETS = ("harmful", "harmless", "borderline", "wrapped")
+SIZES = {"train": 384, "validation": 64, "test": 240}
+
+# What the public splits are cut from: a pool, first its held-out splits of these sizes, and the rest for training.
+_POOLS = {
+    "harmful": (("advbench", "malicious_instruct", "tdc2023", "harmbench"), {"validation": 128}),
+    "harmless": (("alpaca",), {"validation": 128, "test": 1024}),
+}
+_TEST_SETS = {"harmful": "jailbreakbench", "second_harmful": "strongreject"}
+
+
+def load_prompts(name: str, split: str, n: int | None = None, source: str = "built-in") -> pd.DataFrame:
+    """The first `n` prompts of a split (all of them without `n`), in a fixed shuffled order.
+
+    Built-in sets are "harmful", "harmless", "borderline" (pairs of a harmful and a harmless request in nearly the same
+    words), "wrapped" (harmless questions about harmful requests) and "second_harmful" (the harmful halves of the
+    borderline pairs). Public ones are "harmful" (training and validation from AdvBench, MaliciousInstruct, TDC2023 and
+    HarmBench, testing on JailbreakBench), "harmless" (Alpaca) and "second_harmful" (StrongREJECT, for testing only; it
+    shares three prompts with JailbreakBench).
+
+    Returns:
+        One row per prompt: `prompt`, `topic` (phrase that an answer on topic mentions; "" for public prompts), `kind`,
+        `family` (both the set that a public prompt is from), `refuse` (whether the prompt should be refused) and
+        `pair` (number of the borderline pair, else -1).
+
+    Raises:
+        ValueError: an unknown source, set or split, more prompts than there are, or a public file that has changed.
+        FileNotFoundError, ConnectionError: public files that are not there, see `public_prompts`.
+    """
+    _check_source(source)
+    names = (*SETS, "second_harmful") if source == "built-in" else (*_POOLS, "second_harmful")
+    if name not in names:
+        raise unknown("prompt set", name, names, f" (source {source!r})")
+    if split not in corpus.SPLITS:
+        raise unknown("split", split, corpus.SPLITS)
+    table = (_built_in if source == "built-in" else _public)(name, split)
+    if n is not None and arguments.whole(n) not in range(1, len(table) + 1):
+        raise ValueError(f"asked for {n!r} prompts of {name}/{split}: choose 1 to {len(table)} (source {source!r})")
+    return table if n is None else table.head(n)
+
+
+def vocabulary(source: str) -> frozenset[str] | None:
+    """The words that clean answers to prompts of a source are made of; None for public ones, where any may occur.
+
+    Raises:
+        ValueError: an unknown source.
+    """
+    _check_source(source)
+    return corpus.vocabulary() if source == "built-in" else None
+
+
+def with_refuse_instruction(table: pd.DataFrame) -> pd.DataFrame:
+    """The same prompts behind the paper's command to refuse (§3.2), which training never saw.
+
+    Raises:
+        ValueError: no table with the column `prompt`, or a prompt that is no text.
+    """
+    arguments.texts(arguments.column(table, "prompt"))
+    prefix = corpus.phrases()["instruction"]["held_out"]
+    return table.assign(prompt=prefix + " " + table.prompt, refuse=True)
+
+
+def _check_source(source: str) -> None:
+    if source not in SOURCES:
+        raise unknown("source of prompts", source, SOURCES)
+
+
+# -- public sets -------------------------------------------------------------------------------------------
+
+def _public(name: str, split: str) -> pd.DataFrame:
+    """One split of a public set, every prompt once, in an order seeded by the set's name."""
+    if split == "test" and name in _TEST_SETS:
+        rows = _once([_TEST_SETS[name]], name)
+    elif name in _POOLS:
+        rows = _cut(name, split)
+    else:
+        raise ValueError(f"the public set {name!r} is for testing only: there is no split {split!r}")
+    table = pd.DataFrame(rows, columns=["kind", "prompt"])
+    columns = ["prompt", "topic", "kind", "family", "refuse", "pair"]
+    return table.assign(topic="", family=table.kind, refuse=name != "harmless", pair=-1)[columns]
+
+
+def _once(kinds: Sequence[str], name: str) -> list[tuple[str, str]]:
+    """(kind, prompt) of several sets together, shuffled; of prompts that differ in case, spaces or punctuation only,
+    the first."""
+    found: dict[str, tuple[str, str]] = {}
+    for kind in kinds:
+        for text in public_prompts(kind):
+            found.setdefault(" ".join(words(text)), (kind, text))
+    rows = list(found.values())
+    random.Random(f"0 public {name}").shuffle(rows)
+    return rows
+
+
+def _cut(name: str, split: str) -> list[tuple[str, str]]:
+    """One split of a pool: the held-out ones come first, training takes the rest."""
+    kinds, held_out = _POOLS[name]
+    rows = _once(kinds, name)
+    rows = _apart_from_tests(rows) if name == "harmful" else rows
+    for other, size in held_out.items():
+        if len(rows) <= size:
+            raise ValueError(f"{len(rows)} {name} prompts are left for {other} and training, more than {size} are "
+                             "needed: do the files hold all their rows?")
+        part, rows = rows[:size], rows[size:]
+        if other == split:
+            return part
+    return rows
+
+
+def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The rows without what stands in a test set, too.
+
+    JailbreakBench and StrongREJECT took prompts over from the sets that training and validation are drawn from, and
+    reworded some. A prompt that shares at least half of the words of both with one of theirs counts as the same.
+    """
+    tested = [set(words(text)) for kind in _TEST_SETS.values() for text in public_prompts(kind)]
+    own = [set(words(text)) for _, text in rows]
+    near = [any(2 * len(text & other) >= len(text | other) for other in tested) for text in own]
+    return [row for row, goes in zip(rows, near) if not goes]
+
+
+# -- built-in sets -----------------------------------------------------------------------------------------
+
+def _built_in(name: str, split: str) -> pd.DataFrame:
+    second = name == "second_harmful"
+    table = pd.read_csv(paths.PROMPTS / f"{'borderline' if second else name}.csv", keep_default_na=False)
+    table = table[(table.split == split) & (table.refuse | (not second))]
+    return table.drop(columns="split").reset_index(drop=True)
+
+
+def _row(example: corpus.Example) -> dict:
+    return {
+        "prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
+        "refuse": example.refuse, "pair": -1,
+    }
+
+
+def _distinct(draw: Callable[[], list[dict]], n: int, taken: set[str]) -> list[dict]:
+    """Call `draw` until it has given `n` rows of which no prompt was taken before, case aside."""
+    rows: list[dict] = []
+    while len(rows) < n:
+        drawn = draw()
+        texts = [row["prompt"].lower().rstrip(".?") for row in drawn]
+        if taken.isdisjoint(texts):
+            taken.update(texts)
+            rows += drawn
+    return rows
+
+
+def _contrast_pair(rng: random.Random, split: str) -> list[dict]:
+    """A harmful and a harmless request in one frame that share their verb or their object."""
+    groups = corpus.actions(split)
+    by_verb = rng.random() < 0.4
+    shared = "verb" if by_verb else "object"
+    harmless = rng.choice(groups["ordinary_use" if by_verb else "sensitive"])
+    matches = [a for a in groups["harmful"] if getattr(a, shared) == getattr(harmless, shared)]
+    if not matches:
+        return _contrast_pair(rng, split)
+    frame = rng.choice(corpus.phrases()["frames"][split])
+    return [
+        _row(corpus.action_example(rng, split, action, frame, plain=True))
+        for action in (rng.choice(matches), harmless)
+    ]
+
+
+def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
+    """Draw every built-in set from the corpus: no prompt stands in two splits or twice in one."""
+    taken: set[str] = set()
+    sets: dict[str, list[pd.DataFrame]] = {name: [] for name in SETS}
+    for split, size in SIZES.items():
+        rng = random.Random(f"{seed} prompts {split}")
+        kinds = {"harmful": ["harmful"], "harmless": ["harmless"] * 3 + ["question"], "wrapped": ["wrapper"]}
+        if split == "train":  # the sets of the mean difference: alike in everything but harm
+            kinds["harmless"] = ["harmless"]
+        for name, choices in kinds.items():
+            rows = _distinct(lambda: [_row(corpus.draw(rng, split, rng.choice(choices)))], size, taken)  # noqa: B023
+            sets[name].append(pd.DataFrame(rows).assign(split=split))
+        pairs = _distinct(lambda: _contrast_pair(rng, split), size, taken)  # noqa: B023
+        numbered = pd.DataFrame(pairs).assign(split=split)
+        sets["borderline"].append(numbered.assign(pair=numbered.index // 2))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in sets.items()}
+
+
+def write_prompt_sets() -> None:
+    """Write the built-in sets to `data/prompts`."""
+    paths.PROMPTS.mkdir(parents=True, exist_ok=True)
+    for name, table in build_prompt_sets().items():
+        table.to_csv(paths.PROMPTS / f"{name}.csv", index=False, lineterminator="\n")
