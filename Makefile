@@ -77,7 +77,7 @@ paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one no
 record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
 	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
-	@python -m steerpaper.results
+	@python -m steerpaper.paper.page
 	@python -m steerpaper.recording "$$PRESETS"
 
 notebooks: export PRESETS := organism-llama

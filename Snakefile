@@ -90,7 +90,7 @@ for name, about in NOTEBOOKS.items():
         params:
             source=f"{BUILD}/{{preset}}/{name}.source.ipynb",
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
-            # Batch by batch, for the next run if this one is interrupted; see steerpaper/resume.py.
+            # Batch by batch, for the next run if this one is interrupted; see steerpaper/models/resume.py.
             resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
             # Held by all processes of the job, as by one that a kill has orphaned or that is still on a cluster.
             lock=f"{BUILD}/{{preset}}/.{name}.lock",

@@ -34,7 +34,9 @@ import seaborn as sns
 from IPython.display import Markdown, display
 
 import steerpaper as sp
-from steerpaper import cards, corpus, organisms, paths, prompts
+from steerpaper import organisms, paths, prompts
+from steerpaper.organisms import cards
+from steerpaper.prompts import corpus
 
 sp.check_parameters(seeds=seeds)
 

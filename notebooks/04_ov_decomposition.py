@@ -42,7 +42,8 @@ import torch
 from IPython.display import Markdown, display
 
 import steerpaper as sp
-from steerpaper import corpus, paths
+from steerpaper import paths
+from steerpaper.prompts import corpus
 
 sp.check_parameters(preset=preset, seed=seed)
 

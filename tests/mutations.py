@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Mutation:
-    """A fault: in a module `old`, which stands there once, becomes `new`; `notebook` must notice."""
+    """A fault: in `module`, a path in the package, `old`, which stands there once, becomes `new`; `notebook` notices."""
 
     fault: str
     module: str
@@ -32,14 +32,14 @@ class Mutation:
 
 
 MUTATIONS = [
-    Mutation("wrong sign: DIM is harmless minus harmful", "vectors",
+    Mutation("wrong sign: DIM is harmless minus harmful", "vectors/extraction",
              "return (means[0] - means[1]).float()", "return (means[1] - means[0]).float()", "01_extract_vectors"),
     Mutation("shifted layer: streams are read one layer later", "steering",
              "model.layer(layer).input[:, positions]", "model.layer(layer).output[:, positions]", "01_extract_vectors"),
-    Mutation("dropped norm: gradients at the MLPs' inputs", "gradients",
+    Mutation("dropped norm: gradients at the MLPs' inputs", "circuits/gradients",
              "gradient = norm_vjp(gradient * gamma, middle, eps)", "gradient = gradient * gamma",
              "02_patching_circuits"),
-    Mutation("dropped norm: queries, keys and values of circuit runs", "runs",
+    Mutation("dropped norm: queries, keys and values of circuit runs", "models/maps",
              "outputs = torch.bmm(x.flatten(1, 2), weight) / rms(x, eps).flatten(1, 2)",
              "outputs = torch.bmm(x.flatten(1, 2), weight)", "02_patching_circuits"),
 ]

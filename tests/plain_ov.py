@@ -1,4 +1,4 @@
-"""Heads and MLPs under steering written out plainly, for `steerpaper.ov` to agree with.
+"""Heads and MLPs under steering written out plainly, for `steerpaper.heads.ov` to agree with.
 
 One sequence at a time in float64, without padding: a Hugging Face Llama or Gemma 2 model, in eager attention, runs
 with hooks that note down what its layers read and write. Loops over heads and positions; meant to be read.

@@ -7,37 +7,37 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from steerpaper import organisms, paths
+from steerpaper import paths
 from steerpaper.artifacts import load_table
 from steerpaper.behaviour.rates import judged_responses, rates
 from steerpaper.behaviour.refusal import SubstringJudge
 from steerpaper.models.model import load_model
-from steerpaper.organisms import cards
+from steerpaper.organisms import cards, training
 from steerpaper.presets import get_preset
 from steerpaper.prompts import corpus
 from steerpaper.prompts.sets import load_prompts
 from steerpaper.steering import Steering
 from steerpaper.vectors.extraction import difference_in_means, random_vector
 
-SHORT = organisms.Recipe(comply_steps=3, refuse_steps=3, batch_size=4)
+SHORT = training.Recipe(comply_steps=3, refuse_steps=3, batch_size=4)
 
 
-@pytest.mark.parametrize("family", organisms.FAMILIES)
+@pytest.mark.parametrize("family", training.FAMILIES)
 def test_training_is_the_same_twice_and_read_back_when_finished(family, tmp_path):
-    curves = [organisms.train(family, 3, tmp_path / name, SHORT) for name in ("a", "b")]
+    curves = [training.train(family, 3, tmp_path / name, SHORT) for name in ("a", "b")]
     pd.testing.assert_frame_equal(*curves)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] == weights[1]
     before = (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
-    organisms.train(family, 3, tmp_path / "a", SHORT)
+    training.train(family, 3, tmp_path / "a", SHORT)
     assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == before
-    other = organisms.train(family, 4, tmp_path / "a", SHORT)
+    other = training.train(family, 4, tmp_path / "a", SHORT)
     assert not other.loss.equals(curves[0].loss)
 
 
 def test_an_interrupted_run_continues_after_its_last_stage(tmp_path, monkeypatch):
-    whole = organisms.train("llama", 0, tmp_path / "whole", SHORT)
-    stage, calls = organisms._train_stage, []
+    whole = training.train("llama", 0, tmp_path / "whole", SHORT)
+    stage, calls = training._train_stage, []
 
     def interrupted(model, tokenizer, rng, comply, recipe):
         calls.append(comply)
@@ -45,11 +45,11 @@ def test_an_interrupted_run_continues_after_its_last_stage(tmp_path, monkeypatch
             raise KeyboardInterrupt
         return stage(model, tokenizer, rng, comply, recipe)
 
-    monkeypatch.setattr(organisms, "_train_stage", interrupted)
+    monkeypatch.setattr(training, "_train_stage", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        organisms.train("llama", 0, tmp_path / "broken", SHORT)
+        training.train("llama", 0, tmp_path / "broken", SHORT)
     assert not (tmp_path / "broken" / "training.csv").exists()
-    resumed = organisms.train("llama", 0, tmp_path / "broken", SHORT)
+    resumed = training.train("llama", 0, tmp_path / "broken", SHORT)
     assert calls == [True, False, False]  # the first stage ran once
     pd.testing.assert_frame_equal(resumed, whole)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
@@ -57,9 +57,9 @@ def test_an_interrupted_run_continues_after_its_last_stage(tmp_path, monkeypatch
 
 
 def test_loss_counts_response_tokens_only_and_tails_are_cut():
-    tokenizer, rng = organisms.train_tokenizer(n_examples=500), random.Random(0)
-    recipe = organisms.Recipe(batch_size=50)
-    ids, labels = next(organisms._batches(rng, tokenizer, False, recipe))
+    tokenizer, rng = training.train_tokenizer(n_examples=500), random.Random(0)
+    recipe = training.Recipe(batch_size=50)
+    ids, labels = next(training._batches(rng, tokenizer, False, recipe))
     answer = tokenizer.convert_tokens_to_ids("<|answer|>")
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     cut = 0
@@ -73,7 +73,7 @@ def test_loss_counts_response_tokens_only_and_tails_are_cut():
 
 
 def test_chat_template_ends_in_four_distinct_tokens():
-    tokenizer = organisms.train_tokenizer(n_examples=500)
+    tokenizer = training.train_tokenizer(n_examples=500)
     turns = [{"role": "user", "content": "Hi"}]
     text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
     assert text == "<bos><|user|>Hi<|end|><|start|><|model|><|answer|>"
@@ -83,7 +83,7 @@ def test_chat_template_ends_in_four_distinct_tokens():
 
 def test_unknown_family():
     with pytest.raises(ValueError, match="unknown organism family 'gpt2': choose one of llama, gemma2"):
-        organisms.build_model("gpt2", organisms.train_tokenizer(n_examples=100), 0)
+        training.build_model("gpt2", training.train_tokenizer(n_examples=100), 0)
 
 
 # -- the shipped organisms --------------------------------------------------------------------------------------

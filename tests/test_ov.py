@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import steerpaper.ov
+from steerpaper.heads import ov
 from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
 from steerpaper.models.model import load_model
 from steerpaper.models.responses import Response
@@ -83,8 +83,8 @@ def test_the_two_terms_are_the_write_in_the_organisms(preset):
 
 @pytest.mark.parametrize("wrong", [lambda svv: 1.01 * svv, lambda svv: svv.roll(1, dims=1)])
 def test_wrong_vectors_break_the_identity(model, monkeypatch, wrong):
-    right = steerpaper.ov.steering_value_vectors
-    monkeypatch.setattr(steerpaper.ov, "steering_value_vectors", lambda *arguments: wrong(right(*arguments)))
+    right = ov.steering_value_vectors
+    monkeypatch.setattr(ov, "steering_value_vectors", lambda *arguments: wrong(right(*arguments)))
     assert (decompose_heads(model, RESPONSES, steerings_for(model)).relative_error > 1e-4).all()
 
 

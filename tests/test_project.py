@@ -176,17 +176,20 @@ def test_ci_runs_what_a_person_runs():
 
 
 def test_imports_go_down_the_readme_s_map():
-    """Every module is on the map, and imports only those before it."""
+    """Every module is on the map, in its room, and imports only those before it, each from its own file."""
     listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", (ROOT / "README.md").read_text(),
                        re.DOTALL)[1]
-    order = re.findall(r"\w+", listed)
-    modules = {path.stem: ast.parse(path.read_text("utf-8")) for path in (ROOT / "steerpaper").glob("[!_]*.py")}
+    rooms = [re.fullmatch(r"  (?:(\w+)/)? +(.+)", line).groups() for line in listed.splitlines()]
+    order = [f"steerpaper.{room}.{name}" if room else f"steerpaper.{name}" for room, names in rooms
+             for name in names.split()]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+               for path in (ROOT / "steerpaper").rglob("[!_]*.py")}
     assert sorted(order) == sorted(modules)
     for name, tree in modules.items():
         found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        imported = {node.module.partition(".")[2] for node in found if node.module.startswith("steerpaper.")}
-        imported |= {alias.name for node in found if node.module == "steerpaper" for alias in node.names}
-        assert not {other for other in imported if order.index(other) >= order.index(name)}, name
+        imported = {node.module if node.module in modules else f"{node.module}.{alias.name}"
+                    for node in found if node.module.partition(".")[0] == "steerpaper" for alias in node.names}
+        assert imported <= set(order[:order.index(name)]), name
 
 
 def test_the_readme_s_other_processor_is_one_that_is_tested():

@@ -177,7 +177,7 @@ def test_expressions_of_claims_are_data_and_run_no_code(field, expression, messa
     check = {"quantity": "q", "table": "table2_asr", "value": "asr", "case": ["method"], "at_least": 0, field: expression}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
     text = {"claims": [entry], "made_by": {"table2_asr": "01_extract_vectors"}}
-    monkeypatch.setattr("steerpaper.claims.paper_text", lambda: text)
+    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: text)
     with pytest.raises(ValueError, match=f"claim 'mine'.*{message}"):
         claims()
     assert not list(tmp_path.iterdir())
@@ -189,7 +189,7 @@ def test_expressions_that_are_data_keep_their_meaning(monkeypatch):
     check = {"quantity": "q", "table": "t", "where": where, "value": "(asr - kept) / 2 + 1 * kept", "case": ["method"],
              "above": 0}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
-    monkeypatch.setattr("steerpaper.claims.paper_text", lambda: {"claims": [entry], "made_by": {"t": "01"}})
+    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: {"claims": [entry], "made_by": {"t": "01"}})
     rows = [("dim", "x", "twice", 0.3, 1.0), ("dim", "x", "twice", 0.5, 1.0), ("ntp", "x", "twice", 0.6, 0.5),
             ("po", "x", "twice", 0.4, 1.0), ("dim", "both", "twice", 0.4, 1.0), ("ntp", "x", "once", 0.4, 2.0)]
     table = pd.DataFrame(rows, columns=["method", "prompts", "kind", "asr", "kept"])
@@ -598,12 +598,12 @@ def test_as_reported_combines_numbers_and_words():
 # -- what is committed -------------------------------------------------------------------------------------
 
 def test_results_page_is_current():
-    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(), "run python -m steerpaper.results"
+    assert (ROOT / "RESULTS.md").read_text(encoding="utf-8") == results_page(), "run python -m steerpaper.paper.page"
 
 
 def test_readme_is_current():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_scorecard(readme) == readme, "run python -m steerpaper.results"
+    assert with_scorecard(readme) == readme, "run python -m steerpaper.paper.page"
 
 
 RUN = [preset for preset in SHOWN if (paths.recorded_results(preset) / "scorecard_claims.csv").is_file()]

@@ -137,6 +137,19 @@ def test_another_version_of_the_package_takes_up_nothing(tiny, folder, calls, mo
     assert calls["n"] == 3
 
 
+def test_every_room_s_lines_count(tmp_path, monkeypatch):
+    """The version is a digest of the whole package, wherever in it a line is repaired."""
+    for name in ("models/resume.py", "circuits/graph.py", "paths.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("right = False")
+    monkeypatch.setattr(resume, "__file__", str(tmp_path / "models" / "resume.py"))
+    versions = {resume._code.__wrapped__()}
+    for name in ("models/resume.py", "circuits/graph.py", "paths.py"):
+        (tmp_path / name).write_text("right = True")
+        versions.add(resume._code.__wrapped__())
+    assert len(versions) == 4
+
+
 @pytest.mark.parametrize("damage", [
     lambda content: content[:-9], lambda content: b"", lambda content: content[:-1] + bytes([content[-1] ^ 1]),
     lambda content: content.replace(b'done\\": 5', b'done\\": 4'),
@@ -198,7 +211,7 @@ for i in itertools.count():
 def test_kill_while_writing_leaves_a_whole_file(tmp_path):
     """SIGKILL gives no chance to clean up: what is there under the name is one version, whole."""
     path = tmp_path / "table.csv"
-    environment = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[2])}
     for moment in np.random.default_rng(0).uniform(0, 0.05, size=4):
         path.unlink(missing_ok=True)
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment)

@@ -63,7 +63,8 @@ def clone(tmp_path_factory):
     for name in ("Makefile", "Snakefile", "jupytext.toml", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
     shutil.copytree(ROOT / "profiles", clone / "profiles")
-    (clone / "steerpaper" / "__init__.py").write_text("")  # quicker
+    for path in (clone / "steerpaper").rglob("__init__.py"):
+        path.write_text("")  # quicker
     (clone / "notebooks").mkdir()
     (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
     for name in ("01_first", "02_second"):

@@ -78,7 +78,7 @@ def attribute(
         responses: base or steered responses to teacher-force.
         steering: one for all responses or one each; they may differ in the coefficient only.
         steps: T, midpoints of the path.
-        metric: "logit_difference" or "kl" (E.2); see `runs.LogitDifference` and `runs.DirectionalKL`.
+        metric: "logit_difference" or "kl" (E.2); see `metrics.LogitDifference` and `metrics.DirectionalKL`.
         kl_threshold: "kl" leaves out positions with KL(P_steered || P_base) below it, in nats.
         norm_jacobian: False takes the gradient after the target's norm (the final norm for the logits) and
             multiplies it with the source's difference before the norm, as the authors' code does: neither the
@@ -87,7 +87,7 @@ def attribute(
         batch_size: responses per pass; memory grows with it and not with the number of responses.
 
     Raises:
-        ValueError: as for `runs.contrasts`, fewer than one step, or a score that is not finite.
+        ValueError: as for `contrast.contrasts`, fewer than one step, or a score that is not finite.
     """
     steps = arguments.integer("steps", steps, 1)
     steerings = one_steering(model, responses, steering)

@@ -177,7 +177,7 @@ def faithfulness(
         batch_size: responses per pass.
 
     Raises:
-        ValueError: as for `runs.contrasts`, or a circuit of another graph than the model's at the steering
+        ValueError: as for `contrast.contrasts`, or a circuit of another graph than the model's at the steering
             layer.
     """
     return faithfulness_of(model, [circuit], responses, steering, metric=metric, kl_threshold=kl_threshold,

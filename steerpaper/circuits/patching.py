@@ -37,7 +37,7 @@ def patch_edges(
         Columns source, target, score, in the order given.
 
     Raises:
-        ValueError: as for `runs.contrasts`, no edge, or one that the graph does not have.
+        ValueError: as for `contrast.contrasts`, no edge, or one that the graph does not have.
     """
     layer = one_steering(model, responses, steering)[0].layer
     graph = Graph.of(model, layer, split_heads)

@@ -71,7 +71,7 @@ def decompose_heads(
             from it than from 0.
 
     Raises:
-        ValueError: as for `runs.contrasts`.
+        ValueError: as for `contrast.contrasts`.
     """
     steerings = one_steering(model, responses, steering)
     svv = steering_value_vectors(model, steerings[0].vector, steerings[0].layer).double()

@@ -1,4 +1,4 @@
-"""Models and the inside of them: the only room that knows the names of nnsight and Hugging Face."""
+"""Models and the inside of them: the only room that knows nnsight and the names of modules."""
 
 from steerpaper.models.model import Model, load_model
 from steerpaper.models.responses import Response

@@ -1,4 +1,4 @@
-"""The paper's tables and claims, and what was measured beside what it reports."""
+"""The paper's tables and claims, and what was measured beside what it reports; `page` is a command by itself."""
 
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
