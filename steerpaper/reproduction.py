@@ -28,7 +28,7 @@ from steerpaper.presets import get_presets
 RELATIVE, SMALL, PICTURE = 1e-3, 1e-5, 3.0
 TOLERANCE = (f"{RELATIVE:g} of a number, or {SMALL:g} of the largest of its kind; the last digit of numbers within prose; "
              f"{PICTURE:g} of 255 (RMS) in pictures; none in text, whole numbers and settings")
-_SETTINGS = ("phi", "learning_rate", "threshold")
+_SETTINGS = ("phi", "learning_rate")
 _KIND = "quantity"
 # Standing by themselves: the 3 of "llama-3.2-3b" or of a version is a name.
 _NUMBER = re.compile(r"(?<![\w.-])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![.-]?\w)")
@@ -211,7 +211,9 @@ def _alike(recorded: pd.DataFrame, computed: pd.DataFrame, labels: list[str]) ->
 def _row(table: pd.DataFrame, labels: list[str], i: int) -> str:
     """The first labels that tell a row from all others, cut to a length that a message bears."""
     n = next((n for n in range(1, len(labels)) if not table.duplicated(labels[:n]).any()), len(labels))
-    return ", ".join(f"{label} {reprlib.repr(table[label][i])}" for label in labels[:n]) or f"row {i}"
+    values = ((label, table[label][i]) for label in labels[:n])
+    told = [f"{label} {reprlib.repr(value) if isinstance(value, str) else value}" for label, value in values]
+    return ", ".join(told) or f"row {i}"
 
 
 def _distances(recorded: pd.DataFrame, computed: pd.DataFrame, column: str) -> np.ndarray:

@@ -78,6 +78,20 @@ def test_a_small_number_counts_beside_those_of_its_quantity():
     assert [d.within for d in compare_tables("t.csv", table, table.assign(value=[13500.01, 0.03]))] == [True]
 
 
+def test_a_row_is_told_in_plain_words():
+    table = pd.DataFrame({"rescaled": [True, False], "n": [1, 1], "set": ["a" * 50, "b"], "asr": [0.5, 0.25]})
+    (found,) = compare_tables("t.csv", table, table.assign(asr=[0.5, 0.75]))
+    assert found.where == "t.csv, rescaled False, asr"
+    (found,) = compare_tables("t.csv", table.assign(rescaled=True), table.assign(rescaled=True, asr=[0.75, 0.25]))
+    assert found.where == f"t.csv, rescaled True, n 1, set '{'a' * 12}...{'a' * 13}', asr"
+
+
+def test_thresholds_are_measured():
+    """Those of a target sparsity are."""
+    table = pd.DataFrame({"threshold": [0.902109, 1.5], "n": [1, 2]})
+    assert [d.within for d in compare_tables("t.csv", table, table.assign(threshold=[0.90211, 1.5]))] == [True]
+
+
 def test_settings_are_exact():
     table = pd.DataFrame({"phi": [0.2, 1e-5], "loss": [1.0, 2.0]})
     assert [d.within for d in compare_tables("t.csv", table, table.assign(phi=[0.2, 1.0001e-5]))] == [False]
