@@ -25,7 +25,7 @@ from steerpaper.presets import get_presets
 # Another processor adds up in another order. A measured number may differ by RELATIVE of itself, or by SMALL of the
 # largest number of its kind: in its column, and where a table has several quantities in one column, of that quantity.
 # Numbers within prose: their last digit. Pictures: RMS over all pixels, of 255. All else, settings included: nothing.
-RELATIVE, SMALL, PICTURE = 1e-3, 1e-5, 3.0
+RELATIVE, SMALL, PICTURE = 1e-3, 1e-5, 1.5
 TOLERANCE = (f"{RELATIVE:g} of a number, or {SMALL:g} of the largest of its kind; the last digit of numbers within prose; "
              f"{PICTURE:g} of 255 (RMS) in pictures; none in text, whole numbers and settings")
 _SETTINGS = ("phi", "learning_rate")
