@@ -37,11 +37,12 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
     }
     libraries = {library: version(library) for library in _LIBRARIES}
-    manifest = {**manifest, **_model(preset), "name": name, "libraries": libraries}
+    model = _model(preset)
+    manifest = {**manifest, **model, "name": name, "libraries": libraries}
     manifest["sha256"] = _digest(tensors, manifest)
     # One metadata entry: safetensors writes several in an order that changes from run to run.
     metadata = {"manifest": json.dumps(manifest, sort_keys=True)}
-    with manifests.entries(paths.results(manifest["preset"]), _model(preset)):  # refuses another model's
+    with manifests.entries(paths.results(model["preset"]), model):  # refuses another model's
         write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 

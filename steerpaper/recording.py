@@ -7,7 +7,6 @@ is among these: its notebooks show the figures that are on record.
 
 import re
 import sys
-
 from pathlib import Path
 
 import nbformat
