@@ -90,8 +90,8 @@ for name, about in NOTEBOOKS.items():
         params:
             source=f"{BUILD}/{{preset}}/{name}.source.ipynb",
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
-            # Batch by batch, for the next run if this one is interrupted; see steerpaper/models/resume.py.
-            resume=f"{BUILD}/{{preset}}/resume/{name[:2]}",
+            # Computations, for the next run if this one is interrupted or if only prose, plots or rules change.
+            kept=f"{BUILD}/{{preset}}/kept",
             # Held by all processes of the job, as by one that a kill has orphaned or that is still on a cluster.
             lock=f"{BUILD}/{{preset}}/.{name}.lock",
             hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/profiles/workflow.py')} hold",
@@ -111,9 +111,8 @@ for name, about in NOTEBOOKS.items():
             exec > {log:q} 2>&1 9>> {params.lock:q}
             {params.hold} {params.lock:q} 9
             export OMP_NUM_THREADS={threads}
-            export STEERPAPER_RESUME={params.resume:q}
+            export STEERPAPER_KEPT={params.kept:q}
             {params.python} jupytext --quiet --to ipynb --output {params.source:q} {input.notebook}
             {params.python} papermill -k python3 -r preset {params.given} {params.source:q} {params.partial:q}
             mv {params.partial:q} {output.executed:q}
-            rm -rf {params.resume:q}
             """

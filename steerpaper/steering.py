@@ -17,7 +17,7 @@ from steerpaper.freezing import Freeze
 from steerpaper.models.batches import in_batches
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.models.resume import Progress
+from steerpaper.models.kept import Kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,17 +190,17 @@ def _completions(
         "rows": rows, "n": n, "ends": model.end_tokens, "batch_size": batch_size, "freeze": freeze and asdict(freeze),
         "steerings": [s and (s.layer, float(s.coefficient), s.vector) for s in steerings],
     }
-    progress = Progress("generate", model.hf, inputs, {"tokens": torch.full((len(rows), n), -1, dtype=torch.int32)})
+    kept = Kept("generate", __name__, model.hf, inputs, {"tokens": torch.full((len(rows), n), -1, dtype=torch.int32)})
 
     def compute(batch: list[int]) -> list[list[int]]:
         return _decode(model, [rows[i] for i in batch], [steerings[i] for i in batch], freeze, n, batch)
 
     what = "generate" if freeze is None else f"generate, {freeze.kind} frozen"
-    for batch, completions in in_batches([len(row) for row in rows], batch_size, what, compute, progress.done):
+    for batch, completions in in_batches([len(row) for row in rows], batch_size, what, compute, kept.done):
         for i, completion in zip(batch, completions):
-            progress.state["tokens"][i, :len(completion)] = torch.tensor(completion)
-        progress.keep(len(batch))
-    return [row[row >= 0].tolist() for row in progress.state["tokens"]]
+            kept.state["tokens"][i, :len(completion)] = torch.tensor(completion)
+        kept.keep(len(batch))
+    return [row[row >= 0].tolist() for row in kept.state["tokens"]]
 
 
 def _decode(

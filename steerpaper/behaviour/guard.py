@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from steerpaper.behaviour.refusal import HasText, Judge, SubstringJudge, text_of, verdicts
 from steerpaper.models import checkpoint
 from steerpaper.models.batches import in_batches
-from steerpaper.models.resume import Progress
+from steerpaper.models.kept import Kept
 from steerpaper.presets import Preset
 
 LLAMA_GUARD_2 = "meta-llama/Meta-Llama-Guard-2-8B"
@@ -73,19 +73,19 @@ class LlamaGuardJudge:
                 "unsafe".
         """
         rows = [self._tokens(prompt, text_of(r)) for prompt, r in zip(_asked(responses, prompts).prompt, responses)]
-        progress = Progress("judge", self.model, {"rows": rows}, {"refused": torch.zeros(len(rows), dtype=torch.bool)})
+        kept = Kept("judge", __name__, self.model, {"rows": rows}, {"refused": torch.zeros(len(rows), dtype=torch.bool)})
 
         def compute(batch: list[int]) -> list[str]:
             return self._verdicts([rows[i] for i in batch])
 
-        for batch, verdicts in in_batches([len(row) for row in rows], self.batch_size, "judge", compute, progress.done):
+        for batch, verdicts in in_batches([len(row) for row in rows], self.batch_size, "judge", compute, kept.done):
             for i, verdict in zip(batch, verdicts):
                 if verdict not in _VERDICTS:
                     raise ValueError(f"the judge's verdict on response {i} is {verdict!r}, not 'safe' or 'unsafe': "
                                      "is this a Llama Guard model, with its own chat template?")
-                progress.state["refused"][i] = _VERDICTS[verdict]
-            progress.keep(len(batch))
-        return progress.state["refused"].tolist()
+                kept.state["refused"][i] = _VERDICTS[verdict]
+            kept.keep(len(batch))
+        return kept.state["refused"].tolist()
 
     def _tokens(self, prompt: str, text: str) -> list[int]:
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]

@@ -15,7 +15,7 @@ from steerpaper.circuits.gradients import Gradients, integrate
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.models.resume import Progress
+from steerpaper.models.kept import Kept
 from steerpaper.steering import Steering
 
 
@@ -97,20 +97,20 @@ def attribute(
         "alphas": [float(s.coefficient) for s in steerings], "vector": steerings[0].vector, "steps": steps, **how,
         "norm_jacobian": norm_jacobian, "split_heads": split_heads, "batch_size": batch_size,
     }
-    progress = Progress("attribute", model.hf, inputs, {
+    kept = Kept("attribute", __name__, model.hf, inputs, {
         "scores": torch.zeros(len(graph.sources), len(graph.targets), dtype=torch.float64),
         "nodes": torch.zeros(len(graph.sources), dtype=torch.float64),
         "gradient": torch.zeros(model.d_model, dtype=torch.float64), "positions": torch.tensor(0)})
 
     def added(contrast: Contrast) -> tuple[int, dict[str, Tensor]]:
-        return len(contrast.rows), _added(model, graph, contrast, steps, norm_jacobian, progress.state)
+        return len(contrast.rows), _added(model, graph, contrast, steps, norm_jacobian, kept.state)
 
     for n, sums in contrasts(model, responses, steerings, added, **how, batch_size=batch_size, what="attribute",
-                             done=(progress.done, int(progress.state["positions"]))):
-        progress.state = sums
-        progress.keep(n)
-    positions, gradient = int(progress.state["positions"]), progress.state["gradient"]
-    scores, nodes = (progress.state[name].numpy() / (steps * positions) for name in ("scores", "nodes"))
+                             done=(kept.done, int(kept.state["positions"]))):
+        kept.state = sums
+        kept.keep(n)
+    positions, gradient = int(kept.state["positions"]), kept.state["gradient"]
+    scores, nodes = (kept.state[name].numpy() / (steps * positions) for name in ("scores", "nodes"))
     if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
         raise ValueError("some scores are not finite (NaN or inf): use a smaller coefficient or a wider dtype")
     scores[~graph.mask] = np.nan

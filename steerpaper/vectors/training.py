@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from steerpaper import arguments
 from steerpaper.choices import unknown
+from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
 from steerpaper.vectors.losses import Continuations
 from steerpaper.vectors.pairs import ContrastPairs
 
 METHODS = ("ntp", "po")
+_STATE = ("vectors", "free_norms", "match_scores", "losses")  # of all runs, see `_trained`
 # A run has diverged once an epoch's mean loss is more than this many times that of the pairs without steering, and a
 # nat besides: the layers' norms keep the loss of a vector that has run away finite.
 _DIVERGED, _SLACK = 3.0, 1.0
@@ -126,17 +128,47 @@ def train(
     if min(sizes) < 1 or not (norm is None or arguments.number("norm", norm) > 0):
         raise ValueError(f"epochs, n_tokens, batch_size and norm must be positive, not {epochs}, {n_tokens}, "
                          f"{batch_size} and {norm}")
-    data, held_out = (Continuations.of(model, p, methods[0], layer, n_tokens, batch_size) for p in (pairs, validation))
-    alphas = COEFFICIENTS[coefficients]
-    runs = [_Run(setting, data, alphas, norm, epochs) for setting in settings]
+    settings, how = list(settings), dict(epochs=epochs, coefficients=coefficients, norm=norm)
+    kept = _kept(model, pairs, validation, layer, settings, n_tokens=n_tokens, batch_size=batch_size, **how)
+    if not kept.done:
+        both = (Continuations.of(model, p, methods[0], layer, n_tokens, batch_size) for p in (pairs, validation))
+        kept.state = _trained(*both, settings, **how)
+        kept.keep(len(settings))
+    vectors, free_norms, match_scores, losses = (kept.state[name] for name in _STATE)
+    steps = [math.ceil(len(pairs) / setting.batch_size) for setting in settings]
+    curves = pd.DataFrame([
+        {**asdict(setting), "epoch": epoch, "step": epoch * each, "training_loss": trained, "validation_loss": validated}
+        for setting, each, curve in zip(settings, steps, losses.tolist())
+        for epoch, (trained, validated) in enumerate(curve)
+    ])
+    grid = curves[curves.epoch == epochs].drop(columns=["epoch", "step", "training_loss"])
+    grid = grid.assign(match_score=match_scores.tolist(), norm=vectors.norm(dim=1).tolist(),
+                       free_norm=free_norms.tolist())
+    return Training(settings, vectors, curves, grid.reset_index(drop=True))
+
+
+def _kept(model: Model, pairs: ContrastPairs, validation: ContrastPairs, layer: int, settings: list[Setting], **how,
+          ) -> Kept:
+    """What was trained already from the same pairs in the same way: a whole grid, or nothing."""
+    rows = [[(winner.tokens, loser.tokens, len(winner.prompt), sign)
+             for winner, loser, sign in zip(p.winners, p.losers, p.signs)] for p in (pairs, validation)]
+    inputs = {"pairs": rows, "layer": layer, "settings": [asdict(setting) for setting in settings], **how}
+    shapes = zip(_STATE, ((model.d_model,), (), (), (how["epochs"] + 1, 2)), (None, *[torch.float64] * 3))
+    state = {name: torch.zeros(len(settings), *shape, dtype=dtype) for name, shape, dtype in shapes}
+    return Kept("train", __name__, model.hf, inputs, state)
+
+
+def _trained(
+    data: Continuations, held_out: Continuations, settings: list[Setting], *, epochs: int, coefficients: str,
+    norm: float | None,
+) -> dict[str, Tensor]:
+    """The trained runs' vectors, lengths before rescaling, match scores and losses by epoch, as `_STATE` names them."""
+    runs = [_Run(setting, data, COEFFICIENTS[coefficients], norm, epochs) for setting in settings]
     for size in sorted({setting.batch_size for setting in settings}):  # these take the same number of steps
         _train_together([run for run in runs if run.setting.batch_size == size], data, held_out, epochs)
-    curves = pd.DataFrame([row for run in runs for row in run.curve])
-    grid = curves[curves.epoch == epochs].drop(columns=["epoch", "step", "training_loss"])
-    vectors = torch.stack([run.used for run in runs])
-    grid = grid.assign(match_score=_match_scores(held_out, vectors), norm=vectors.norm(dim=1).tolist(),
-                       free_norm=[float(run.vector.detach().norm()) for run in runs])
-    return Training(list(settings), vectors.cpu(), curves, grid.reset_index(drop=True))
+    vectors, lengths = torch.stack([run.used for run in runs]), [float(run.vector.detach().norm()) for run in runs]
+    numbers = (lengths, _match_scores(held_out, vectors), [run.curve for run in runs])
+    return dict(zip(_STATE, (vectors.cpu(), *(torch.tensor(each, dtype=torch.float64) for each in numbers))))
 
 
 class _Run:
@@ -150,7 +182,7 @@ class _Run:
         self.optimizer = torch.optim.Adam([self.vector], lr=setting.learning_rate)
         self.n_steps = epochs * math.ceil(len(data.signs) / setting.batch_size)
         self.schedule = LinearLR(self.optimizer, 1.0, 0.0, total_iters=self.n_steps)
-        self.curve: list[dict] = []
+        self.curve: list[tuple[float, float]] = []
 
     @property
     def used(self) -> Float[Tensor, "d_model"]:
@@ -189,7 +221,7 @@ def _train_together(runs: list[_Run], data: Continuations, held_out: Continuatio
     """Train runs of one batch size side by side, step by step, and record their curves."""
     n, step = len(data.signs), 0
     unsteered = _unsteered(runs, data)
-    _record(runs, held_out, 0, step, [math.nan] * len(runs))
+    _record(runs, held_out, step, [math.nan] * len(runs))
     what = f"{runs[0].setting.method}, {len(runs)} runs"
     for epoch in tqdm(range(1, epochs + 1), desc=what, unit="epoch", leave=False):
         totals = torch.zeros(len(runs))
@@ -204,7 +236,7 @@ def _train_together(runs: list[_Run], data: Continuations, held_out: Continuatio
         means = (totals / len(steps)).tolist()
         for run, mean in zip(runs, means):
             run.check(mean, step, unsteered[run.setting.phi])
-        _record(runs, held_out, epoch, step, means)
+        _record(runs, held_out, step, means)
 
 
 def _unsteered(runs: list[_Run], data: Continuations) -> dict[float | None, float]:
@@ -225,14 +257,13 @@ def _accumulate(runs: list[_Run], data: Continuations, pairs: Int[Tensor, "run p
     return losses
 
 
-def _record(runs: list[_Run], held_out: Continuations, epoch: int, step: int, training_losses: list[float]) -> None:
-    """Add a row to every run's curve."""
+def _record(runs: list[_Run], held_out: Continuations, step: int, training_losses: list[float]) -> None:
+    """Add an epoch's training and validation loss to every run's curve."""
     pairs = torch.arange(len(held_out.signs), device=held_out.signs.device).expand(len(runs), -1)
     losses = _losses(runs, held_out, pairs, torch.stack([run.used for run in runs]))
     for run, trained, validated in zip(runs, training_losses, losses.mean(1).tolist()):
         run.check(validated, step)
-        run.curve.append({**asdict(run.setting), "epoch": epoch, "step": step, "training_loss": trained,
-                          "validation_loss": validated})
+        run.curve.append((trained, validated))
 
 
 def _losses(

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
@@ -14,11 +15,14 @@ from conftest import tiny_model, tiny_tokenizer
 from steerpaper import steering
 from steerpaper.circuits import attribution
 from steerpaper.circuits.attribution import attribute
-from steerpaper.models import resume
+from steerpaper.models import kept
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.models.resume import Progress, fingerprint
+from steerpaper.models.kept import Kept, fingerprint
 from steerpaper.steering import Steering, generate
+from steerpaper.vectors import training
+from steerpaper.vectors.pairs import ContrastPairs
+from steerpaper.vectors.training import Setting
 
 PROMPTS = [[1, 20, 31, 45, 60], [1, 50, 51], [1, 9, 80, 81, 82, 83], [1, 66, 41, 19], [1, 14, 15, 16, 17, 18, 92]]
 RESPONSES = [Response(row[:2], row[2:] + [40 + i, 70, 33]) for i, row in enumerate(PROMPTS)]
@@ -37,8 +41,8 @@ def tiny():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Where progress is kept."""
-    monkeypatch.setenv("STEERPAPER_RESUME", str(tmp_path / "resume"))
-    return tmp_path / "resume"
+    monkeypatch.setenv("STEERPAPER_KEPT", str(tmp_path / "kept"))
+    return tmp_path / "kept"
 
 
 @pytest.fixture
@@ -82,7 +86,7 @@ def attributed(model, coefficient=1.0, seed=1, **changes):
 def test_only_missing_batches_are_computed_and_the_end_is_the_same(tiny, folder, calls, monkeypatch, compute, batches,
                                                                    before):
     with monkeypatch.context() as off:
-        off.delenv("STEERPAPER_RESUME")
+        off.delenv("STEERPAPER_KEPT")
         whole = compute(tiny)
     assert not folder.exists(), "off unless it is asked for"
     assert calls["n"] == batches
@@ -129,25 +133,60 @@ def test_other_weights_dtypes_and_settings_take_up_nothing(tiny, folder, calls):
         assert calls["n"] == 3
 
 
-def test_another_version_of_the_package_takes_up_nothing(tiny, folder, calls, monkeypatch):
+def test_other_lines_of_what_computes_take_up_nothing(tiny, folder, calls, monkeypatch):
+    """And what computes is the module with all that it imports: drawing, tables, presets and prompts are none of it."""
     generated(tiny)
+    attributed(tiny)
+    read = Path.read_bytes
+    for changed, again in (
+        ("circuits/drawing.py", 0), ("paper/claims.py", 0), ("presets.py", 0), ("prompts/sets.py", 0),
+        ("circuits/attribution.py", 5), ("circuits/graph.py", 5), ("models/maps.py", 5),
+        ("steering.py", 8), ("freezing.py", 8), ("models/model.py", 8), ("arguments.py", 8),
+    ):
+        def edited(path, name=changed):
+            return read(path) + b"# a repaired line" * path.as_posix().endswith(f"steerpaper/{name}")
+        monkeypatch.setattr(Path, "read_bytes", edited)
+        kept.code.cache_clear()
+        calls.update(n=0)
+        generated(tiny)
+        attributed(tiny)
+        assert calls["n"] == again, changed
+    monkeypatch.undo()
+    kept.code.cache_clear()
+
+
+def test_trained_grids_are_kept_whole(tiny, folder, monkeypatch):
+    """What is read back is what was trained, to the last bit; other settings, pairs or epochs are trained anew."""
+    counts = pd.DataFrame({"asked": [len(RESPONSES)]})
+    losers = [Response(r.prompt, r.completion[::-1]) for r in RESPONSES]
+    pairs = ContrastPairs(RESPONSES, losers, [1, -1, 1, -1, 1], counts)
+    grid = [Setting("po", 2, 0.05, seed, 0.1) for seed in (0, 1)]
+    trained = []
+    monkeypatch.setattr(training, "_trained", lambda *args, whole=training._trained, **how: (
+        trained.append(args), whole(*args, **how))[1])
+
+    def outcome(settings=grid, pairs=pairs, **how):
+        found = training.train(tiny, pairs, pairs, 1, settings, **{"epochs": 2, "n_tokens": 3} | how)
+        return found.vectors.numpy().tobytes(), found.curves.to_csv(), found.grid.to_csv()
+
+    first = outcome()
+    assert outcome() == first and len(trained) == 1
+    with monkeypatch.context() as off:
+        off.delenv("STEERPAPER_KEPT")
+        assert outcome() == first
+    turned = ContrastPairs(losers, RESPONSES, pairs.signs, counts)
+    for n, change in enumerate((dict(settings=grid[:1]), dict(pairs=turned), dict(epochs=1), dict(n_tokens=2),
+                                dict(norm=1.0), dict(coefficients="sampled")), start=3):
+        assert outcome(**change) != first and len(trained) == n, change
+
+
+@pytest.mark.parametrize("name, value", [("MKL_ENABLE_INSTRUCTIONS", "SSE4_2"), ("NPY_DISABLE_CPU_FEATURES", "X86_V3")])
+def test_another_processor_s_rounding_is_not_taken_up(tiny, folder, calls, monkeypatch, name, value):
+    generated(tiny)
+    monkeypatch.setenv(name, value)
     calls.update(n=0)
-    monkeypatch.setattr(resume, "_code", lambda: "other lines")
     generated(tiny)
     assert calls["n"] == 3
-
-
-def test_every_room_s_lines_count(tmp_path, monkeypatch):
-    """The version is a digest of the whole package, wherever in it a line is repaired."""
-    for name in ("models/resume.py", "circuits/graph.py", "paths.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("right = False")
-    monkeypatch.setattr(resume, "__file__", str(tmp_path / "models" / "resume.py"))
-    versions = {resume._code.__wrapped__()}
-    for name in ("models/resume.py", "circuits/graph.py", "paths.py"):
-        (tmp_path / name).write_text("right = True")
-        versions.add(resume._code.__wrapped__())
-    assert len(versions) == 4
 
 
 @pytest.mark.parametrize("damage", [
@@ -161,7 +200,7 @@ def test_damaged_progress_is_reported_and_computed_again(tiny, folder, calls, da
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     calls.update(n=0)
-    with pytest.warns(UserWarning, match="damaged progress in generate-.*computing it again"):
+    with pytest.warns(UserWarning, match="generate-.* is damaged .*computing it again"):
         assert generated(tiny) == whole
     assert calls["n"] == 3
 
@@ -173,7 +212,7 @@ def test_renamed_progress_is_not_taken_up(tiny, folder):
     generated(tiny, coefficient=-1.0)
     (other,) = set(folder.iterdir()) - {file}
     other.write_bytes(kept)
-    with pytest.warns(UserWarning, match="damaged progress"):
+    with pytest.warns(UserWarning, match="is damaged"):
         generated(tiny, coefficient=-1.0)
 
 
@@ -186,15 +225,15 @@ def test_no_unmasked_position_is_the_same_error_after_an_interruption(tiny, fold
 def test_any_module_may_keep_progress(folder, tiny):
     """As a judge does, with a model of its own."""
     inputs = {"rows": PROMPTS, "threshold": 0.5, "note": None}
-    first = Progress("judge", tiny.hf, inputs, {"verdicts": torch.full((5,), -1)})
+    first = Kept("judge", "steerpaper.steering", tiny.hf, inputs, {"verdicts": torch.full((5,), -1)})
     first.state["verdicts"][[1, 3]] = torch.tensor([0, 1])
     first.keep(2)
-    again = Progress("judge", tiny.hf, inputs, {"verdicts": torch.full((5,), -1)})
+    again = Kept("judge", "steerpaper.steering", tiny.hf, inputs, {"verdicts": torch.full((5,), -1)})
     assert again.done == 2
     assert again.state["verdicts"].tolist() == [-1, 0, -1, 1, -1]
-    assert Progress("judge", tiny.hf, inputs | {"note": 1}, {"verdicts": torch.full((5,), -1)}).done == 0
+    assert Kept("judge", "steerpaper.steering", tiny.hf, inputs | {"note": 1}, {"verdicts": torch.full((5,), -1)}).done == 0
     with pytest.warns(UserWarning, match="other tensors"):
-        assert Progress("judge", tiny.hf, inputs, {"verdicts": torch.zeros(5)}).done == 0
+        assert Kept("judge", "steerpaper.steering", tiny.hf, inputs, {"verdicts": torch.zeros(5)}).done == 0
 
 
 # -- a kill ------------------------------------------------------------------------------------------------
@@ -211,7 +250,7 @@ for i in itertools.count():
 def test_kill_while_writing_leaves_a_whole_file(tmp_path):
     """SIGKILL gives no chance to clean up: what is there under the name is one version, whole."""
     path = tmp_path / "table.csv"
-    environment = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(kept.__file__).parents[2])}
     for moment in np.random.default_rng(0).uniform(0, 0.05, size=4):
         path.unlink(missing_ok=True)
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment)
