@@ -7,10 +7,10 @@ from steerpaper.behaviour import (
     refusal_metric, refusal_token_ids,
 )
 from steerpaper.circuits import (
-    Attribution, Circuit, Faithfulness, Graph, PatchingData, agreement, attribute, draw_circuit, draw_faithfulness,
+    Attribution, Circuit, Faithfulness, Graph, PatchingData, agreement, attribute,
     edge_types, faithfulness, faithfulness_of, minimum_faithful, overlap, patch_edges, patching_data,
 )
-from steerpaper.figures import PALETTE, save_figure, use_style
+from steerpaper.figures import PALETTE, draw_circuit, draw_faithfulness, save_figure, use_style
 from steerpaper.heads import (
     attention_change, decompose_heads, lens_logits, lens_preference, logit_lens, mlp_value_vectors,
     steering_value_vectors, typical_tokens,

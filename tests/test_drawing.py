@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerpaper.circuits.drawing import draw_circuit, draw_faithfulness, layout
 from steerpaper.circuits.graph import Graph
+from steerpaper.figures.circuits import draw_circuit, draw_faithfulness, layout
 
 GRAPH = Graph(n_layers=6, n_heads=4, n_kv_heads=2, steering_layer=2)
 

@@ -10,21 +10,23 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from steerpaper import figures, paths
-from steerpaper.figures import PALETTE, save_figure, use_style
+from steerpaper import paths
+from steerpaper.figures import style
+from steerpaper.figures.style import PALETTE, save_figure, use_style
 
 SAVE = """
 import hashlib, json, sys
 from pathlib import Path
 from matplotlib.figure import Figure
-from steerpaper import figures, paths
+from steerpaper import paths
+from steerpaper.figures import style
 paths.figures = lambda preset: Path(sys.argv[1]) / preset
-figures.use_style()
-axes = (figure := Figure(figsize=(figures.SINGLE_COLUMN, 2))).subplots()
-axes.fill_between([0, 1, 2], [0, 1, 0], [1, 2, 3], color=figures.PALETTE["+s"], label="$+s$")
-axes.plot([0, 1, 2], [1, 0, 2], "o-", color=figures.PALETTE["base"], label="base")
+style.use_style()
+axes = (figure := Figure(figsize=(style.SINGLE_COLUMN, 2))).subplots()
+axes.fill_between([0, 1, 2], [0, 1, 0], [1, 2, 3], color=style.PALETTE["+s"], label="$+s$")
+axes.plot([0, 1, 2], [1, 0, 2], "o-", color=style.PALETTE["base"], label="base")
 axes.legend()
-figures.save_figure(figure, "tiny", "fig2_faithfulness")
+style.save_figure(figure, "tiny", "fig2_faithfulness")
 files = (Path(sys.argv[1]) / "tiny").iterdir()
 print(json.dumps({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}))
 """
@@ -57,7 +59,7 @@ def test_saving_twice_gives_the_same_bytes_and_leaves_no_other_file(folder):
 
 
 def test_what_is_returned_is_the_picture_saved(folder):
-    image = save_figure(Figure(figsize=(figures.DOUBLE_COLUMN, 2)), "tiny", "fig2_faithfulness")
+    image = save_figure(Figure(figsize=(style.DOUBLE_COLUMN, 2)), "tiny", "fig2_faithfulness")
     assert image.data == (folder / "fig2_faithfulness.png").read_bytes()
     assert (image.format, image.width, image.alt) == ("png", 748, "fig2 faithfulness")
     assert repr(image) == "<IPython.core.display.Image object>"  # nbval compares it
@@ -104,7 +106,7 @@ import steerpaper.figures; assert before == dict(matplotlib.rcParams)"""
 def test_the_style_is_complete():
     with mpl.rc_context():
         use_style()
-        assert mpl.rcParams["figure.figsize"][0] == figures.SINGLE_COLUMN
+        assert mpl.rcParams["figure.figsize"][0] == style.SINGLE_COLUMN
         cycle = [color["color"] for color in mpl.rcParams["axes.prop_cycle"]]
     assert [to_rgb(color) for color in cycle] == [to_rgb(PALETTE[name]) for name in list(PALETTE)[:6]]
 

@@ -1,8 +1,7 @@
-"""Which edges of the model carry steering: attributed, patched, tested as circuits, compared and drawn."""
+"""Which edges of the model carry steering: attributed, patched, tested as circuits and compared."""
 
 from steerpaper.circuits.agreement import agreement
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.drawing import draw_circuit, draw_faithfulness
 from steerpaper.circuits.faithfulness import (
     Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
 )
@@ -11,7 +10,6 @@ from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.patching import patch_edges
 
 __all__ = [
-    "Attribution", "Circuit", "Faithfulness", "Graph", "PatchingData", "agreement", "attribute", "draw_circuit",
-    "draw_faithfulness", "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges",
-    "patching_data",
+    "Attribution", "Circuit", "Faithfulness", "Graph", "PatchingData", "agreement", "attribute", "edge_types",
+    "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
 ]

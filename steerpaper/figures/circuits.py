@@ -19,7 +19,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from steerpaper.circuits.graph import Graph
-from steerpaper.figures import DOUBLE_COLUMN, PALETTE
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 
 _COLUMN, _ROW, _ARC = 0.29, 0.23, 0.09  # inches per column, per row, and of an arc's depth per column
 _GAP = 2.5  # rows between the bottom row and the lowest head
