@@ -88,6 +88,8 @@ def test_prompts_are_needed(judge, prompts, given):
     for each in (judge, PairOfJudges(judge)):
         with pytest.raises(ValueError, match=f"3 responses and {given} prompts were given: this judge needs"):
             each.expresses(["a", "b", "c"], prompts)
+    with pytest.raises(ValueError, match="a table of prompts needs the column 'positive'; this one has prompt"):
+        PairOfJudges(judge).expresses(["a", "b", "c"], PROMPTS[["prompt"]])
 
 
 def test_the_pair_sends_harmful_prompts_to_the_guard_and_harmless_ones_to_the_substrings(judge):

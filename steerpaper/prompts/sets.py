@@ -166,7 +166,7 @@ def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _built_in(name: str, split: str) -> pd.DataFrame:
     second = name == "second_harmful"
     table = pd.read_csv(paths.PROMPTS / f"{'borderline' if second else name}.csv", keep_default_na=False)
-    table = table[(table.split == split) & (table.positive | (not second))]
+    table = table[(table.split == split) & (table.positive if second else True)]
     return table.drop(columns="split").reset_index(drop=True)
 
 
