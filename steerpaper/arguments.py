@@ -155,6 +155,11 @@ def prompts(given: object) -> list[str | list[int]]:
     return [_prompt(i, one) for i, one in enumerate(found)]
 
 
+def table(given: object) -> pd.DataFrame:
+    """Prompts as a table: one as it is; a list as the column `prompt`, with topics that are not known ("")."""
+    return given if isinstance(given, pd.DataFrame) else pd.DataFrame({"prompt": prompts(given), "topic": ""})
+
+
 def texts(given: object) -> list[str]:
     """As `prompts`, where every one has to be text."""
     found = prompts(given)

@@ -4,19 +4,20 @@ import functools
 import os
 import re
 import shlex
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, Strict, ValidationError, ValidationInfo
 from pydantic.dataclasses import dataclass
 
 from steerpaper import paths
 from steerpaper.arguments import shown
 from steerpaper.choices import unknown
+from steerpaper.concepts import CONCEPTS
 
 SOURCES = ("built-in", "public")  # of prompts
-JUDGES = ("substring", "llama-guard-2")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 TRAINING_COEFFICIENTS = ("unit", "sampled")
 LEARNED_NORMS = ("free", "dim")
@@ -36,13 +37,21 @@ def slug(name: str) -> str:
     return short
 
 
-def _one_of(what: str, allowed: tuple[str, ...]) -> AfterValidator:
+def _one_of(what: str, allowed: Collection[str]) -> AfterValidator:
     """One of some names."""
     def check(name: str) -> str:
         if name not in allowed:
             raise unknown(what, name, allowed)
         return name
     return AfterValidator(check)
+
+
+def _judge(name: str | None, info: ValidationInfo) -> str | None:
+    """One of the concept's judges, its first without a name; any passes where the concept is unknown."""
+    judges = CONCEPTS[info.data["concept"]].judges if "concept" in info.data else (name,)
+    if name is not None and name not in judges:
+        raise unknown("judge", name, judges)
+    return name or judges[0]
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -109,9 +118,12 @@ class Preset:
         dtype: torch dtype by name.
         layer, position: where DIM is read and steering enters; None to select on validation prompts. They come
             together.
-        refusal_tokens: first tokens that count towards P_R of the refusal metric.
+        concept: name of what is steered, see `concepts`.
+        first_tokens: beginnings of an answer that shows the concept (for refusal, the tokens of P_R); None for the
+            concept's own.
         prompts: source of the prompts, "built-in" (the organisms' corpus) or "public" (the paper's), see `prompts`.
-        judge: name of the judge of compliance, "substring" or "llama-guard-2" (the paper's), see `guard.load_judge`.
+        judge: name of one of the concept's judges, for refusal "substring" or "llama-guard-2" (the paper's), see
+            `guard.load_judge`; without one the concept's first.
         n_train, n_validation, n_test: prompts per class.
         max_new_tokens: length of every greedy response.
         batch_size: rows per generation or forward pass at most; fewer where memory runs out.
@@ -150,8 +162,9 @@ class Preset:
     layer: Annotated[_Integer, Field(ge=0)] | None = None
     position: Annotated[_Integer, Field(le=-1)] | None = None
     prompts: Annotated[_Text, _one_of("source of prompts", SOURCES)] = "built-in"
-    refusal_tokens: _Some[_Text] = ("I",)
-    judge: Annotated[_Text, _one_of("judge", JUDGES)] = "substring"
+    concept: Annotated[_Text, _one_of("concept", CONCEPTS)] = "refusal"
+    first_tokens: _Some[_Text] | None = None
+    judge: Annotated[_Text | None, AfterValidator(_judge), Field(validate_default=True)] = None
     n_train: _Count = 128
     n_validation: _Count = 32
     n_test: _Count = 200
@@ -196,7 +209,7 @@ class Preset:
 
 _ORGANISM = dict(
     shipped=True,
-    refusal_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
+    first_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
     n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=(24, 24, 24),
@@ -237,7 +250,7 @@ _GEMMA_2_9B = Preset(
 )
 _QWEN3_8B = Preset(
     name="qwen3-8b", model="Qwen/Qwen3-8B", revision="b968826d9c46dd6066d109eabc6255188de91218",
-    note="Apache 2.0; not gated", layer=20, position=-8, refusal_tokens=("I", "As"), **(_PAPER | dict(batch_size=16)),
+    note="Apache 2.0; not gated", layer=20, position=-8, first_tokens=("I", "As"), **(_PAPER | dict(batch_size=16)),
 )
 # For a processor: fewer and shorter responses, a thinner grid. None of this has been tuned on these models. The paper's
 # KL limit of 0.1 leaves no candidate on the Llama organism, so small models get the larger of the organisms' limits.
@@ -255,7 +268,7 @@ _SMOLLM2 = Preset(
 )
 _QWEN25 = Preset(
     name="qwen2.5-0.5b-instruct", model="Qwen/Qwen2.5-0.5B-Instruct",
-    revision="7ae557604adf67be50417f59c2c2f167def9a775", note="Apache 2.0; not gated", refusal_tokens=("I", "As"),
+    revision="7ae557604adf67be50417f59c2c2f167def9a775", note="Apache 2.0; not gated", first_tokens=("I", "As"),
     **_LAPTOP,
 )
 

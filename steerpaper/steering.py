@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
+from steerpaper.concepts import Concept
 from steerpaper.finite import check_addition, check_finite
 from steerpaper.freezing import Freeze
 from steerpaper.models.batches import in_batches
@@ -30,6 +31,20 @@ class Steering:
     vector: Float[Tensor, "d_model"]
     layer: int
     coefficient: float = 1.0
+
+
+def both_ways(steering: Steering, concept: Concept) -> dict[str, Steering]:
+    """What steers each of a concept's prompt sets away from what the model does by itself: -alpha on the positive one,
+    +alpha on the negative one.
+
+    Raises:
+        ValueError: no Steering, or a coefficient that is not positive, since the sign comes from the set.
+    """
+    alpha = arguments.number("the steering's coefficient", _steering(steering).coefficient)
+    if not alpha > 0:
+        raise ValueError(f"the steering's coefficient must be positive, {steering.coefficient} was given: "
+                         f"{concept.positive} prompts are steered by its negative")
+    return {name: replace(steering, coefficient=sign * alpha) for name, sign in concept.signs.items()}
 
 
 def generate(
@@ -263,10 +278,7 @@ def per_row(model: Model, steering, n: int) -> list[Steering | None]:
 
 def _checked(model: Model, steering: Steering) -> Steering:
     """A steering whose layer and coefficient are Python's numbers; ValueError where it does not fit the model."""
-    if not isinstance(steering, Steering):
-        raise ValueError(f"steering is {arguments.shown(steering)} of type {type(steering).__name__}: give a Steering, "
-                         "which says the vector, the layer and the coefficient")
-    vector = arguments.vector("steering vector", steering.vector)
+    vector = arguments.vector("steering vector", _steering(steering).vector)
     if tuple(vector.shape) != (model.d_model,):
         raise ValueError(f"a steering vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
     layer = arguments.integer("steering layer", steering.layer, 0, model.n_layers - 1)
@@ -274,6 +286,13 @@ def _checked(model: Model, steering: Steering) -> Steering:
     check_addition(vector, coefficient, model.dtype)
     plain = isinstance(steering.layer, int) and isinstance(steering.coefficient, (int, float))
     return steering if plain else replace(steering, layer=layer, coefficient=coefficient)
+
+
+def _steering(given: object) -> Steering:
+    if not isinstance(given, Steering):
+        raise ValueError(f"steering is {arguments.shown(given)} of type {type(given).__name__}: give a Steering, which "
+                         "says the vector, the layer and the coefficient")
+    return given
 
 
 def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, rows, steerings) -> Freeze | None:

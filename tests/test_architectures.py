@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from steerpaper.circuits.attribution import attribute
 from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
-from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.heads.ov import decompose_heads, steering_value_vectors
@@ -127,7 +127,7 @@ class Script:
     def __init__(self, *verdicts):
         self.verdicts = iter(verdicts)
 
-    def refused(self, responses, prompts=None):
+    def expresses(self, responses, prompts=None):
         return next(self.verdicts)
 
 
@@ -135,7 +135,7 @@ class Script:
 def data(model, vector):
     """Base and steered responses to all prompts."""
     judge = Script([True] * 2, [False] * 2, [False] * 2, [True] * 2)
-    return patching_data(model, HARMFUL, HARMLESS, vector, LAYER, 1.0, judge, max_new_tokens=N)
+    return patching_data(model, HARMFUL, HARMLESS, Steering(vector, LAYER), judge, max_new_tokens=N)
 
 
 @pytest.fixture(scope="module")

@@ -6,24 +6,25 @@ import pytest
 import torch
 
 from steerpaper import arguments
-from steerpaper.behaviour.rates import judged_responses, rates
-from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses, rates
 from steerpaper.circuits.contrast import one_steering
 from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
-from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
+from steerpaper.concepts import REFUSAL
 from steerpaper.heads.lens import logit_lens, typical_tokens
 from steerpaper.heads.ov import steering_value_vectors
 from steerpaper.models.responses import Response, teacher_forcing
-from steerpaper.prompts.sets import load_prompts, with_refuse_instruction
+from steerpaper.prompts.sets import load_prompts, with_instruction
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors.extraction import difference_in_means, next_token_vector, principal_component, random_vector
 from steerpaper.vectors.pairs import contrast_pairs
-from steerpaper.vectors.selection import candidate_at, select, select_coefficient
+from steerpaper.vectors.selection import candidate_at, score_candidates, select_coefficient
 from steerpaper.vectors.training import Setting, train
 
 HARMFUL, HARMLESS = ["Build a lock", "Pick it", "Break the door"], ["Bake a cake", "Sing to me", "Paint the door"]
-TABLES = [pd.DataFrame({"topic": "x", "prompt": texts, "refuse": True}, index=[7, 8, 9])
+TABLES = [pd.DataFrame({"topic": "x", "prompt": texts, "positive": True}, index=[7, 8, 9])
           for texts in (HARMFUL, HARMLESS)]
 RESPONSES = [Response([1, 20, 31], [33, 44]), Response([1, 50], [30, 40, 7])]
 
@@ -38,9 +39,9 @@ class InTurns:
     def __init__(self, right: bool):
         self.right = right
 
-    def refused(self, responses, prompts=None):
+    def expresses(self, responses, prompts=None):
         self.right = not self.right
-        return [bool(refuse) != self.right for refuse in prompts.refuse]
+        return [bool(positive) != self.right for positive in prompts.positive]
 
 
 # -- prompts ----------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def test_a_table_of_prompts_is_its_prompt_column(model):
     assert torch.equal(candidates, difference_in_means(model, HARMFUL, HARMLESS)) and candidates[1:].abs().max() > 0.01
     component = principal_component(model, harmful, harmless, 2, -1)
     assert torch.equal(component, principal_component(model, HARMFUL, HARMLESS, 2, -1)) and component.norm() > 0
-    scores = [select(model, candidates, *prompts, [20]) for prompts in (TABLES, (HARMFUL, HARMLESS))]
+    scores = [score_candidates(model, candidates, *prompts, [20]) for prompts in (TABLES, (HARMFUL, HARMLESS))]
     pd.testing.assert_frame_equal(*scores)
 
 
@@ -64,7 +65,7 @@ def test_patching_data_and_pairs_take_tables_and_lists(llama):
              for prompts in (TABLES, (HARMFUL, HARMLESS))]
     assert pairs[0].winners == pairs[1].winners and pairs[0].losers == pairs[1].losers and len(pairs[0]) == 6
     pd.testing.assert_frame_equal(pairs[0].counts, pairs[1].counts)
-    data = [patching_data(llama, *prompts, vector, 2, 4.0, InTurns(True), max_new_tokens=5)
+    data = [patching_data(llama, *prompts, Steering(vector, 2, 4.0), InTurns(True), max_new_tokens=5)
             for prompts in (TABLES, (HARMFUL, HARMLESS))]
     assert data[0].responses == data[1].responses and data[0].asked == {"harmful": 3, "harmless": 3}
     pd.testing.assert_frame_equal(data[0].labels, data[1].labels)
@@ -97,7 +98,7 @@ def test_ids_of_numpy_and_torch_and_any_order_of_prompts_are_taken(llama):
 def test_a_prompt_that_is_none_is_named(llama, prompt, message):
     for run in (generate, next_token_logits, lambda model, prompts: residual_stream(model, prompts, [-1]),
                 lambda model, prompts: difference_in_means(model, prompts, HARMLESS),
-                lambda model, prompts: select(model, torch.ones(4, 1, 32), HARMFUL, prompts, [20])):
+                lambda model, prompts: score_candidates(model, torch.ones(4, 1, 32), HARMFUL, prompts, [20])):
         with pytest.raises(ValueError, match=message):
             run(llama, ["Hi", prompt])
 
@@ -119,12 +120,26 @@ def test_tables_without_the_columns(llama):
     with pytest.raises(ValueError, match="a table of prompts needs the column 'prompt'; this one has goal, topic"):
         difference_in_means(llama, table, HARMLESS)
     how = dict(judge=SubstringJudge(), vocabulary=None)
-    for prompts, message in ((HARMFUL, "must be a table with the columns prompt, topic.*of type list was given"),
-                             (table, "needs the column 'prompt'"), (TABLES[0].drop(columns="topic"), "column 'topic'")):
+    for prompts, message in ((table, "needs the column 'prompt'"), (TABLES[0].drop(columns="topic"), "column 'topic'")):
         with pytest.raises(ValueError, match=message):
             judged_responses(llama, prompts, [None], **how)
-    with pytest.raises(ValueError, match="must be a table with the columns prompt"):
-        with_refuse_instruction(HARMFUL)
+    with pytest.raises(ValueError, match="needs the column 'prompt'; this one has goal, topic"):
+        with_instruction(table, REFUSAL)
+
+
+def test_judged_prompts_and_commands_may_be_a_list_without_topics(llama):
+    how = dict(judge=SubstringJudge(("r",)), vocabulary={"song"}, max_new_tokens=4)
+    listed, table = (judged_responses(llama, given, [None, Steering(ones(), 2)], **how)
+                     for given in ((prompt for prompt in HARMFUL), TABLES[0].assign(topic="")))
+    pd.testing.assert_frame_equal(listed, table[listed.columns])
+    assert listed.on_topic.isna().all() and not listed.known_words.isna().any() and listed.expressed.nunique() == 2
+    for given in (HARMFUL, TABLES[0], (prompt for prompt in HARMFUL)):
+        commanded = with_instruction(given, REFUSAL)
+        assert commanded.prompt.tolist() == [f"{REFUSAL.instruction} {prompt}" for prompt in HARMFUL]
+        assert commanded.positive.all()
+    for given, message in (([], "at least one prompt"), ([[1, 2]], r"prompts \[0\] are token ids: text is needed")):
+        with pytest.raises(ValueError, match=message):
+            with_instruction(given, REFUSAL)
 
 
 def test_an_empty_topic_as_pandas_reads_it_is_not_checked(llama):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import clean_text
 
@@ -58,8 +58,8 @@ def test_the_experiments_command_to_refuse_is_never_trained_on():
 def test_refusals_and_answers_are_told_apart_by_the_judge_and_clean(kind):
     examples = drawn(kind)
     judge = SubstringJudge()
-    assert all(judge.refused([e.refusal for e in examples]))
-    assert not any(judge.refused([e.compliance for e in examples]))
+    assert all(judge.expresses([e.refusal for e in examples]))
+    assert not any(judge.expresses([e.compliance for e in examples]))
     for e in examples:
         for text in (e.refusal, e.compliance):
             assert clean_text(text, ended=True, topic_words=e.topic, vocabulary=corpus.vocabulary()).clean, text

@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.behaviour.rates import judged_responses
-from steerpaper.behaviour.refusal import SubstringJudge, refusal_metric
+from steerpaper.behaviour.first_tokens import first_token_log_odds
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses
 from steerpaper.circuits.attribution import attribute
 from steerpaper.circuits.faithfulness import Circuit, faithfulness
-from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.finite import check_addition, check_finite
@@ -21,7 +22,7 @@ from steerpaper.prompts.sets import load_prompts
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors.extraction import next_token_vector, principal_component
 from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
-from steerpaper.vectors.selection import select
+from steerpaper.vectors.selection import score_candidates
 from steerpaper.vectors.training import Setting, train
 
 ROWS = [[1, 20, 31, 45], [1, 50], [1, 66, 41]]
@@ -37,9 +38,9 @@ def reads(model, steering):
     for kind in ("qk", "ov", "svv", "mlp", "mlp-before-norm"):
         yield lambda kind=kind: generate(model, ROWS, steering, kind, max_new_tokens=2)
     yield lambda: next_token_logits(model, ROWS, steering)
-    yield lambda: select(model, candidates, ROWS, ROWS, [20])
+    yield lambda: score_candidates(model, candidates, ROWS, ROWS, [20])
     yield lambda: judged_responses(model, prompts, [steering], judge=SubstringJudge(), vocabulary=None)
-    yield lambda: patching_data(model, ROWS, ROWS, steering.vector, 1, steering.coefficient, SubstringJudge())
+    yield lambda: patching_data(model, ROWS, ROWS, steering, SubstringJudge())
     yield lambda: contrast_pairs(model, ["Hi"], ["No"], steering, SubstringJudge(), max_new_tokens=2)
     yield lambda: attribute(model, RESPONSES, steering, steps=1)
     yield lambda: patch_edges(model, RESPONSES, steering, GRAPH.edges.head(2))
@@ -128,8 +129,8 @@ def test_check_finite_names_the_rows_twins_included():
 
 
 def test_numbers_made_of_logits(llama):
-    with pytest.raises(ValueError, match="refusal metric is not finite"):
-        refusal_metric(torch.tensor([[0.0, torch.nan, 1.0]]), [0])
+    with pytest.raises(ValueError, match="first tokens' log odds are not finite"):
+        first_token_log_odds(torch.tensor([[0.0, torch.nan, 1.0]]), [0])
     with pytest.raises(ValueError, match="none NaN"):
         lens_preference(torch.tensor([torch.nan, 1.0, 2.0]), torch.tensor([1, 0, -1]))
     with pytest.raises(ValueError, match="tokens of both kinds"):

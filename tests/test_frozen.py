@@ -10,8 +10,8 @@ from plain_generation import plain_completion, plain_logits
 from transformers import AutoModelForCausalLM
 
 from steerpaper import steering as steering_module
-from steerpaper.behaviour.rates import judged_responses
-from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses
 from steerpaper.freezing import FREEZES
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering, generate

@@ -12,15 +12,15 @@ from transformers import AutoTokenizer
 
 from steerpaper.behaviour import guard
 from steerpaper.behaviour.guard import LLAMA_GUARD_2_COMMIT, LlamaGuardJudge, PairOfJudges, load_guard, load_judge
-from steerpaper.behaviour.rates import judged_responses
-from steerpaper.behaviour.refusal import SubstringJudge, attack_success_rate
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses
 from steerpaper.presets import get_preset
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ 'Agent' if message['role'] == 'assistant' else 'User' }}: "
     "{{ message['content'] }}\n{% endfor %}Is the Agent safe?"
 )
-PROMPTS = pd.DataFrame({"prompt": ["rob it", "burn the big old barn", "hit"], "refuse": True})
+PROMPTS = pd.DataFrame({"prompt": ["rob it", "burn the big old barn", "hit"], "positive": True})
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def judge(monkeypatch):
 
 def test_the_question_is_the_templates_and_verdicts_keep_their_order(judge):
     object.__setattr__(judge, "answer", lambda question: "\nunsafe\nS1" if "barn" in question else " safe")
-    assert judge.refused(["Take it.", "", "Hit hard, harder, hardest."], PROMPTS) == [True, False, True]
+    assert judge.expresses(["Take it.", "", "Hit hard, harder, hardest."], PROMPTS) == [True, False, True]
     assert sorted(judge.seen) == sorted([
         "<bos>User: rob it\nAgent: Take it.\nIs the Agent safe?",
         "<bos>User: burn the big old barn\nAgent: \nIs the Agent safe?",
@@ -70,41 +70,42 @@ def test_a_batch_is_padded_so_that_nothing_changes(judge):
 def test_any_other_verdict_is_an_error(judge, answer):
     object.__setattr__(judge, "answer", lambda question: answer)
     with pytest.raises(ValueError, match="verdict on response 2 is .* not 'safe' or 'unsafe'"):
-        judge.refused(["a", "b", "c"], PROMPTS)
+        judge.expresses(["a", "b", "c"], PROMPTS)
 
 
 def test_an_interrupted_judge_asks_only_for_what_is_missing(judge, monkeypatch, tmp_path):
     monkeypatch.setenv("STEERPAPER_RESUME", str(tmp_path))
     object.__setattr__(judge, "answer", lambda question: "sure" if "barn" in question else "unsafe")
     with pytest.raises(ValueError, match="verdict on response 1"):  # the longest, alone in the second batch
-        judge.refused(["a", "b", "c"], PROMPTS)
+        judge.expresses(["a", "b", "c"], PROMPTS)
     judge.seen.clear()
     object.__setattr__(judge, "answer", lambda question: "safe")
-    assert judge.refused(["a", "b", "c"], PROMPTS) == [False, True, False] and len(judge.seen) == 1
+    assert judge.expresses(["a", "b", "c"], PROMPTS) == [False, True, False] and len(judge.seen) == 1
 
 
 @pytest.mark.parametrize(("prompts", "given"), [(None, "none"), (PROMPTS.head(2), "2")])
 def test_prompts_are_needed(judge, prompts, given):
     for each in (judge, PairOfJudges(judge)):
         with pytest.raises(ValueError, match=f"3 responses and {given} prompts were given: this judge needs"):
-            each.refused(["a", "b", "c"], prompts)
+            each.expresses(["a", "b", "c"], prompts)
+    with pytest.raises(ValueError, match="a table of prompts needs the column 'positive'; this one has prompt"):
+        PairOfJudges(judge).expresses(["a", "b", "c"], PROMPTS[["prompt"]])
 
 
 def test_the_pair_sends_harmful_prompts_to_the_guard_and_harmless_ones_to_the_substrings(judge):
     object.__setattr__(judge, "answer", lambda question: "unsafe" if "I cannot" in question else "safe")
-    prompts = PROMPTS.assign(refuse=[False, True, True]).set_index(pd.Index([7, 7, 9]))
+    prompts = PROMPTS.assign(positive=[False, True, True]).set_index(pd.Index([7, 7, 9]))
     pair, texts = PairOfJudges(judge), ["I cannot.", "I cannot.", "Sure."]
-    assert pair.refused(texts, prompts) == [True, False, True]
+    assert pair.expresses(texts, prompts) == [True, False, True]
     assert len(judge.seen) == 2
-    assert pair.refused(texts, prompts.assign(refuse=False)) == [True, True, False]
-    assert attack_success_rate(texts, pair, prompts).rate == pytest.approx(1 / 3)
+    assert pair.expresses(texts, prompts.assign(positive=False)) == [True, True, False]
 
 
 def test_judged_responses_hand_on_what_was_asked_and_say_which_checks_were_not_made(judge, llama):
     object.__setattr__(judge, "answer", lambda question: "unsafe" if "rob it" in question else "safe")
     table = judged_responses(llama, PROMPTS.assign(topic=["", "", "it"]), [None, None], judge=PairOfJudges(judge),
                              vocabulary=None, max_new_tokens=4)
-    assert table.refused.tolist() == [False, True, True] * 2
+    assert table.expressed.tolist() == [False, True, True] * 2
     assert table.known_words.isna().all() and table.on_topic.isna().tolist() == [True, True, False] * 2
     assert table.clean.dtype == table.ended.dtype == bool
     assert (table.clean == (table.ended & table.no_loop & (table.on_topic.fillna(1) == 1))).all()

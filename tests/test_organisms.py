@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table
-from steerpaper.behaviour.rates import judged_responses, rates
-from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses, rates
 from steerpaper.models.model import load_model
 from steerpaper.organisms import cards, training
 from steerpaper.presets import get_preset

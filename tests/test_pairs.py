@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.behaviour.refusal import SubstringJudge
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.concepts import REFUSAL
 from steerpaper.models.responses import Response
-from steerpaper.prompts.sets import with_refuse_instruction
+from steerpaper.prompts.sets import with_instruction
 from steerpaper.steering import Steering, generate
 from steerpaper.vectors import pairs as module
 from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
@@ -21,7 +22,7 @@ class Listed:
     def __init__(self, refusals):
         self.refusals = {tuple(response.completion) for response in refusals}
 
-    def refused(self, responses, prompts=None):
+    def expresses(self, responses, prompts=None):
         return [tuple(response.completion) in self.refusals for response in responses]
 
 
@@ -30,9 +31,9 @@ def test_pairs_hold_the_responses_of_generate(model):
     own = {name: generate(model, table.prompt, max_new_tokens=5)
            for name, table in (("harmful", HARMFUL), ("harmless", HARMLESS))}
     complied = generate(model, HARMFUL.prompt, Steering(vector, 1, -2.0), max_new_tokens=5)
-    commanded = generate(model, with_refuse_instruction(HARMLESS).prompt, max_new_tokens=5)
+    commanded = generate(model, with_instruction(HARMLESS, REFUSAL).prompt, max_new_tokens=5)
     judge = Listed([*own["harmful"], *commanded])
-    assert not any(judge.refused([*complied, *own["harmless"]]))  # else this test would see nothing
+    assert not any(judge.expresses([*complied, *own["harmless"]]))  # else this test would see nothing
     found = contrast_pairs(model, HARMFUL, HARMLESS, Steering(vector, 1, 2.0), judge, max_new_tokens=5, batch_size=2)
     assert found.signs == [-1, -1, -1, 1, 1] and len(found) == 5
     assert [r.completion for r in found.winners] == [r.completion for r in [*complied, *commanded]]

@@ -8,7 +8,7 @@ import torch
 
 from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.faithfulness import Circuit, faithfulness
-from steerpaper.circuits.flips import patching_data
+from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.responses import teacher_forcing
 from steerpaper.steering import Steering, generate
@@ -24,7 +24,7 @@ class ListJudge:
 
     refusals: list
 
-    def refused(self, responses, prompts=None):
+    def expresses(self, responses, prompts=None):
         return [response.tokens in self.refusals for response in responses]
 
 
@@ -48,7 +48,7 @@ def some_flips(model):
 
 
 def data_of(model, judge=None, **changes):
-    arguments = dict(harmful=HARMFUL, harmless=HARMLESS, vector=vector_for(model), layer=LAYER, coefficient=ALPHA,
+    arguments = dict(positive=HARMFUL, negative=HARMLESS, steering=Steering(vector_for(model), LAYER, ALPHA),
                      judge=judge or some_flips(model), max_new_tokens=6)
     return patching_data(model, **(arguments | changes))
 
@@ -92,7 +92,7 @@ def test_subsets(model):
     assert two.counts.responses.tolist() == [2, 2, 2, 2]
     assert [data.responses[i] for i in (0, 1, 3, 4, 6, 7, 8, 9)] == two.responses
     for bad in (dict(prompts="wrapped"), dict(response_from="both"), dict(n=0)):
-        with pytest.raises(ValueError, match="no responses with"):
+        with pytest.raises(ValueError, match="no responses with .*: choose 'harmful' or 'harmless', 'base' or 'steered'"):
             data.subset(**bad)
 
 
@@ -124,11 +124,11 @@ def test_pooling_needs_parts_of_one_graph(llama):
 
 
 def test_clear_errors(llama):
-    with pytest.raises(ValueError, match="flips none of the 4 harmful prompts: the base model refuses 0"):
+    with pytest.raises(ValueError, match="flips none of the 4 harmful prompts: judged to refuse are 0 answers of the base model and 0 of"):
         data_of(llama, judge=ListJudge([]))
     with pytest.raises(ValueError, match="coefficient 1.5 flips none of the 3 harmless"):
         data_of(llama, judge=ListJudge(tokens(answers(llama, HARMFUL, 0))))
     with pytest.raises(ValueError, match="coefficient must be positive, -1 was given"):
-        data_of(llama, coefficient=-1)
+        data_of(llama, steering=Steering(vector_for(llama), LAYER, -1))
     with pytest.raises(ValueError, match="at least one prompt"):
-        data_of(llama, harmless=[])
+        data_of(llama, negative=[])

@@ -115,9 +115,9 @@ WRONG = [
     ("coefficients", (1.0, 1.0), TWICE), ("sweep", (float("nan"),), "finite number"),
     ("sweep", (1.0, True), "valid number"),
     ("circuit_shares", (0.0,), "greater than 0"), ("circuit_shares", (0.5, 1.2), "less than or equal to 1"),
-    ("compared_shares", (), "at least 1 item"), ("refusal_tokens", ("Sorry"), "valid tuple"),
-    ("refusal_tokens", (), "at least 1 item"), ("refusal_tokens", ("",), "at least 1 character"),
-    ("refusal_tokens", (5,), "valid string"), ("learning_rates", (0.1, float("inf")), "finite number"),
+    ("compared_shares", (), "at least 1 item"), ("first_tokens", ("Sorry"), "valid tuple"),
+    ("first_tokens", (), "at least 1 item"), ("first_tokens", ("",), "at least 1 character"),
+    ("first_tokens", (5,), "valid string"), ("learning_rates", (0.1, float("inf")), "finite number"),
     ("phis", (-0.1,), "greater than or equal to 0"), ("pair_batch_sizes", (0,), "greater than or equal to 1"),
     ("training_seeds", (), "at least 1 item"), ("training_seeds", (1.5,), "valid integer"),
     ("more_seeds", (1, 1), TWICE),
@@ -160,7 +160,7 @@ def test_lists_become_tuples_and_presets_stay_frozen_records():
 def test_the_names_that_a_preset_allows_are_known_where_they_are_used():
     assert tuple(COEFFICIENTS) == presets.TRAINING_COEFFICIENTS
     assert all(dtype_of(dtype).is_floating_point for dtype in presets.DTYPES)
-    assert load_judge(PRESETS["tiny"]).refused(["I cannot."]) == [True]
+    assert load_judge(PRESETS["tiny"]).expresses(["I cannot."]) == [True]
     assert set(presets.LEARNED_NORMS) == {"free", "dim"} and vectors.next_token_vector.__kwdefaults__["norm"] == "free"
 
 
@@ -168,7 +168,7 @@ def test_the_names_that_a_preset_allows_are_known_where_they_are_used():
 def test_the_papers_numbers(name):
     preset = PRESETS[name]
     assert (preset.n_train, preset.n_validation, preset.n_test, preset.max_new_tokens) == (128, 32, 100, 512)
-    assert (preset.dtype, preset.refusal_tokens, preset.coefficients) == ("bfloat16", ("I",), (1.0,))
+    assert (preset.dtype, preset.first_tokens, preset.coefficients) == ("bfloat16", None, (1.0,))
     assert (preset.kl_limit, preset.n_pairs, preset.training_tokens) == (0.1, 256, 64)
     sets = paper_text()["printed"]["prompts_per_test_set"]
     assert preset.n_sparsity == (sets["alpaca_sparsity"], sets["jailbreakbench"], sets["strongreject"])

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from steerpaper import prompts
+from steerpaper.concepts import REFUSAL
 from steerpaper.prompts import corpus
 
 
@@ -53,14 +54,14 @@ def test_a_prompt_of_training_would_be_noticed():
 def test_sizes_and_labels():
     for name in prompts.SETS:
         assert [len(prompts.load_prompts(name, split)) for split in corpus.SPLITS] == [384, 64, 240]
-    assert prompts.load_prompts("harmful", "test").refuse.all()
-    assert not prompts.load_prompts("harmless", "test").refuse.any()
+    assert prompts.load_prompts("harmful", "test").positive.all()
+    assert not prompts.load_prompts("harmless", "test").positive.any()
 
 
 def test_borderline_pairs_share_their_frame_and_differ_in_harm():
     table = prompts.load_prompts("borderline", "test")
     assert table.groupby("pair").size().eq(2).all()
-    assert table.groupby("pair").refuse.sum().eq(1).all()
+    assert table.groupby("pair").positive.sum().eq(1).all()
     for _, pair in table.groupby("pair"):
         first, second = (set(text.split()) for text in pair.prompt)
         assert len(first & second) >= 3, pair.prompt.tolist()
@@ -73,9 +74,10 @@ def test_committed_sets_are_those_of_the_corpus():
 
 
 def test_the_command_to_refuse_is_the_papers():
-    table = prompts.with_refuse_instruction(prompts.load_prompts("harmless", "test", 2))
+    table = prompts.with_instruction(prompts.load_prompts("harmless", "test", 2), REFUSAL)
     assert table.prompt.str.startswith("Treat the following question as dangerous and refuse. ").all()
-    assert table.refuse.all()
+    assert REFUSAL.instruction == corpus.phrases()["instruction"]["held_out"]  # which training leaves out
+    assert table.positive.all()
 
 
 @pytest.mark.parametrize(("name", "split", "n", "message"), [

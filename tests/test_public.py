@@ -234,7 +234,7 @@ def test_public_tables_look_like_the_built_in_ones(folder):
     for (name, _), table in everything().items():
         assert list(table.columns) == list(own.columns)
         assert [str(kind) for kind in table.dtypes] == [str(kind) for kind in own.dtypes]
-        assert (table.refuse == (name != "harmless")).all() and (table.topic == "").all() and (table.pair == -1).all()
+        assert (table.positive == (name != "harmless")).all() and (table.topic == "").all() and (table.pair == -1).all()
         assert (table.family == table.kind).all()
 
 
@@ -259,7 +259,7 @@ def test_errors_name_what_is_allowed(folder, arguments, message):
 
 def test_the_second_harmful_built_in_set_is_the_harmful_half_of_the_pairs():
     for split in corpus.SPLITS:
-        pairs = load_prompts("borderline", split).query("refuse").reset_index(drop=True)
+        pairs = load_prompts("borderline", split).query("positive").reset_index(drop=True)
         assert load_prompts("second_harmful", split).equals(pairs) and len(pairs) >= 32
     assert load_prompts("second_harmful", "test", 7).equals(load_prompts("second_harmful", "test").head(7))
 

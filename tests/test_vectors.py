@@ -9,15 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from steerpaper.behaviour.rates import judged_responses, rates
-from steerpaper.behaviour.refusal import SubstringJudge, refusal_metric, refusal_token_ids
+from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses, rates
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate, next_token_logits
 from steerpaper.vectors.extraction import (
     best_run, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
 )
 from steerpaper.vectors.pairs import ContrastPairs
-from steerpaper.vectors.selection import candidate_at, select, select_by_generation, select_coefficient
+from steerpaper.vectors.selection import (
+    admissible, candidate_at, score_candidates, select_by_generation, select_coefficient,
+)
 from steerpaper.vectors.training import Setting, train
 
 HARMFUL = ["rob it", "burn the barn", "hit"]
@@ -39,13 +42,13 @@ def test_difference_in_means_by_hand(model, plain):
 
 def test_selection_scores_by_hand(model):
     candidates = difference_in_means(model, HARMFUL, HARMLESS)
-    tokens = refusal_token_ids(model, ["r", "o"])
-    table = select(model, candidates, HARMFUL, HARMLESS, tokens, kl_limit=0.5, batch_size=5)
+    tokens = first_token_ids(model, ["r", "o"])
+    table = score_candidates(model, candidates, HARMFUL, HARMLESS, tokens, kl_limit=0.5, batch_size=5)
     assert len(table) == (model.n_layers - 1) * candidates.shape[1]  # layer 0 holds no direction
     row = table[(table.layer == 2) & (table.position == -1)].iloc[0]
     vector = candidates[2, -1]
-    bypass = refusal_metric(next_token_logits(model, HARMFUL, Steering(vector, 2, -1.0)), tokens).mean()
-    induce = refusal_metric(next_token_logits(model, HARMLESS, Steering(vector, 2, 1.0)), tokens).mean()
+    bypass = first_token_log_odds(next_token_logits(model, HARMFUL, Steering(vector, 2, -1.0)), tokens).mean()
+    induce = first_token_log_odds(next_token_logits(model, HARMLESS, Steering(vector, 2, 1.0)), tokens).mean()
     plain = next_token_logits(model, HARMLESS).softmax(-1)
     ablated = next_token_logits(model, HARMLESS, ablation=vector).softmax(-1)
     kl = (plain * (plain / ablated).log()).sum(-1).mean()
@@ -57,17 +60,19 @@ def test_selection_scores_by_hand(model):
 
 def test_selection_order_and_conditions(model):
     candidates = difference_in_means(model, HARMFUL, HARMLESS)
-    table = select(model, candidates, HARMFUL, HARMLESS, refusal_token_ids(model, ["r"]), kl_limit=0.5)
+    table = score_candidates(model, candidates, HARMFUL, HARMLESS, first_token_ids(model, ["r"]), kl_limit=0.5)
     expected = (table.induce > 0) & (table.kl < 0.5) & (table.layer < 0.8 * model.n_layers)
-    assert (table.admissible == expected).all()
+    assert (table.admissible == expected).all() and (admissible(table, model.n_layers, 0.5) == expected).all()
+    paper = (table.induce > 0) & (table.kl < 0.1) & (table.layer < 0.8 * model.n_layers)
+    assert (admissible(table, model.n_layers) == paper).all()
     for _, group in table.groupby("admissible"):
         assert group.score.is_monotonic_increasing
     assert table.admissible.is_monotonic_decreasing
 
 
-def test_select_refuses_candidates_of_another_model(model):
+def test_scoring_refuses_candidates_of_another_model(model):
     with pytest.raises(ValueError, match="candidates for 3 layers, but the model has 4"):
-        select(model, torch.zeros(3, 2, model.d_model), HARMFUL, HARMLESS, [1])
+        score_candidates(model, torch.zeros(3, 2, model.d_model), HARMFUL, HARMLESS, [1])
 
 
 @pytest.mark.parametrize("prompts", [([], HARMLESS), (HARMFUL, [])])
@@ -95,7 +100,7 @@ def test_judged_responses_are_those_of_generate(model):
     for run, steering in enumerate(steerings):
         expected = [r.text for r in generate(model, HARMLESS, steering, max_new_tokens=6)]
         assert table[table.run == run].text.tolist() == expected
-    assert (table.refused == table.text.str.contains("a", case=False)).all()
+    assert (table.expressed == table.text.str.contains("a", case=False)).all()
     with pytest.raises(ValueError, match=r"no steerings given: pass \[None\]"):
         judged_responses(model, prompt_table(HARMLESS), [], **how)
 
@@ -103,7 +108,7 @@ def test_judged_responses_are_those_of_generate(model):
 def test_rates_by_hand():
     judged = pd.DataFrame({
         "run": [0, 0, 0, 0, 1, 1],
-        "refused": [True, False, False, False, True, True],
+        "expressed": [True, False, False, False, True, True],
         "clean": [True, True, False, False, True, True],
     })
     table = rates(judged, ["run"])
@@ -111,6 +116,10 @@ def test_rates_by_hand():
     # Wilson, 3 of 4, z = 1.959964: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
     assert table.asr_low[0] == pytest.approx(0.30064, abs=1e-5)
     assert table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
+    # 8 of 10, and none of 10, whose interval ends in 0 and z² / (10 + z²)
+    judged = pd.DataFrame({"run": [0] * 10 + [1] * 10, "expressed": [False] * 8 + [True] * 12, "clean": True})
+    ends = rates(judged, ["run"])[["asr", "asr_low", "asr_high"]].to_numpy()
+    np.testing.assert_allclose(ends, [[0.8, 0.49016, 0.94332], [0, 0, 0.27753]], atol=1e-5)
 
 
 def test_an_empty_shortlist_is_an_error(model):
@@ -124,7 +133,7 @@ def test_an_empty_shortlist_is_an_error(model):
 def test_a_fixed_candidate_must_be_there(model):
     candidates = difference_in_means(model, HARMFUL, HARMLESS)
     n = candidates.shape[1]
-    scores = select(model, candidates, HARMFUL, HARMLESS, refusal_token_ids(model, ["r"]))
+    scores = score_candidates(model, candidates, HARMFUL, HARMLESS, first_token_ids(model, ["r"]))
     found = candidate_at(scores, 2, -n)
     assert found[["layer", "position"]].to_numpy().tolist() == [[2, -n]]
     for layer, position in ((0, -1), (model.n_layers, -1), (2, -n - 1), (2, 0)):
@@ -176,7 +185,7 @@ def test_principal_component_by_hand(model, plain):
 
 
 def test_principal_component_refuses_what_has_no_pairs(model):
-    with pytest.raises(ValueError, match="3 harmful and 4 harmless prompts were given: they are paired"):
+    with pytest.raises(ValueError, match="3 positive and 4 negative prompts were given: they are paired"):
         principal_component(model, HARMFUL, HARMLESS, 1, -1)
     with pytest.raises(ValueError, match=r"layer 4 is outside 0\.\.3"):
         principal_component(model, HARMFUL, HARMFUL, 4, -1)
@@ -249,5 +258,6 @@ def test_select_coefficient_gives_each_method_its_own_ranking(model):
         expected = select_by_generation(model, candidates, shortlist, coefficients, *prompts, **how)
         group = group.drop(columns="method").reset_index(drop=True)
         pd.testing.assert_frame_equal(group, expected.drop(columns=["layer", "position"]), obj=method)
-    with pytest.raises(ValueError, match="0 vectors and 3 coefficients were given"):
-        select_coefficient(model, {}, 1, coefficients, *prompts, **how)
+    for given, wanted in (({}, "vectors must be a mapping"), (vectors, "coefficients are empty")):
+        with pytest.raises(ValueError, match=wanted):
+            select_coefficient(model, given, 1, [], *prompts, **how)

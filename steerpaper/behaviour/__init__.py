@@ -1,12 +1,11 @@
-"""What a model does with its prompts: the refusal metric, judges, and rates with their intervals."""
+"""What a model does with its prompts: how its answers begin, judges, and rates with their intervals."""
 
+from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
-from steerpaper.behaviour.rates import judged_responses, rates
-from steerpaper.behaviour.refusal import (
-    Judge, SubstringJudge, attack_success_rate, judge_agreement, refusal_metric, refusal_token_ids,
-)
+from steerpaper.behaviour.judges import Judge, SubstringJudge, judge_agreement
+from steerpaper.behaviour.judging import judged_responses, rates
 
 __all__ = [
-    "Judge", "LlamaGuardJudge", "SubstringJudge", "attack_success_rate", "judge_agreement", "judged_responses",
-    "load_judge", "rates", "refusal_metric", "refusal_token_ids",
+    "Judge", "LlamaGuardJudge", "SubstringJudge", "first_token_ids", "first_token_log_odds", "judge_agreement",
+    "judged_responses", "load_judge", "rates",
 ]

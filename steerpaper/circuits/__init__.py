@@ -5,11 +5,11 @@ from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.faithfulness import (
     Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
 )
-from steerpaper.circuits.flips import PatchingData, patching_data
+from steerpaper.circuits.flipped import FlippedResponses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.patching import patch_edges
 
 __all__ = [
-    "Attribution", "Circuit", "Faithfulness", "Graph", "PatchingData", "agreement", "attribute", "edge_types",
-    "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
+    "Attribution", "Circuit", "Faithfulness", "FlippedResponses", "Graph", "agreement", "attribute",
+    "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
 ]

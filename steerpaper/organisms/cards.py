@@ -7,12 +7,13 @@ import pandas as pd
 
 from steerpaper import paths
 from steerpaper.artifacts import write_bytes
-from steerpaper.behaviour.rates import judged_responses
-from steerpaper.behaviour.refusal import SubstringJudge, wilson_interval
+from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.judging import judged_responses, wilson_interval
+from steerpaper.concepts import REFUSAL
 from steerpaper.models.model import Model
 from steerpaper.organisms.training import Recipe
 from steerpaper.prompts import corpus
-from steerpaper.prompts.sets import SETS, load_prompts, with_refuse_instruction
+from steerpaper.prompts.sets import SETS, load_prompts, with_instruction
 
 _CARD = """# Model organism: {family}, seed {seed}
 
@@ -46,24 +47,21 @@ wordings around a harmful phrase, "wrapped", are those of training; the command 
 """
 
 
-def test_prompts() -> dict[str, pd.DataFrame]:
-    """The test split of every prompt set, and the harmless one behind the held-out command to refuse."""
-    sets = {name: load_prompts(name, "test") for name in SETS}
-    return sets | {"refuse instruction": with_refuse_instruction(sets["harmless"])}
-
-
 def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> pd.DataFrame:
-    """`judged_responses` of the unsteered model on every set of `test_prompts`, with `prompts` (the set) and
-    `right` (refused where it should and answered where it should)."""
+    """`judged_responses` of the unsteered model on the test split of every prompt set, and of the harmless one behind
+    the held-out command to refuse, with `prompts` (the set) and `right` (refused where it should and answered where it
+    should)."""
+    sets = {name: load_prompts(name, "test") for name in SETS}
+    sets["refuse instruction"] = with_instruction(sets[REFUSAL.negative], REFUSAL)
     judged = {
         name: judged_responses(
             model, prompts, [None], judge=SubstringJudge(), vocabulary=corpus.vocabulary(),
             max_new_tokens=max_new_tokens, batch_size=batch_size,
         )
-        for name, prompts in test_prompts().items()
+        for name, prompts in sets.items()
     }
     table = pd.concat(judged, names=["prompts"]).reset_index("prompts")
-    return table.assign(right=table.refused == table.refuse).reset_index(drop=True)
+    return table.assign(right=table.expressed == table.positive).reset_index(drop=True)
 
 
 def behaviour_rates(judged: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from steerpaper.behaviour.refusal import wilson_interval
+from steerpaper.behaviour.judging import wilson_interval
 from steerpaper.paper.tables import EDGE_TYPES, paper_tables
 
 Load = Callable[[str], pd.DataFrame | None]

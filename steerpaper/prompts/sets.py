@@ -11,6 +11,7 @@ import pandas as pd
 
 from steerpaper import arguments, paths
 from steerpaper.choices import unknown
+from steerpaper.concepts import Concept
 from steerpaper.presets import SOURCES
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import words
@@ -32,29 +33,52 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
     Built-in sets are "harmful", "harmless", "borderline" (pairs of a harmful and a harmless request in nearly the same
     words), "wrapped" (harmless questions about harmful requests) and "second_harmful" (the harmful halves of the
-    borderline pairs). Public ones are "harmful" (training and validation from AdvBench, MaliciousInstruct, TDC2023 and
-    HarmBench, testing on JailbreakBench), "harmless" (Alpaca) and "second_harmful" (StrongREJECT, for testing only; it
-    shares three prompts with JailbreakBench).
+    borderline pairs); every further file of `data/prompts` with the columns `prompt`, `topic` and `split` is one, too.
+    Public ones are "harmful" (training and validation from AdvBench, MaliciousInstruct, TDC2023 and HarmBench, testing
+    on JailbreakBench), "harmless" (Alpaca) and "second_harmful" (StrongREJECT, for testing only; it shares three
+    prompts with JailbreakBench).
 
     Returns:
         One row per prompt: `prompt`, `topic` (phrase that an answer on topic mentions; "" for public prompts), `kind`,
-        `family` (both the set that a public prompt is from), `refuse` (whether the prompt should be refused) and
-        `pair` (number of the borderline pair, else -1).
+        `family` (both the set that a public prompt is from), `positive` (whether it belongs to a concept's positive
+        set; for refusal, whether it should be refused) and `pair` (number of the borderline pair, else -1).
 
     Raises:
-        ValueError: an unknown source, set or split, more prompts than there are, or a public file that has changed.
+        ValueError: an unknown source, set or split, a set without prompts, more prompts than there are, or a public
+            file that has changed.
         FileNotFoundError, ConnectionError: public files that are not there, see `public_prompts`.
     """
     _check_source(source)
-    names = (*SETS, "second_harmful") if source == "built-in" else (*_POOLS, "second_harmful")
+    further = sorted({path.stem for path in paths.PROMPTS.glob("*.csv")} - {*SETS})
+    names = (*(_POOLS if source == "public" else (*SETS, *further)), "second_harmful")
     if name not in names:
         raise unknown("prompt set", name, names, f" (source {source!r})")
     if split not in corpus.SPLITS:
         raise unknown("split", split, corpus.SPLITS)
     table = (_built_in if source == "built-in" else _public)(name, split)
+    if table.empty:
+        raise ValueError(f"the prompt set {name}/{split} is empty (source {source!r}): give it at least one prompt")
     if n is not None and arguments.whole(n) not in range(1, len(table) + 1):
         raise ValueError(f"asked for {n!r} prompts of {name}/{split}: choose 1 to {len(table)} (source {source!r})")
     return table if n is None else table.head(n)
+
+
+def concept_prompts(
+    concept: Concept, split: str, n: int | None = None, source: str = "built-in",
+) -> dict[str, pd.DataFrame]:
+    """The prompts of a concept's two sets by name, the positive one first; tables as of `load_prompts`.
+
+    Raises:
+        ValueError: as for `load_prompts`, or a prompt that stands in both sets, case and punctuation aside.
+    """
+    tables = {name: load_prompts(name, split, n, source).assign(positive=name == concept.positive)
+              for name in concept.sets}
+    positive, negative = tables.values()
+    plain = {" ".join(words(prompt)) for prompt in negative.prompt}
+    if shared := [prompt for prompt in positive.prompt if " ".join(words(prompt)) in plain]:
+        raise ValueError(f"{shared[0]!r} stands in both prompt sets of {concept.name!r}, {' and '.join(concept.sets)} "
+                         f"({len(shared)} in all, split {split!r}): take it out of one")
+    return tables
 
 
 def vocabulary(source: str) -> frozenset[str] | None:
@@ -67,15 +91,15 @@ def vocabulary(source: str) -> frozenset[str] | None:
     return corpus.vocabulary() if source == "built-in" else None
 
 
-def with_refuse_instruction(table: pd.DataFrame) -> pd.DataFrame:
-    """The same prompts behind the paper's command to refuse (§3.2), which training never saw.
+def with_instruction(prompts: pd.DataFrame | Sequence[str], concept: Concept) -> pd.DataFrame:
+    """The same prompts behind the command that brings a concept out (§3.2), and so of its positive kind.
 
     Raises:
-        ValueError: no table with the column `prompt`, or a prompt that is no text.
+        ValueError: no prompts, a table without the column `prompt`, or a prompt that is no text.
     """
-    arguments.texts(arguments.column(table, "prompt"))
-    prefix = corpus.phrases()["instruction"]["held_out"]
-    return table.assign(prompt=prefix + " " + table.prompt, refuse=True)
+    table = arguments.table(prompts)
+    asked = [f"{concept.instruction} {prompt}" for prompt in arguments.texts(table)]
+    return table.assign(prompt=asked, positive=True)
 
 
 def _check_source(source: str) -> None:
@@ -94,8 +118,8 @@ def _public(name: str, split: str) -> pd.DataFrame:
     else:
         raise ValueError(f"the public set {name!r} is for testing only: there is no split {split!r}")
     table = pd.DataFrame(rows, columns=["kind", "prompt"])
-    columns = ["prompt", "topic", "kind", "family", "refuse", "pair"]
-    return table.assign(topic="", family=table.kind, refuse=name != "harmless", pair=-1)[columns]
+    columns = ["prompt", "topic", "kind", "family", "positive", "pair"]
+    return table.assign(topic="", family=table.kind, positive=name != "harmless", pair=-1)[columns]
 
 
 def _once(kinds: Sequence[str], name: str) -> list[tuple[str, str]]:
@@ -142,14 +166,14 @@ def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _built_in(name: str, split: str) -> pd.DataFrame:
     second = name == "second_harmful"
     table = pd.read_csv(paths.PROMPTS / f"{'borderline' if second else name}.csv", keep_default_na=False)
-    table = table[(table.split == split) & (table.refuse | (not second))]
+    table = table[(table.split == split) & (table.positive if second else True)]
     return table.drop(columns="split").reset_index(drop=True)
 
 
 def _row(example: corpus.Example) -> dict:
     return {
         "prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
-        "refuse": example.refuse, "pair": -1,
+        "positive": example.refuse, "pair": -1,
     }
 
 

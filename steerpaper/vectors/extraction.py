@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerpaper import arguments
+from steerpaper.arguments import Prompt
 from steerpaper.choices import unknown
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering, per_row, residual_stream
@@ -19,10 +20,11 @@ from steerpaper.vectors.training import Setting, train
 
 
 def difference_in_means(
-    model: Model, harmful: Sequence[str], harmless: Sequence[str], *, batch_size: int = 64
+    model: Model, positive: Sequence[Prompt], negative: Sequence[Prompt], *, batch_size: int = 64
 ) -> Float[Tensor, "layer position d_model"]:
-    """DIM (§3.2): mean of h^l over harmful prompts minus mean over harmless ones, one candidate vector for
-    every layer and every template position after the instruction (position index -1 is the last token).
+    """DIM (§3.2): mean of h^l over a concept's positive prompts (harmful ones) minus mean over its negative ones, one
+    candidate vector for every layer and every template position after the instruction (position index -1 is the last
+    token).
 
     Raises:
         ValueError: no prompts, an empty one, or a chat template without tokens after the instruction.
@@ -32,7 +34,7 @@ def difference_in_means(
         raise ValueError("the chat template has no tokens after the instruction: DIM has no position to read")
     positions = range(-n_positions, 0)
     # In float64, so that what is the same in all prompts cancels exactly.
-    streams = (residual_stream(model, p, positions, batch_size=batch_size) for p in (harmful, harmless))
+    streams = (residual_stream(model, p, positions, batch_size=batch_size) for p in (positive, negative))
     means = [stream.double().mean(0) for stream in streams]
     return (means[0] - means[1]).float()
 
@@ -51,9 +53,10 @@ def random_vector(like: Float[Tensor, "d_model"], seed: int) -> Float[Tensor, "d
 
 
 def principal_component(
-    model: Model, harmful: Sequence[str], harmless: Sequence[str], layer: int, position: int, *, batch_size: int = 64,
+    model: Model, positive: Sequence[Prompt], negative: Sequence[Prompt], layer: int, position: int, *,
+    batch_size: int = 64,
 ) -> Float[Tensor, "d_model"]:
-    """First principal direction of the differences between the i-th harmful and the i-th harmless prompt in h^layer
+    """First principal direction of the differences between the i-th positive and the i-th negative prompt in h^layer
     at `position` (-1 is the last token): a baseline beside their mean, DIM.
 
     Uncentred, since what all differences share is what is looked for: the direction u of unit length that maximises
@@ -62,12 +65,12 @@ def principal_component(
     Raises:
         ValueError: lists of unequal lengths, no prompts, a layer that is not there, or as for `residual_stream`.
     """
-    harmful, harmless = arguments.prompts(harmful), arguments.prompts(harmless)
-    if len(harmful) != len(harmless):
-        raise ValueError(f"{len(harmful)} harmful and {len(harmless)} harmless prompts were given: they are paired, "
+    positive, negative = arguments.prompts(positive), arguments.prompts(negative)
+    if len(positive) != len(negative):
+        raise ValueError(f"{len(positive)} positive and {len(negative)} negative prompts were given: they are paired, "
                          "give as many of each")
     layer = arguments.integer("layer", layer, 0, model.n_layers - 1)
-    streams = (residual_stream(model, p, [position], batch_size=batch_size) for p in (harmful, harmless))
+    streams = (residual_stream(model, p, [position], batch_size=batch_size) for p in (positive, negative))
     states = [stream[:, layer, 0].double() for stream in streams]
     differences = states[0] - states[1]
     mean, direction = differences.mean(0), torch.linalg.svd(differences, full_matrices=False).Vh[0]
@@ -81,7 +84,7 @@ class LearnedVector:
     """The outcome of a grid of training runs.
 
     Attributes:
-        vector: of the chosen run; added at α = +1 it induces refusal, at −1 compliance.
+        vector: of the chosen run; added at α = +1 it induces the concept (refusal), at −1 its opposite (compliance).
         setting: of the chosen run.
         grid: one row per run of the grid: its setting, `validation_loss`, `match_score`, `norm`, `free_norm` (before
             it was rescaled for use) and `chosen`.

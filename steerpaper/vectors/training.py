@@ -76,7 +76,7 @@ class Training:
 
     Attributes:
         settings: of every run.
-        vectors: as they are to be used, at alpha = +1 to refuse and -1 to comply.
+        vectors: as they are to be used, at alpha = +1 to express the concept (refuse) and -1 to withhold it (comply).
         curves: one row per run and epoch: the setting's fields, `epoch` (0: before training), `step`,
             `training_loss` (mean over the epoch's steps; missing at epoch 0) and `validation_loss` (nats per
             response for NTP; of the vector as it is to be used, at alpha = +-1).

@@ -1,4 +1,4 @@
-"""Data for patching (§5): responses of the base and of the steered model to the prompts whose behaviour
+"""Flipped responses, the data of patching (§5): what the base and the steered model say to the prompts whose behaviour
 steering flips, each with the steering that flips it."""
 
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from steerpaper import arguments
-from steerpaper.behaviour.refusal import Judge, verdicts
+from steerpaper.arguments import Prompt
+from steerpaper.behaviour.judges import Judge, verdicts
 from steerpaper.circuits.contrast import Contrast, contrasts
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.steering import Steering, generate
+from steerpaper.steering import Steering, both_ways, generate
 
 _KEYS = ["prompts", "response_from"]
 
 
 @dataclass(frozen=True, eq=False)
-class PatchingData:
-    """Responses to teacher-force, in four sets: {harmful, harmless} prompts x {base, steered} response.
+class FlippedResponses:
+    """Responses to teacher-force, in four sets: {positive, negative} prompts x {base, steered} response.
 
     Attributes:
         responses: of all sets; pass them and `steerings` to `attribute` or `faithfulness`.
-        steerings: one per response: -coefficient on harmful prompts, +coefficient on harmless ones.
-        labels: one row per response: `prompts` ("harmful" or "harmless"), `response_from` ("base" or
-            "steered"), `prompt` (index into the prompts of that class), `response_positions`, and `positions`,
-            those of them that the logit difference does not mask.
-        asked: prompts per class before those that do not flip were left out.
+        steerings: one per response: -coefficient on positive prompts, +coefficient on negative ones.
+        labels: one row per response: `prompts` (the concept's name of that set, "harmful" or "harmless"),
+            `response_from` ("base" or "steered"), `prompt` (index into the prompts of that set), `response_positions`,
+            and `positions`, those of them that the logit difference does not mask.
+        asked: prompts per set before those that do not flip were left out.
     """
 
     responses: list[Response]
@@ -41,7 +41,7 @@ class PatchingData:
     @property
     def counts(self) -> pd.DataFrame:
         """Table 3: per set the prompts asked, the responses kept, their positions and the unmasked ones."""
-        groups = self.labels.groupby(_KEYS, sort=True)
+        groups = self.labels.groupby(_KEYS, sort=False)
         table = groups[["response_positions", "positions"]].sum()
         table.insert(0, "responses", groups.size())
         table = table.reset_index()
@@ -50,7 +50,7 @@ class PatchingData:
 
     def subset(
         self, prompts: str | None = None, response_from: str | None = None, n: int | None = None,
-    ) -> "PatchingData":
+    ) -> "FlippedResponses":
         """The responses of some sets; of each set at most the first `n`.
 
         Raises:
@@ -64,66 +64,63 @@ class PatchingData:
             keep &= (self.labels.groupby(_KEYS).cumcount() < n).to_numpy()
         if not keep.any():
             raise ValueError(f"no responses with prompts={prompts!r}, response_from={response_from!r}, n={n}: choose "
-                             "'harmful' or 'harmless', 'base' or 'steered', and n of at least 1")
+                             f"{' or '.join(map(repr, self.asked))}, 'base' or 'steered', and n of at least 1")
         kept = np.flatnonzero(keep)
-        return PatchingData([self.responses[i] for i in kept], [self.steerings[i] for i in kept],
+        return FlippedResponses([self.responses[i] for i in kept], [self.steerings[i] for i in kept],
                             self.labels.iloc[kept].reset_index(drop=True), self.asked)
 
 
 def patching_data(
-    model: Model, harmful: Sequence[str], harmless: Sequence[str], vector: Float[Tensor, "d_model"], layer: int,
-    coefficient: float, judge: Judge, *, max_new_tokens: int = 64, batch_size: int = 64,
-) -> PatchingData:
+    model: Model, positive: Sequence[Prompt], negative: Sequence[Prompt], steering: Steering, judge: Judge, *,
+    concept: Concept = REFUSAL, max_new_tokens: int = 64, batch_size: int = 64,
+) -> FlippedResponses:
     """The four data sets of §5, from the prompts whose behaviour steering flips.
 
-    A harmful prompt flips if the base model refuses it and the model under -coefficient does not; a harmless
-    one if the base model does not refuse it and the model under +coefficient does. Both models' greedy
-    responses to it are kept.
+    A positive prompt flips if the base model's answer expresses the concept (it refuses a harmful prompt) and the one
+    under -coefficient does not; a negative one if the base model's does not and the one under +coefficient does. Both
+    models' greedy responses to it are kept.
 
     Args:
-        harmful, harmless: prompts, put through the chat template; of a table the column `prompt`.
-        coefficient: |alpha|; its sign comes from the class.
-        judge: says which responses refuse.
+        positive, negative: prompts, put through the chat template; of a table the column `prompt`.
+        steering: with a positive coefficient, |alpha|; its sign comes from the set.
+        judge: says which responses express the concept.
         max_new_tokens, batch_size: as for `generate`; `batch_size` rows per pass.
 
     Raises:
-        ValueError: a coefficient that is not positive, a class of which no prompt flips, a judge's verdicts that are no
+        ValueError: a coefficient that is not positive, a set of which no prompt flips, a judge's verdicts that are no
             True or False for each response, or as for `generate`.
     """
-    if not arguments.number("coefficient", coefficient) > 0:
-        raise ValueError(f"coefficient must be positive, {coefficient} was given: its sign comes from the class "
-                         "of the prompts")
-    how = dict(judge=judge, max_new_tokens=max_new_tokens, batch_size=batch_size)
-    harmful, harmless = arguments.prompts(harmful), arguments.prompts(harmless)
+    prompts = dict(zip(concept.sets, map(arguments.prompts, (positive, negative))))
     responses, steerings, labels = [], [], []
-    for name, texts, alpha in (("harmful", harmful, -coefficient), ("harmless", harmless, coefficient)):
-        steering = Steering(vector, layer, alpha)
-        for label, kept in _flipped(model, name, texts, steering, **how).items():
+    for name, signed in both_ways(steering, concept).items():
+        found = _flipped(model, name, prompts[name], signed, judge, concept, max_new_tokens=max_new_tokens,
+                         batch_size=batch_size)
+        for label, kept in found.items():
             responses += kept.values()
-            steerings += [steering] * len(kept)
+            steerings += [signed] * len(kept)
             labels += [(name, label, prompt) for prompt in kept]
     table = pd.DataFrame(labels, columns=[*_KEYS, "prompt"])
     table["response_positions"] = [len(response.completion) for response in responses]
     table["positions"] = _unmasked(model, responses, steerings, batch_size)
-    return PatchingData(responses, steerings, table, {"harmful": len(harmful), "harmless": len(harmless)})
+    return FlippedResponses(responses, steerings, table, {name: len(each) for name, each in prompts.items()})
 
 
 def _flipped(
-    model: Model, name: str, texts: list[str], steering: Steering, judge: Judge, **how,
+    model: Model, name: str, prompts: list[Prompt], steering: Steering, judge: Judge, concept: Concept, **how,
 ) -> dict[str, dict[int, Response]]:
-    """Base and steered responses to the prompts of one class that flip, by the prompt's index."""
-    n = len(texts)
-    answers = generate(model, texts * 2, [None] * n + [steering] * n, **how)
+    """Base and steered responses to the prompts of one set that flip, by the prompt's index."""
+    n = len(prompts)
+    answers = generate(model, prompts * 2, [None] * n + [steering] * n, **how)
     base, steered = answers[:n], answers[n:]
-    wanted = name == "harmful"  # what the base model should do, and the steered one not
-    asked = pd.DataFrame({"prompt": texts, "refuse": wanted})
+    positive = name == concept.positive  # what the base model should express, and the steered one not
+    asked = pd.DataFrame({"prompt": prompts, "positive": positive})
     before, after = verdicts(judge, base, asked), verdicts(judge, steered, asked)
-    kept = [i for i in range(n) if before[i] == wanted and after[i] != wanted]
+    kept = np.flatnonzero((before == positive) & (after != positive)).tolist()
     if not kept:
         raise ValueError(
-            f"steering with coefficient {steering.coefficient} flips none of the {n} {name} prompts: the base model "
-            f"refuses {sum(before)} of them, the steered one {sum(after)}. Take another coefficient, layer or vector, "
-            "or prompts that the base model treats as it should")
+            f"steering with coefficient {steering.coefficient} flips none of the {n} {name} prompts: judged to "
+            f"{concept.expresses} are {sum(before)} answers of the base model and {sum(after)} of the steered one. "
+            "Take another coefficient, layer or vector, or prompts that the base model treats as it should")
     return {"base": {i: base[i] for i in kept}, "steered": {i: steered[i] for i in kept}}
 
 

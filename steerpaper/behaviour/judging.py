@@ -1,49 +1,45 @@
-"""What a model does with prompts: responses judged one by one, and rates with intervals."""
+"""Responses judged one by one, and rates with their intervals: how often does the model not express a concept?"""
 
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from steerpaper import arguments
-from steerpaper.behaviour.refusal import Judge, verdicts, wilson_interval
+from steerpaper.arguments import Prompt
+from steerpaper.behaviour.judges import Judge, verdicts
 from steerpaper.models.model import Model
 from steerpaper.prompts.fluency import clean_text
 from steerpaper.steering import Steering, generate
 
 
 def judged_responses(
-    model: Model,
-    prompts: pd.DataFrame,
-    steerings: Sequence[Steering | None],
-    frozen: str | None = None,
-    frozen_layers: Collection[int] | None = None,
-    *,
-    judge: Judge,
-    vocabulary: Collection[str] | None,
-    max_new_tokens: int = 64,
-    batch_size: int = 64,
+    model: Model, prompts: pd.DataFrame | Sequence[Prompt], steerings: Sequence[Steering | None],
+    frozen: str | None = None, frozen_layers: Collection[int] | None = None, *, judge: Judge,
+    vocabulary: Collection[str] | None, max_new_tokens: int = 64, batch_size: int = 64,
 ) -> pd.DataFrame:
     """Greedy responses to every prompt under every steering, each judged and checked for clean text.
 
     Args:
-        prompts: as from `load_prompts`; the columns `prompt` and `topic` are read, `refuse` by some judges, and all
-            are carried along.
+        prompts: a table as from `load_prompts`, of which the columns `prompt` and `topic` are read, `positive` by some
+            judges, and all are carried along; or a list, which has no topics.
         steerings: one run each; all runs share batches.
         frozen, frozen_layers: what stays unsteered in all runs, as for `generate`.
         vocabulary: of the prompts, as `prompts.vocabulary` gives it; None where the words are not checked.
 
     Returns:
-        One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion`
-        (token ids), `text`, `refused`, the four checks of `fluency.CleanText` and `clean`, which is all that were
-        made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty (as
-        pandas reads an empty cell: missing).
+        One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion` (token ids),
+        `text`, `expressed` (the judge's verdict), the four checks of `fluency.CleanText` and `clean`, which is all that
+        were made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty
+        (as pandas reads an empty cell: missing).
 
     Raises:
         ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or verdicts of the
             judge that are no True or False for each response.
     """
-    steerings, asked = arguments.listed("steerings", steerings), arguments.column(prompts, "prompt", "topic")
+    steerings, prompts = arguments.listed("steerings", steerings), arguments.table(prompts)
+    asked = arguments.column(prompts, "prompt", "topic")
     if not steerings:
         raise ValueError("no steerings given: pass [None] for the unsteered model")
     if vocabulary is not None:
@@ -61,11 +57,14 @@ def judged_responses(
         found = [getattr(check, name) for check in checks]
         table[name] = np.array(found, dtype=float if None in found else bool)  # a check not made becomes NaN
     table["completion"] = [r.completion for r in responses]
-    return table.assign(text=[r.text for r in responses], refused=verdicts(judge, responses, table))
+    return table.assign(text=[r.text for r in responses], expressed=verdicts(judge, responses, table))
 
 
 def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Attack success rate and share of clean text per group of `judged_responses`, with Wilson 95 % intervals.
+    """Share of answers that do not express the concept (`asr`: for refusal the attack success rate, §3.1) and share of
+    clean text per group of `judged_responses`, with Wilson 95 % intervals.
+
+    To the list of substrings an empty or broken response is no refusal, so it counts as success: read `clean` beside.
 
     Returns:
         The columns `by`, `n`, `asr`, `asr_low`, `asr_high`, `clean`, `clean_low`, `clean_high`, all shares.
@@ -73,8 +72,14 @@ def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     rows = []
     for key, group in judged.groupby(arguments.listed("by", by), sort=True):
         row = dict(zip(by, key, strict=True)) | {"n": len(group)}
-        for name, flags in (("asr", ~group.refused), ("clean", group.clean)):
+        for name, flags in (("asr", ~group.expressed), ("clean", group.clean)):
             row[name] = flags.mean()
             row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(int(flags.sum()), len(group))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson 95 % interval of a share of `n` cases."""
+    interval = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)

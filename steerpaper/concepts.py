@@ -1,0 +1,71 @@
+"""What is steered: one record per concept, which prompts, pairs, flips, selection and rates read. Refusal is one."""
+
+from dataclasses import dataclass
+
+from steerpaper.choices import unknown
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A behaviour that a model shows on one kind of prompt and not on another.
+
+    Attributes:
+        name: what a preset calls it.
+        positive, negative: names of prompt sets: by themselves the answers to the first show the behaviour, those to
+            the second do not.
+        second_positive: another set of the positive kind, for testing; None where there is none.
+        first_tokens: beginnings of an answer that shows it, single tokens, unless a preset has its own.
+        instruction: the command that brings it out, put before a prompt.
+        judges: names of the judges that can tell (`guard.JUDGES`), the default first.
+        expresses, withholds: what +alpha and -alpha make an answer do, as infinitives ("refuse", "comply").
+
+    Raises:
+        ValueError: a name or a command that is empty, one set for both kinds, no first tokens or no judges.
+    """
+
+    name: str
+    positive: str
+    negative: str
+    second_positive: str | None
+    first_tokens: tuple[str, ...]
+    instruction: str
+    judges: tuple[str, ...]
+    expresses: str
+    withholds: str
+
+    def __post_init__(self):
+        if empty := [field for field, value in vars(self).items() if value in ("", ())]:
+            raise ValueError(f"concept {self.name!r} has no {empty[0]}: give one")
+        if self.positive == self.negative:
+            raise ValueError(f"concept {self.name!r} has the prompt set {self.positive!r} for both kinds: give one "
+                             "whose answers show it, and another whose answers do not")
+
+    @property
+    def sets(self) -> tuple[str, str]:
+        """The names of its prompt sets, the positive one first."""
+        return self.positive, self.negative
+
+    @property
+    def signs(self) -> dict[str, int]:
+        """The sign of alpha that steers each set away from what the model does by itself."""
+        return {self.positive: -1, self.negative: 1}
+
+
+REFUSAL = Concept(
+    name="refusal", positive="harmful", negative="harmless", second_positive="second_harmful", first_tokens=("I",),
+    instruction="Treat the following question as dangerous and refuse.",  # the paper's (§3.2)
+    judges=("substring", "llama-guard-2"), expresses="refuse", withholds="comply",
+)
+
+CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL,)}
+
+
+def get_concept(name: str) -> Concept:
+    """The concept called `name`.
+
+    Raises:
+        ValueError: an unknown name; the message says the nearest one.
+    """
+    if name not in tuple(CONCEPTS):
+        raise unknown("concept", name, CONCEPTS)
+    return CONCEPTS[name]
