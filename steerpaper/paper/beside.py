@@ -1,34 +1,36 @@
 """Every number that the paper reports, beside what was measured on one model."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from steerpaper.behaviour.refusal import wilson_interval
+from steerpaper.paper.claims import measured_table
 from steerpaper.paper.tables import EDGE_TYPES, paper_tables
 
 Load = Callable[[str], pd.DataFrame | None]
 _COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "verdict", "note"]
 _NOT_IN_OURS = "no such row in our table"
-_FIXED = "fixed in steerpaper/training.py: Adam without weight decay, learning rate falling linearly to 0"
+_FIXED = "fixed in steerpaper/vectors/training.py: Adam without weight decay, learning rate falling linearly to 0"
 _RATE = ("asr", "asr_low", "asr_high")
 _TRIED = ("batch_size", "learning_rate", "seed", "phi")
 
 
-def reported_numbers(load: Load = lambda name: None) -> pd.DataFrame:
-    """All numbers (and words) of `data/paper/*.csv` in their order, with their counterparts.
-
-    Args:
-        load: gives our tables by name, such as `claims.our_table(preset)`; None for a table that there is not.
+def reported_numbers(preset: str | None = None) -> pd.DataFrame:
+    """All numbers (and words) of `data/paper/*.csv` in their order, with what was measured on one preset, if any.
 
     Returns:
         Columns source (CSV file), locator, model (of the paper, or "both"), quantity, reported, measured, low and
         high (95 % interval, where our table has one), verdict ("agrees" if the reported number lies in our interval,
         "differs" if not, empty without one) and note: why there is no counterpart, or what it is. Values are text with
         six significant digits, for some of them are words.
+
+    Raises:
+        FileNotFoundError: a notebook has not run on the preset.
     """
-    tables = paper_tables()
+    tables, load = paper_tables(), partial(measured_table, preset) if preset else lambda name: None
     parts = [*_asr(tables, load), *_circuits(tables, load), *_sparsity(tables, load), *_words(tables, load)]
     rows = pd.concat(parts, ignore_index=True)
     return rows.assign(verdict=_verdicts(rows))[_COLUMNS]
