@@ -192,7 +192,7 @@ def summary(rows: pd.DataFrame) -> str:
 def measured_table(preset: str, name: str) -> pd.DataFrame:
     """A table of one preset, or what claims derive from one. Raises FileNotFoundError where a notebook has not run."""
     if name == "sparsity_kept":
-        return _effect_kept(measured_table(preset, "table10_11_sparsity").query("rescaled"))
+        return effect_kept(measured_table(preset, "table10_11_sparsity").query("rescaled"))
     return load_table(preset, name, made_by=paper_text()["made_by"][name])
 
 
@@ -200,7 +200,7 @@ def measured_table(preset: str, name: str) -> pd.DataFrame:
 def reported_table(model: str, name: str) -> pd.DataFrame | None:
     """The paper's own numbers of one of its models as our table of that name has them; None where it prints none."""
     if name == "sparsity_kept":
-        return _effect_kept(reported_table(model, "table10_11_sparsity").query("test_set != 'strongreject'"))
+        return effect_kept(reported_table(model, "table10_11_sparsity").query("test_set != 'strongreject'"))
     if name == "table1_average_drop":  # printed for both models together
         return average_drop(reported_table(model, "table1_ablations"))
     if (table := paper_tables().get(name)) is None:
@@ -211,7 +211,7 @@ def reported_table(model: str, name: str) -> pd.DataFrame | None:
     return table
 
 
-def _effect_kept(rates: pd.DataFrame) -> pd.DataFrame:
+def effect_kept(rates: pd.DataFrame) -> pd.DataFrame:
     """The sparsity up to which most of the effect is kept on all sets of prompts, as column kept."""
     kept = sparsity_kept(rates, paper_text()["effect_kept"]["most"])
     return kept.groupby(["method", "sparsifier"], as_index=False).kept.min()
