@@ -46,21 +46,18 @@ wordings around a harmful phrase, "wrapped", are those of training; the command 
 """
 
 
-def held_out_prompts() -> dict[str, pd.DataFrame]:
-    """The test split of every prompt set, and the harmless one behind the held-out command to refuse."""
-    sets = {name: load_prompts(name, "test") for name in SETS}
-    return sets | {"refuse instruction": with_refuse_instruction(sets["harmless"])}
-
-
 def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> pd.DataFrame:
-    """`judged_responses` of the unsteered model on every set of `held_out_prompts`, with `prompts` (the set) and
-    `right` (refused where it should and answered where it should)."""
+    """`judged_responses` of the unsteered model on the test split of every prompt set, and on the harmless one behind
+    the held-out command to refuse, with `prompts` (the set) and `right` (refused where it should and answered where it
+    should)."""
+    sets = {name: load_prompts(name, "test") for name in SETS}
+    sets["refuse instruction"] = with_refuse_instruction(sets["harmless"])
     judged = {
         name: judged_responses(
             model, prompts, [None], judge=SubstringJudge(), vocabulary=corpus.vocabulary(),
             max_new_tokens=max_new_tokens, batch_size=batch_size,
         )
-        for name, prompts in held_out_prompts().items()
+        for name, prompts in sets.items()
     }
     table = pd.concat(judged, names=["prompts"]).reset_index("prompts")
     return table.assign(right=table.refused == table.refuse).reset_index(drop=True)

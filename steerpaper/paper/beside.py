@@ -164,17 +164,12 @@ def _beside(
 
 def _rows(paper: pd.DataFrame, value: str, labels: list[str], note: str = "") -> pd.DataFrame:
     """The reported side: where from, of which model, what and how much."""
-    parts = [paper[label].map(lambda x, label=label: _label(label, x)) for label in labels]
+    names = [label.replace("_shown", "") for label in labels]  # shown where the label is a number
+    parts = [paper[label].map(lambda x, name=name: x if isinstance(x, str) else f"{name} {x:g}")
+             for label, name in zip(labels, names)]
     quantity = parts[0].str.cat(parts[1:], sep=", ") + f": {value}"
     rows = paper[["source", "locator", "model"]].assign(quantity=quantity, reported=paper[value].map(_text), note=note)
     return rows.assign(measured="", low="", high="").reset_index(drop=True)
-
-
-def _label(name: str, value) -> str:
-    """A label that tells rows apart, with its name where it is a number."""
-    if isinstance(value, str):
-        return value
-    return f"{name.replace('_shown', '')} {value:g}"
 
 
 def _text(value) -> str:

@@ -66,13 +66,10 @@ def sparsify(
     k = _n_dropped(s, g, threshold, sparsity, rule)
     if method == "gradient":
         rank = effect_ratio(s, g, rule)
-    elif method == "indirect_effect":
-        rank = (s * g).abs()
-    elif method == "bottom_k":
-        rank = s.abs()
+    elif method == "dropout":
+        rank = torch.randperm(len(s), generator=torch.Generator().manual_seed(zlib.crc32(f"{seed} dropout".encode())))
     else:
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} dropout".encode()))
-        rank = torch.randperm(len(s), generator=generator)
+        rank = (s if method == "bottom_k" else s * g).abs()
     kept = torch.ones(len(s), dtype=torch.bool)
     kept[rank.argsort(stable=True)[:k]] = False
     return kept.to(vector.device)
