@@ -292,7 +292,8 @@ def test_the_paper_s_own_numbers_meet_the_limits(claim):
                                    "sparse-each"])
 def test_limits_are_the_paper_s_least_favourable_numbers(claim):
     claim = next(one for one in claims() if one.id == claim)
-    rows = pd.concat(cases(claim, partial(reported_table, model)) for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"))
+    models = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
+    rows = pd.concat(cases(claim, partial(reported_table, model)) for model in models)
     limits = {check.quantity: check.rule.limits[0] for check in claim.checks}
     # Two per cent of a limit: what rounding to the digits printed may give away (10.8 to 11, 0.167 to 0.17).
     least = rows.groupby("quantity").margin.min()
@@ -490,7 +491,7 @@ def test_what_is_reported_is_kept_by_label():
     assert set(rates.unsteered) == {0.013} and set(rates.prompts) == {"harmful"}
     with pytest.raises(ValueError, match=r"unknown table of the paper 'table2' \(did you mean 'table2_asr'\?\)"):
         reported("table2")
-    with pytest.raises(ValueError, match=r"column of table2_asr 'metod' \(did you mean 'method'\?\): choose one of model"):
+    with pytest.raises(ValueError, match=r"column of table2_asr 'metod' \(did you mean 'method'\?\): choose one of m"):
         reported("table2_asr", metod="dim")
     with pytest.raises(ValueError, match=r"threshold of table9_positions 2: choose one of 0.0, 1.0, 5.0"):
         reported("table9_positions", threshold=2)

@@ -25,7 +25,8 @@ _OF_THE_TEXT: list[Row] = [  # matters of the text alone
      _NONE, None),
     ("8", "§6.3 (d)", "whether s is subtracted before or after the MLP's norm", "not said",
      "authors' code: after the norm, s ⊙ γ times the steered run's 1/RMS, as for SVV", _NONE, None),
-    ("9", "§4.2", "whether edges are ranked by |IE| or by signed IE", "not said", "authors' code: by |IE|", _NONE, None),
+    ("9", "§4.2", "whether edges are ranked by |IE| or by signed IE", "not said", "authors' code: by |IE|", _NONE,
+     None),
 ]
 # Edges of the graph in closed form: n layers from the steering layer on with H query heads, K key-value heads and t
 # targets each, so n(n − 1)/2 pairs of an earlier and a later layer.
@@ -52,9 +53,8 @@ def paper_arithmetic() -> pd.DataFrame:
     """
     tables = paper_tables()
     parts = [
-        _drops(tables), _identical_rows(tables), _edges_that_exist(), _sums_of_types(tables), _graph_counts(tables),
-        _minimum_shares(tables), _midpoints(), _thresholds(tables), _positions(tables), _same_numbers(tables),
-        _possible_rates(tables), _OF_THE_TEXT,
+        _drops(tables), _edge_types(tables), _edges_that_exist(), _graph_counts(tables), _midpoints(),
+        _thresholds(tables), _positions(tables), _same_numbers(tables), _possible_rates(tables), _OF_THE_TEXT,
     ]
     rows = [(*map(_shown, row[:-1]), _SAID[row[-1]]) for part in parts for row in part]
     columns = ["point", "locator", "quantity", "printed", "computation", "recomputed", "agrees"]
@@ -83,21 +83,24 @@ def _drops(tables: dict) -> Iterator[Row]:
            np.isclose(drops["qk"], stated["value"], atol=0.005))
 
 
-def _identical_rows(tables: dict) -> Iterator[Row]:
-    """Point 2: three methods with different circuits should have different rows."""
-    types = tables["table5_8_edge_types"]
-    for (source, about), model in product(EDGE_TYPES.items(), MODELS):
-        wide = _wide(types[(types.source == source) & (types.model == model)], "method")
-        n, rows = len(wide.drop_duplicates()), [f"{method}: {_listed(row)}" for method, row in wide.iterrows()]
-        yield "2", about[0], f"{model}: different rows for three methods", len(wide), "; ".join(rows), n, n == len(wide)
+def _edge_types(tables: dict) -> Iterator[Row]:
+    """Point 2: three methods with different circuits should have different rows; and each row's shares sum to 100."""
+    for source, group in tables["table5_8_edge_types"].groupby("source", sort=False):
+        wide = group.pivot(index=["model", "method"], columns="type", values="percent")[list(group.type.unique())]
+        for model in MODELS:
+            own = wide.loc[model]
+            n, rows = len(own.drop_duplicates()), [f"{method}: {_listed(row, ', ')}" for method, row in own.iterrows()]
+            yield ("2", EDGE_TYPES[source][0], f"{model}: different rows for three methods", len(own), "; ".join(rows),
+                   n, n == len(own))
+        sums = wide.sum(axis=1).round(6)
+        # Each entry is rounded to the digits that it shows; 0.05 for one digit.
+        agrees = (sums - 100).abs().max() <= 0.05 * group.type.nunique() + 1e-9
+        ends = (_listed(wide.loc[row], " + ") for row in (sums.idxmin(), sums.idxmax()))
+        yield ("", EDGE_TYPES[source][0], "sum of a row, in %", "100", "least and most of six rows: " + "; ".join(ends),
+               f"{sums.min():.4g} to {sums.max():.4g}", agrees)
 
 
-def _wide(types: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
-    """Shares of edges as the paper prints them, one row per circuit and its columns in their order."""
-    return types.pivot(index=index, columns="type", values="percent")[list(types.type.unique())]
-
-
-def _listed(row: pd.Series, between: str = ", ") -> str:
+def _listed(row: pd.Series, between: str) -> str:
     return between.join(f"{value:g}" for value in row)
 
 
@@ -119,19 +122,8 @@ def _edges_that_exist() -> Iterator[Row]:
                    *map("; ".join, (printed, done, exist)), not over.any())
 
 
-def _sums_of_types(tables: dict) -> Iterator[Row]:
-    for source, group in tables["table5_8_edge_types"].groupby("source", sort=False):
-        wide = _wide(group, ["model", "method"])
-        sums = wide.sum(axis=1).round(6)
-        # Each entry is rounded to the digits that it shows; 0.05 for one digit.
-        agrees = (sums - 100).abs().max() <= 0.05 * group.type.nunique() + 1e-9
-        ends = (_listed(wide.loc[row], " + ") for row in (sums.idxmin(), sums.idxmax()))
-        yield ("", EDGE_TYPES[source][0], "sum of a row, in %", "100", "least and most of six rows: " + "; ".join(ends),
-               f"{sums.min():.4g} to {sums.max():.4g}", agrees)
-
-
 def _graph_counts(tables: dict) -> Iterator[Row]:
-    """Point 3: every count of the graph at both granularities."""
+    """Point 3: every count of the graph at both granularities; and the share of it that is a faithful circuit."""
     for row in tables["graph_counts"].itertuples():
         n = paper_graph(row.model).n_edges if row.quantity == "edges" else _counts(row.model)[row.quantity]
         point, name = ("3", "edges |M|") if row.quantity == "edges" else ("", f"edges {row.quantity.replace('_', ' ')}")
@@ -142,6 +134,10 @@ def _graph_counts(tables: dict) -> Iterator[Row]:
         n = paper_graph(model, split_heads=False).n_edges
         yield ("3", stated["locator"], f"{model}: edges, queries, keys and values not split by head",
                stated[model], _closed_form(model, "edges", n_targets=4), n, n == stated[model])
+    for row in tables["fig3_minimum_faithful"].query("method == 'dim'").itertuples():
+        share, stated = 100 * row.share, paper_text()["printed"]["minimum_faithful_percent"][row.model]
+        yield ("", row.locator, f"{row.model}: {row.n_edges:,} edges, % of |M|", f"about {stated}",
+               f"100 · {row.n_edges:,} / {row.graph_edges:,}", f"{share:.1f}", abs(share - stated) <= 0.5)
 
 
 def _closed_form(model: str, quantity: str, n_targets: int | None = None) -> str:
@@ -156,13 +152,6 @@ def _closed_form(model: str, quantity: str, n_targets: int | None = None) -> str
 def _counts(model: str) -> pd.Series:
     """Edges of the model's graph by type."""
     return edge_types(paper_graph(model).edges)
-
-
-def _minimum_shares(tables: dict) -> Iterator[Row]:
-    for row in tables["fig3_minimum_faithful"].query("method == 'dim'").itertuples():
-        share, stated = 100 * row.share, paper_text()["printed"]["minimum_faithful_percent"][row.model]
-        yield ("", row.locator, f"{row.model}: {row.n_edges:,} edges, % of |M|", f"about {stated}",
-               f"100 · {row.n_edges:,} / {row.graph_edges:,}", f"{share:.1f}", abs(share - stated) <= 0.5)
 
 
 def _midpoints() -> Iterator[Row]:

@@ -33,7 +33,9 @@ def reported_numbers(preset: str | None = None) -> pd.DataFrame:
     """
     ours = _measured(preset) if preset else {}
     rows = pd.concat(_parts(paper_tables(), ours), ignore_index=True)
-    return rows.assign(verdict=_verdicts(rows))[_COLUMNS]
+    reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
+    words = np.where(reported.between(low, high), "agrees", "differs")  # going by the digits written
+    return rows.assign(verdict=np.where(reported.isna() | low.isna() | high.isna(), "", words))[_COLUMNS]
 
 
 def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -45,13 +47,6 @@ def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
     judged = numbers[numbers.verdict.isin(["agrees", "differs"])]
     counts = judged.groupby(["locator", "model"], sort=False).verdict.value_counts().unstack(fill_value=0)
     return counts.reindex(columns=["agrees", "differs"], fill_value=0).rename_axis(columns=None).reset_index()
-
-
-def _verdicts(rows: pd.DataFrame) -> list[str]:
-    """Whether a reported number lies in our interval, both as they are written."""
-    reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
-    words = np.where(reported.between(low, high), "agrees", "differs")
-    return np.where(reported.isna() | low.isna() | high.isna(), "", words).tolist()
 
 
 def _measured(preset: str) -> dict[str, pd.DataFrame]:

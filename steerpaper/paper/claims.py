@@ -86,9 +86,7 @@ class Check:
 
     def cases(self, table: pd.DataFrame) -> pd.DataFrame:
         """The cases of a table: quantity, rule, case, value, low, high, margin, met, clear (empty without interval).
-
-        Where it has several test sets for our one set of prompts, as the paper's tables do, they are cases of their own.
-        """
+        A table with the column test_set, as the paper's have it, has a case for each of its test sets."""
         for query in self.where:
             table = table.query(query)
         case = [*self.case, "test_set"] if "test_set" in table else list(self.case)
@@ -259,8 +257,8 @@ def _is_data(node: ast.AST) -> bool:
 
 
 def _made(kind: type, entry: dict, what: str):
-    known = {one.name for one in fields(kind)}
     try:
         return kind(**entry)
     except TypeError as error:
-        raise ValueError(f"{what}: {error}; fields are {', '.join(sorted(known))}") from error
+        known = ", ".join(sorted(one.name for one in fields(kind)))
+        raise ValueError(f"{what}: {error}; fields are {known}") from error

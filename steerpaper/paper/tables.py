@@ -59,7 +59,7 @@ def paper_tables() -> dict[str, pd.DataFrame]:
         "table4_training": _csv("table4_training", "table 4").assign(model="both"),
         "table5_8_edge_types": pd.concat([_edge_types(*item) for item in EDGE_TYPES.items()], ignore_index=True),
         "table9_positions": _positions(_csv("table9_positions", "table 9")),
-        "table10_11_sparsity": _sparsity(_csv("table10_11_sparsity", "tables 10 and 11"), asr.query("method == 'none'")),
+        "table10_11_sparsity": _sparsity(_csv("table10_11_sparsity", "tables 10 and 11"), asr[asr.method == "none"]),
         "graph_counts": counts[~is_minimum].reset_index(drop=True),
         "fig3_minimum_faithful": _minimum(counts[is_minimum], counts[counts.quantity == "edges"]),
         "svv_tokens": _csv("figure5_12_svv_tokens", "figures 5 and 12"),
@@ -92,8 +92,7 @@ def drop_points(ablations: pd.DataFrame) -> pd.DataFrame:
     """|ASR frozen − ASR not frozen|, in points (§6.3), as column drop_points beside each frozen row.
 
     Args:
-        ablations: columns method, frozen ("none" among them), prompts and asr, and model and test_set where there are
-            any.
+        ablations: columns method, frozen ("none" among them), prompts, asr, and model and test_set if there are any.
     """
     keys = [name for name in ("model", "method", "prompts", "test_set") if name in ablations]
     whole = ablations[ablations.frozen == "none"][[*keys, "asr"]]
@@ -107,10 +106,8 @@ def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
 
 
 def sparsity_kept(rates: pd.DataFrame, least: float) -> pd.DataFrame:
-    """The largest sparsity up to which a sparsified vector keeps a share of the steering's effect (§7).
-
-    The effect is the change of ASR from the unsteered model. It must be kept at that sparsity and at all smaller ones
-    in the table.
+    """The largest sparsity up to which a sparsified vector keeps a share of the steering's effect (§7): of the change
+    of ASR from the unsteered model, at that sparsity and at all smaller ones in the table.
 
     Args:
         rates: columns sparsity (0, the dense vector, among them), asr, unsteered (the ASR without steering), and what
@@ -118,7 +115,7 @@ def sparsity_kept(rates: pd.DataFrame, least: float) -> pd.DataFrame:
         least: the share; `effect_kept` in `data/paper/claims.toml` has those in use.
 
     Returns:
-        The columns that tell curves apart, and kept: a sparsity; 0 also where the dense vector has no effect.
+        What tells curves apart, and kept: a sparsity; 0 also where the dense vector has no effect.
     """
     keys = [name for name in ("model", "method", "sparsifier", "rescaled", "prompts", "test_set") if name in rates]
     groups = [rates[key] for key in keys]

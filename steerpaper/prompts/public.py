@@ -120,8 +120,8 @@ def _offline(file: SourceFile, folder: Path) -> bytes:
     for name in names:
         if (path := folder / name).is_file():
             return _checked(path.read_bytes(), file, path, f"replace it by the file from {file.url}")
-    raise FileNotFoundError(f"{' or '.join(names)} is missing in {folder}, the folder that {FOLDER} names: put the file from "
-                            f"{file.url} there, or unset {FOLDER} to have it downloaded")
+    raise FileNotFoundError(f"{' or '.join(names)} is missing in {folder}, the folder that {FOLDER} names: put the "
+                            f"file from {file.url} there, or unset {FOLDER} to have it downloaded")
 
 
 def _download(file: SourceFile) -> bytes:
@@ -142,7 +142,7 @@ def _checked(content: bytes, file: SourceFile, where: Path | str, remedy: str) -
         try:
             content = without_input(content)
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{where} is no list of instructions with inputs ({error!r}): get the file again") from error
+            raise ValueError(f"{where} is no list of instructions with inputs ({error!r}): get it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found not in file.sha256:
         raise ValueError(f"{where}{made} is not what data/sources.toml lists: sha256 {found}, expected "
