@@ -15,18 +15,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from attribution import README
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from steerpaper import paths
 from steerpaper.circuits.attribution import attribute
 from steerpaper.circuits.faithfulness import Circuit, faithfulness
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response, teacher_forcing
+from steerpaper.paper.tables import reported
 from steerpaper.steering import Steering, generate
 
 STEPS, REPEATS = 10, 3
@@ -129,7 +128,7 @@ def measured(call: Callable[[], object], device: str) -> tuple[float, float]:
 
 def full_tokens(name: str) -> dict[str, int]:
     """Tokens of the paper's whole data, by the first word of the stage."""
-    table = pd.read_csv(paths.DATA / "paper" / "table3_patching_data.csv").query("model == @name and method == 'dim'")
+    table = reported("table3_patching_data", model=name, method="dim")
     steered = table[table.response_from == "steered"].responses.sum()
     return {"attribution": LONGEST * int(table.responses.sum()), "circuit": LONGEST * int(steered),
             "generation": TEST_TOKENS}

@@ -17,29 +17,31 @@ from steerpaper.heads import (
     steering_value_vectors, typical_tokens,
 )
 from steerpaper.models import Model, Response, load_model
-from steerpaper.paper import VERDICTS, our_table, paper_arithmetic, reported_numbers, scorecard, verdict_counts
+from steerpaper.paper import (
+    VERDICTS, average_drop, paper_arithmetic, reported, reported_numbers, scorecard, sparsity_kept, verdict_counts,
+)
 from steerpaper.parameters import check_parameters
 from steerpaper.presets import PRESETS, Preset, get_preset
 from steerpaper.prompts import clean_text, concept_prompts, load_prompts, vocabulary, with_instruction
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors import (
     SPARSIFIERS, ContrastPairs, LearnedVector, admissible, apply_mask, candidate_at, check_attribution, contrast_pairs,
-    difference_in_means, next_token_vector, preference_vector, principal_component, random_vector, score_candidates,
-    select_by_generation, select_coefficient, sparsify, vector_digest,
+    difference_in_means, effect_ratio, next_token_vector, preference_vector, principal_component, random_vector,
+    score_candidates, select_by_generation, select_coefficient, sparsify, vector_digest,
 )
 
 __all__ = [
     "CONCEPTS", "PALETTE", "PRESETS", "REFUSAL", "SPARSIFIERS", "VERDICTS", "Attribution", "Circuit", "Concept",
     "ContrastPairs", "Faithfulness", "FlippedResponses", "Graph", "LearnedVector", "LlamaGuardJudge", "Model", "Preset",
     "Response", "Steering", "SubstringJudge", "admissible", "agreement", "apply_mask", "attention_change", "attribute",
-    "candidate_at", "check_attribution", "check_parameters", "clean_text", "concept_prompts", "contrast_pairs",
-    "decompose_heads", "difference_in_means", "draw_circuit", "draw_faithfulness", "edge_types", "faithfulness",
-    "faithfulness_of", "first_token_ids", "first_token_log_odds", "generate", "get_concept", "get_preset",
-    "judge_agreement", "judged_responses", "lens_logits", "lens_preference", "load_judge", "load_model", "load_prompts",
-    "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors", "next_token_logits",
-    "next_token_vector", "our_table", "overlap", "paper_arithmetic", "patch_edges", "patching_data",
-    "preference_vector", "principal_component", "random_vector", "rates", "reported_numbers", "residual_stream",
-    "save_figure", "save_table", "save_tensors", "score_candidates", "scorecard", "select_by_generation",
-    "select_coefficient", "sparsify", "steering_value_vectors", "typical_tokens", "use_style", "vector_digest",
-    "verdict_counts", "vocabulary", "with_instruction",
+    "average_drop", "candidate_at", "check_attribution", "check_parameters", "clean_text", "concept_prompts",
+    "contrast_pairs", "decompose_heads", "difference_in_means", "draw_circuit", "draw_faithfulness", "edge_types",
+    "effect_ratio", "faithfulness", "faithfulness_of", "first_token_ids", "first_token_log_odds", "generate",
+    "get_concept", "get_preset", "judge_agreement", "judged_responses", "lens_logits", "lens_preference", "load_judge",
+    "load_model", "load_prompts", "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors",
+    "next_token_logits", "next_token_vector", "overlap", "paper_arithmetic", "patch_edges", "patching_data",
+    "preference_vector", "principal_component", "random_vector", "rates", "reported", "reported_numbers",
+    "residual_stream", "save_figure", "save_table", "save_tensors", "score_candidates", "scorecard",
+    "select_by_generation", "select_coefficient", "sparsify", "sparsity_kept", "steering_value_vectors",
+    "typical_tokens", "use_style", "vector_digest", "verdict_counts", "vocabulary", "with_instruction",
 ]

@@ -1,6 +1,7 @@
 """Claims, verdicts, the paper's numbers and arithmetic, and the pages made of them."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from steerpaper.artifacts import load_table, save_table
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import (
-    VERDICTS, Check, Claim, Rule, cases, claims, our_table, paper_table, summary, verdict,
+    VERDICTS, Check, Claim, Rule, cases, claims, effect_kept, reported_table, summary, verdict,
 )
 from steerpaper.paper.page import SHOWN, readme_table, results_page, with_scorecard
-from steerpaper.paper.scorecard import as_reported, scorecard
-from steerpaper.paper.tables import TEST_SETS, average_drop, paper_tables, sparsity_kept
+from steerpaper.paper.tables import (
+    TEST_SETS, average_drop, paper_tables, paper_text, reported, sparsity_kept,
+)
+from steerpaper.paper.verdicts import as_reported, scorecard
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = ROOT / "data" / "paper"
@@ -112,7 +115,7 @@ def results(tmp_path, monkeypatch):
 def verdict_on(claim_id, tables):
     """The verdict on one claim by hand-made tables, through the derived ones where it needs them."""
     claim = next(claim for claim in claims() if claim.id == claim_id)
-    kept = sparsity_kept(tables["table10_11_sparsity"].query("rescaled"))
+    kept = effect_kept(tables["table10_11_sparsity"].query("rescaled"))
     return verdict(cases(claim, (tables | {"sparsity_kept": kept}).get).met)
 
 
@@ -222,7 +225,7 @@ def test_claims_are_complete():
     assert sum(claim.abstract for claim in found) == 8
     for claim in found:
         assert claim.limits and claim.locator and claim.says
-        assert claim.reported or all(paper_table(model)(check.table) is not None for check in claim.checks
+        assert claim.reported or all(reported_table(model, check.table) is not None for check in claim.checks
                                      for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"))
 
 
@@ -289,7 +292,8 @@ def test_the_paper_s_own_numbers_meet_the_limits(claim):
                                    "sparse-each"])
 def test_limits_are_the_paper_s_least_favourable_numbers(claim):
     claim = next(one for one in claims() if one.id == claim)
-    rows = pd.concat(cases(claim, paper_table(model)) for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"))
+    models = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
+    rows = pd.concat(cases(claim, partial(reported_table, model)) for model in models)
     limits = {check.quantity: check.rule.limits[0] for check in claim.checks}
     # Two per cent of a limit: what rounding to the digits printed may give away (10.8 to 11, 0.167 to 0.17).
     least = rows.groupby("quantity").margin.min()
@@ -299,7 +303,7 @@ def test_limits_are_the_paper_s_least_favourable_numbers(claim):
 def test_one_case_where_methods_tie():
     claim = next(one for one in claims() if one.id == "sparse")
     tables = hand_made()
-    kept = sparsity_kept(tables["table10_11_sparsity"].query("rescaled"))
+    kept = effect_kept(tables["table10_11_sparsity"].query("rescaled"))
     rows = cases(claim, {"sparsity_kept": kept}.get)
     assert rows.value.tolist() == [0.95] and rows.case.tolist() == ["gradient"]
 
@@ -329,9 +333,30 @@ def test_sparsity_kept_by_hand():
             for s, asr in zip((0.0, 0.5, 0.8, 0.9), values)]
     rows += [("po", "gradient", p, s, 0.5, 0.5) for p in CLASSES for s in (0.0, 0.5)]  # no effect to keep
     table = pd.DataFrame(rows, columns=["method", "sparsifier", "prompts", "sparsity", "asr", "unsteered"])
-    assert sparsity_kept(table).kept.tolist() == [0.5, 0.0]
-    assert sparsity_kept(table, least=0.79).kept.tolist() == [0.9, 0.0]
-    assert sparsity_kept(table, least=0.85).kept.tolist() == [0.0, 0.0]
+    kept = sparsity_kept(table, 0.8)
+    curves = [("dim", "harmful"), ("dim", "harmless"), ("po", "harmful"), ("po", "harmless")]
+    assert list(zip(kept.method, kept.prompts)) == curves and kept.kept.tolist() == [0.5, 0.9, 0.0, 0.0]
+    assert sparsity_kept(table, 0.79).kept.tolist() == [0.9, 0.9, 0.0, 0.0]
+    assert sparsity_kept(table, 0.85).kept.tolist() == [0.5, 0.0, 0.0, 0.0]
+    assert effect_kept(table).kept.tolist() == [0.5, 0.0]  # on both sets of prompts
+    again = table.query("sparsity == 0.5 and method == 'dim'").assign(asr=0.5)  # one of two at a sparsity fails
+    assert sparsity_kept(pd.concat([table, again]), 0.8).kept.tolist() == [0.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("preset", ["organism-gemma2", "organism-llama"])
+def test_both_shares_of_the_effect_are_those_of_the_record(preset):
+    """Claims name theirs in words, and notebook 05's table is of the other."""
+    most, nearly_all = paper_text()["effect_kept"].values()
+    named = [check.quantity for claim in claims() for check in claim.checks if " of the effect" in check.quantity]
+    assert len(named) == 3 and all(f"keeps {most} of the effect" in quantity for quantity in named)
+    record = paths.recorded_results(preset)
+    rates = [pd.read_csv(record / f"{name}.csv") for name in ("table10_11_sparsity", "table10_11_second_set")]
+    saved = pd.read_csv(record / "sparsity_for_90.csv").rename(columns={"sparsity": "kept"}).drop(columns="dimensions")
+    kept = sparsity_kept(pd.concat(rates, ignore_index=True), nearly_all)
+    on_all = kept.groupby(["method", "sparsifier", "rescaled"], as_index=False).kept.min().assign(prompts="all three")
+    keys = ["method", "sparsifier", "rescaled", "prompts"]
+    found, saved = (table.set_index(keys).sort_index() for table in (pd.concat([kept, on_all]), saved))
+    pd.testing.assert_frame_equal(found, saved)
 
 
 # -- the paper's numbers -----------------------------------------------------------------------------------
@@ -365,8 +390,9 @@ def test_numbers_without_results_say_so():
     assert set(numbers.model) == {"gemma-2-2b-it", "llama-3.2-3b-instruct", "both"}
 
 
-def test_numbers_stand_beside_the_right_ones():
-    numbers = reported_numbers(hand_made().get).set_index(["source", "model", "quantity"])
+def test_numbers_stand_beside_the_right_ones(results):
+    results("tiny", hand_made())
+    numbers = reported_numbers("tiny").set_index(["source", "model", "quantity"])
     llama = numbers.xs("llama-3.2-3b-instruct", level="model")
     row = llama.loc["table1_ablations", "dim, mlp, jailbreakbench: asr"]
     assert (row.reported, row.measured, row.low, row.high, row.note) == ("0.09", "0.7", "0.65", "0.75", "")
@@ -393,8 +419,9 @@ def test_numbers_stand_beside_the_right_ones():
     assert shared["table4_training", "optimizer: values"] == ""
 
 
-def test_numbers_agree_within_our_interval():
-    numbers = reported_numbers(hand_made().get).set_index(["source", "model", "quantity"])
+def test_numbers_agree_within_our_interval(results):
+    results("tiny", hand_made())
+    numbers = reported_numbers("tiny").set_index(["source", "model", "quantity"])
     one = numbers.xs("llama-3.2-3b-instruct", level="model").verdict
     assert one["table2_asr", "dim, jailbreakbench: asr"] == "agrees"  # 0.85, ours 0.85 to 0.95
     assert one["table2_asr", "po, jailbreakbench: asr"] == "differs"  # 0.81
@@ -407,21 +434,24 @@ def test_numbers_agree_within_our_interval():
     assert verdict_counts(reported_numbers()).empty
 
 
-def test_a_threshold_that_leaves_nothing_is_said():
+def test_a_threshold_that_leaves_nothing_is_said(results):
     tables = hand_made()
-    whole = reported_numbers(tables.get)
+    results("tiny", tables)
+    whole = reported_numbers("tiny")
     tables["table10_11_sparsity"] = tables["table10_11_sparsity"].query("threshold < 2.5")
     tables["table10_11_second_set"] = tables["table10_11_second_set"].query("threshold < 2.5")
-    rows = reported_numbers(tables.get)
+    results("tiny", tables)
+    rows = reported_numbers("tiny")
     ended = rows[rows.quantity.str.endswith("threshold 2.5: sparsity")]
     assert len(ended) == 6 and set(ended.note) == {"no dimension of our vector is left at this τ"}
     assert set(whole.note[ended.index]) == {""}
 
 
-def test_a_row_that_we_lack_is_named():
+def test_a_row_that_we_lack_is_named(results):
     tables = hand_made()
     tables["table2_asr"] = tables["table2_asr"].query("method != 'po'")
-    numbers = reported_numbers(tables.get)
+    results("tiny", tables)
+    numbers = reported_numbers("tiny")
     lacking = numbers[(numbers.source == "table2_asr") & numbers.quantity.str.startswith("po, alpaca")]
     assert set(lacking.note) == {"no such row in our table"} and set(lacking.measured) == {""}
 
@@ -437,9 +467,34 @@ def test_paper_tables_hold_rates_and_known_sets():
 
 
 def test_average_drop_by_hand():
-    drops = average_drop(paper_tables()["table1_ablations"]).set_index(["model", "frozen"]).drop_points
-    assert drops["gemma-2-2b-it", "svv"] == pytest.approx((35 + 60) / 2)
-    assert drops["llama-3.2-3b-instruct", "mlp"] == pytest.approx((50 + 76) / 2)
+    of = {model: average_drop(reported("table1_ablations", model=model)).set_index("frozen").drop_points
+          for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct")}
+    assert of["gemma-2-2b-it"]["svv"] == pytest.approx((35 + 60) / 2)
+    assert of["llama-3.2-3b-instruct"]["mlp"] == pytest.approx((50 + 76) / 2)
+    both = average_drop(reported("table1_ablations"))
+    assert both.set_index(["method", "frozen"]).drop_points["dim", "svv"] == pytest.approx((35 + 60 + 86 + 38) / 4)
+
+
+@pytest.mark.parametrize("preset", ["organism-gemma2", "organism-llama"])
+def test_average_drop_is_that_of_the_record(preset):
+    record = paths.recorded_results(preset)
+    drops = average_drop(pd.read_csv(record / "table1_ablations.csv").query("method != 'none'"))
+    pd.testing.assert_frame_equal(drops, pd.read_csv(record / "table1_average_drop.csv"))
+
+
+def test_what_is_reported_is_kept_by_label():
+    one = reported("fig3_minimum_faithful", model="llama-3.2-3b-instruct", method=["dim", "po"])
+    assert one.n_edges.tolist() == [13500, 16500] and one.graph_edges.tolist() == [124441] * 2
+    assert not {"source", "locator"} & set(one) and one.index.tolist() == [0, 1]
+    assert reported("graph_counts", model="llama-3.2-3b-instruct", quantity="into_mlp").value.item() == 3400
+    rates = reported("table10_11_sparsity", model="gemma-2-2b-it", test_set="strongreject")
+    assert set(rates.unsteered) == {0.013} and set(rates.prompts) == {"harmful"}
+    with pytest.raises(ValueError, match=r"unknown table of the paper 'table2' \(did you mean 'table2_asr'\?\)"):
+        reported("table2")
+    with pytest.raises(ValueError, match=r"column of table2_asr 'metod' \(did you mean 'method'\?\): choose one of m"):
+        reported("table2_asr", metod="dim")
+    with pytest.raises(ValueError, match=r"threshold of table9_positions 2: choose one of 0.0, 1.0, 5.0"):
+        reported("table9_positions", threshold=2)
 
 
 # -- the paper's arithmetic --------------------------------------------------------------------------------
@@ -529,7 +584,7 @@ def test_a_scorecard_needs_every_table(results):
 def save_scorecard(results, preset, tables):
     results(preset, tables)
     card, rows = scorecard(preset)
-    numbers = reported_numbers(our_table(preset))
+    numbers = reported_numbers(preset)
     results(preset, {"scorecard_claims": card, "scorecard_cases": rows, "scorecard_numbers": numbers})
     return card
 
@@ -551,7 +606,7 @@ def test_the_page_shows_every_claim_model_and_number(results):
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
     assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | not run | 0.7 (0.65 to 0.75) | not run | not run |" in page
     assert "| 1 | table 1 | average drop, svv, in points | 53.75 | (35 + 60 + 86 + 38) / 4 | 54.75 | no |" in page
-    counts = verdict_counts(reported_numbers(our_table("organism-gemma2")))
+    counts = verdict_counts(reported_numbers("organism-gemma2"))
     for row in counts.itertuples():
         assert f"| {row.locator} | {row.model} | organism-gemma2 | {row.agrees} | {row.differs} |" in page
     assert "* pairwise cosine: **from 0 to 0.42** (no interval)\n" in page
@@ -614,7 +669,7 @@ def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_pat
     monkeypatch.setattr(paths, "results", paths.recorded_results)
     card, rows = scorecard(preset)
     today = {"scorecard_claims": card, "scorecard_cases": rows,
-             "scorecard_numbers": reported_numbers(our_table(preset)), "paper_arithmetic": paper_arithmetic()}
+             "scorecard_numbers": reported_numbers(preset), "paper_arithmetic": paper_arithmetic()}
     saved = {name: load_table(preset, name, made_by="06_scorecard") for name in today}
     monkeypatch.setattr(paths, "results", lambda preset: tmp_path)
     for name, table in today.items():

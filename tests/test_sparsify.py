@@ -11,7 +11,9 @@ import torch
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
-from steerpaper.vectors.sparsify import RULES, SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
+from steerpaper.vectors.sparsify import (
+    RULES, SPARSIFIERS, apply_mask, check_attribution, effect_ratio, sparsify, vector_digest,
+)
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
 G = torch.tensor([0.1, -2.0, 0.6, -0.5, 1.0, 3.0])
@@ -38,7 +40,7 @@ def test_gradient_rules_by_hand(rule, threshold, expected):
 def test_others_drop_as_many_as_the_gradient():
     # |r| < 0.7 at dimensions 0, 2 and 3: so the three lowest of each order go.
     how = dict(gradient=G, threshold=0.7)
-    assert kept(S, "ie", **how) == [1, 3, 4]  # |IE|: 0.4 2 0.3 1 3 0
+    assert kept(S, "indirect_effect", **how) == [1, 3, 4]  # |IE|: 0.4 2 0.3 1 3 0
     assert kept(S, "bottom_k", **how) == [0, 3, 4]  # |s|: 4 1 0.5 2 3 0
     assert len(kept(S, "dropout", **how)) == 3
 
@@ -46,9 +48,19 @@ def test_others_drop_as_many_as_the_gradient():
 def test_sparsity_by_hand():
     assert kept(S, gradient=G, sparsity=1 / 3) == [1, 2, 4, 5]
     assert kept(S, gradient=G, sparsity=1 / 3, rule="text") == [0, 2, 4, 5]
-    assert kept(S, "ie", gradient=G, sparsity=0.5) == [1, 3, 4]
+    assert kept(S, "indirect_effect", gradient=G, sparsity=0.5) == [1, 3, 4]
     assert kept(S, "bottom_k", sparsity=0.5) == [0, 3, 4]
     assert kept(torch.ones(4), "bottom_k", sparsity=0.5) == [2, 3]  # ties: the first go first
+
+
+def test_ratios_by_hand():
+    # IE has the norm sqrt(14.25), s 5.5.
+    assert effect_ratio(S, G, "text").tolist() == G.double().tolist()
+    assert effect_ratio(S, G, "absolute").tolist() == G.double().abs().tolist()
+    by_hand = [abs(g) * 5.5 / math.sqrt(14.25) for g in G.tolist()]
+    assert effect_ratio(S, G, "normalised").tolist() == pytest.approx(by_hand, rel=1e-7)
+    with pytest.raises(ValueError, match="unknown rule 'normalized'.*did you mean 'normalised'"):
+        effect_ratio(S, G, "normalized")
 
 
 def normalised_by_the_letter(s, g, tau):
@@ -63,7 +75,8 @@ def test_against_plain_sorting(seed):
     generator = torch.Generator().manual_seed(seed)
     vector, gradient = (torch.randn(97, generator=generator) for _ in range(2))
     s, g = vector.tolist(), gradient.tolist()
-    keys = {"gradient": [abs(x) for x in g], "bottom_k": [abs(x) for x in s], "ie": [abs(a * b) for a, b in zip(s, g)]}
+    keys = {"gradient": [abs(x) for x in g], "bottom_k": [abs(x) for x in s],
+            "indirect_effect": [abs(a * b) for a, b in zip(s, g)]}
     for tau in (0.1, 0.5, 1.0, 2.0):
         k = sum(abs(x) < tau for x in g)
         for method, key in keys.items():
@@ -145,9 +158,9 @@ def test_takes_what_attribute_gives(model):
     for method in SPARSIFIERS:
         mask = sparsify(vector, method=method, gradient=att.gradient, threshold=tau)
         assert mask.dtype == torch.bool and mask.shape == (model.d_model,) and (~mask).sum() == k
-    # What "ie" keeps holds more |IE| than any other choice of as many dimensions, here 200 random ones.
+    # What "indirect_effect" keeps holds more |IE| than any other choice of as many dimensions, here 200 random ones.
     effects = (vector * att.gradient).abs()
-    best = effects[sparsify(vector, "ie", gradient=att.gradient, threshold=tau)].sum()
+    best = effects[sparsify(vector, "indirect_effect", gradient=att.gradient, threshold=tau)].sum()
     rng = random.Random(0)
     assert all(effects[rng.sample(range(model.d_model), model.d_model - k)].sum() <= best for _ in range(200))
 
@@ -159,13 +172,14 @@ def test_takes_what_attribute_gives(model):
     (dict(threshold=None), "one of the two"), (dict(sparsity=0.5), "one of the two"),
     (dict(threshold=None, sparsity=-0.01), r"in \[0, 1\], -0.01"), (dict(threshold=None, sparsity=1.5), "1.5"),
     (dict(threshold=None, sparsity=math.nan), "nan"),
-    (dict(gradient=None), "needs the gradient"), (dict(method="ie", gradient=None), "needs the gradient"),
-    (dict(method="ie", gradient=None, threshold=None, sparsity=0.5), "needs the gradient"),
+    (dict(gradient=None), "needs the gradient"), (dict(method="indirect_effect", gradient=None), "needs the gradient"),
+    (dict(method="indirect_effect", gradient=None, threshold=None, sparsity=0.5), "needs the gradient"),
     (dict(method="dropout", gradient=None), "needs the gradient"),
     (dict(gradient=G[:5]), r"gradient has shape \(5,\)"), (dict(gradient=G[None]), r"shape \(1, 6\)"),
     (dict(gradient=G * math.nan), "gradient has values"), (dict(gradient=G.where(G != 3, math.inf)), "not finite"),
     (dict(vector=S * math.nan), "vector has values"), (dict(vector=S[None]), "vector has shape"),
-    (dict(method="topk"), "gradient, ie, bottom_k, dropout"), (dict(rule="signed"), "absolute, text, normalised"),
+    (dict(method="topk"), "gradient, indirect_effect, bottom_k, dropout"),
+    (dict(rule="signed"), "absolute, text, normalised"),
     (dict(gradient=(S == 0).float(), rule="normalised"), "no dimension of the vector has an effect"),
 ])
 def test_refuses(changes, message):

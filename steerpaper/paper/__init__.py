@@ -2,7 +2,9 @@
 
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
-from steerpaper.paper.claims import VERDICTS, our_table
-from steerpaper.paper.scorecard import scorecard
+from steerpaper.paper.claims import VERDICTS
+from steerpaper.paper.tables import average_drop, paper_graph, paper_text, reported, sparsity_kept
+from steerpaper.paper.verdicts import scorecard
 
-__all__ = ["VERDICTS", "our_table", "paper_arithmetic", "reported_numbers", "scorecard", "verdict_counts"]
+__all__ = ["VERDICTS", "average_drop", "paper_arithmetic", "paper_graph", "paper_text", "reported", "reported_numbers",
+           "scorecard", "sparsity_kept", "verdict_counts"]

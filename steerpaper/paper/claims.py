@@ -85,10 +85,11 @@ class Check:
     interval: tuple[str, str] | None = None
 
     def cases(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The cases of a table: quantity, rule, case, value, low, high, margin, met, clear (empty without interval)."""
+        """The cases of a table: quantity, rule, case, value, low, high, margin, met, clear (empty without interval).
+        A table with the column test_set, as the paper's have it, has a case for each of its test sets."""
         for query in self.where:
             table = table.query(query)
-        case = [*self.case, *({"test_set"} & set(table))]
+        case = [*self.case, "test_set"] if "test_set" in table else list(self.case)
         if self.spread:
             by, values = self.spread
             table = table.pivot(index=case, columns=by, values=values).reset_index()
@@ -186,29 +187,32 @@ def summary(rows: pd.DataFrame) -> str:
     return "; ".join(texts)
 
 
+def measured_table(preset: str, name: str) -> pd.DataFrame:
+    """A table of one preset, or what claims derive from one. Raises FileNotFoundError where a notebook has not run."""
+    if name == "sparsity_kept":
+        return effect_kept(measured_table(preset, "table10_11_sparsity").query("rescaled"))
+    return load_table(preset, name, made_by=paper_text()["made_by"][name])
+
+
 @cache
-def paper_table(model: str) -> Callable[[str], pd.DataFrame | None]:
-    """The paper's own numbers of one model as `load` of `cases`."""
-    tables = {name: table[table.model.isin([model, "both"])] for name, table in paper_tables().items()}
-    tables["table1_average_drop"] = average_drop(tables["table1_ablations"])
-    types = tables["table5_8_edge_types"].pivot(index=["method", "edges"], columns="type", values="percent")
-    tables["table5_8_edge_types"] = types.reset_index()
-    unsteered = tables["table2_asr"].query("method == 'none'").set_index("test_set").asr
-    rates = tables["table10_11_sparsity"].query("test_set != 'strongreject'")
-    tables["sparsity_kept"] = sparsity_kept(rates.assign(unsteered=rates.test_set.map(unsteered)))
-    return tables.get
+def reported_table(model: str, name: str) -> pd.DataFrame | None:
+    """The paper's own numbers of one of its models as our table of that name has them; None where it prints none."""
+    if name == "sparsity_kept":
+        return effect_kept(reported_table(model, "table10_11_sparsity").query("test_set != 'strongreject'"))
+    if name == "table1_average_drop":  # printed for both models together
+        return average_drop(reported_table(model, "table1_ablations"))
+    if (table := paper_tables().get(name)) is None:
+        return None
+    table = table[table.model.isin([model, "both"])]
+    if name == "table5_8_edge_types":
+        return table.pivot(index=["method", "edges"], columns="type", values="percent").reset_index()
+    return table
 
 
-def our_table(preset: str) -> Callable[[str], pd.DataFrame]:
-    """The tables of one preset as `load` of `cases`. Raises FileNotFoundError where a notebook has not run."""
-    made_by = paper_text()["made_by"]
-
-    def load(name: str) -> pd.DataFrame:
-        if name == "sparsity_kept":
-            return sparsity_kept(load("table10_11_sparsity").query("rescaled"))
-        return load_table(preset, name, made_by=made_by[name])
-
-    return load
+def effect_kept(rates: pd.DataFrame) -> pd.DataFrame:
+    """The sparsity up to which most of the effect is kept on all sets of prompts, as column kept."""
+    kept = sparsity_kept(rates, paper_text()["effect_kept"]["most"])
+    return kept.groupby(["method", "sparsifier"], as_index=False).kept.min()
 
 
 def _check(claim: str, entry: dict, made_by: dict) -> Check:
@@ -253,8 +257,8 @@ def _is_data(node: ast.AST) -> bool:
 
 
 def _made(kind: type, entry: dict, what: str):
-    known = {one.name for one in fields(kind)}
     try:
         return kind(**entry)
     except TypeError as error:
-        raise ValueError(f"{what}: {error}; fields are {', '.join(sorted(known))}") from error
+        known = ", ".join(sorted(one.name for one in fields(kind)))
+        raise ValueError(f"{what}: {error}; fields are {known}") from error

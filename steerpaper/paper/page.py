@@ -10,10 +10,11 @@ import pandas as pd
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table, write_bytes
-from steerpaper.paper.arithmetic import MODELS, paper_arithmetic
+from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import Claim, claims
-from steerpaper.paper.scorecard import as_reported
+from steerpaper.paper.tables import MODELS
+from steerpaper.paper.verdicts import as_reported
 
 # Every model has its own column, whether it has been run or not.
 SHOWN = ("organism-llama", "organism-gemma2", *MODELS)

@@ -6,8 +6,10 @@ from functools import cache
 import pandas as pd
 
 from steerpaper import paths
+from steerpaper.choices import unknown
 from steerpaper.circuits.graph import Graph
 
+MODELS = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
 # Which of the paper's test sets stands beside which of ours. StrongREJECT is a second harmful set.
 TEST_SETS = {"alpaca": "harmless", "jailbreakbench": "harmful", "strongreject": "harmful"}
 # Of the edge-type tables: locator, our name of the circuit, prefix of our columns.
@@ -43,66 +45,85 @@ def paper_tables() -> dict[str, pd.DataFrame]:
     and shares lie in [0, 1], drops are in points; edge types are in %, one row per type. Numbers without a table
     of ours stand in `graph_counts` and `table4_training`.
     """
-    ablations = _csv("table1_ablations", "table 1").rename(columns={"ablation": "frozen"})
-    drop = _csv("table1_average_drop", "table 1").assign(model="both", method="dim")
-    drop = drop.rename(columns={"ablation": "frozen", "reported_average_drop_points": "drop_points"})
+    frozen = {"ablation": "frozen", "reported_average_drop_points": "drop_points"}
+    of_dim = {name: _csv(name, "table 1").rename(columns=frozen).assign(method="dim")
+              for name in ("table1_ablations", "table1_average_drop")}
+    asr = _by_test_set(_csv("table2_asr", "table 2"), ["method"])
     counts = _csv("graph_counts", "D.4")
     is_minimum = counts.quantity.str.startswith("minimum_faithful_")
     return {
-        "table1_ablations": _by_test_set(ablations.assign(method="dim"), ["method", "frozen"]),
-        "table1_average_drop": drop,
-        "table2_asr": _by_test_set(_csv("table2_asr", "table 2"), ["method"]),
+        "table1_ablations": _by_test_set(of_dim["table1_ablations"], ["method", "frozen"]),
+        "table1_average_drop": of_dim["table1_average_drop"].assign(model="both"),
+        "table2_asr": asr,
         "table3_patching_data": _csv("table3_patching_data", "table 3"),
         "table4_training": _csv("table4_training", "table 4").assign(model="both"),
         "table5_8_edge_types": pd.concat([_edge_types(*item) for item in EDGE_TYPES.items()], ignore_index=True),
         "table9_positions": _positions(_csv("table9_positions", "table 9")),
-        "table10_11_sparsity": _sparsity(_csv("table10_11_sparsity", "tables 10 and 11")),
+        "table10_11_sparsity": _sparsity(_csv("table10_11_sparsity", "tables 10 and 11"), asr[asr.method == "none"]),
         "graph_counts": counts[~is_minimum].reset_index(drop=True),
-        "fig3_minimum_faithful": _minimum(counts[is_minimum], counts),
+        "fig3_minimum_faithful": _minimum(counts[is_minimum], counts[counts.quantity == "edges"]),
         "svv_tokens": _csv("figure5_12_svv_tokens", "figures 5 and 12"),
     }
+
+
+def reported(name: str, **where) -> pd.DataFrame:
+    """One of `paper_tables`, without the columns source and locator.
+
+    Args:
+        where: columns and the value, or list of values, to keep: `reported("table2_asr", prompts="harmful")`.
+
+    Raises:
+        ValueError: an unknown table or column, or a value that no row has.
+    """
+    if name not in paper_tables():
+        raise unknown("table of the paper", name, paper_tables())
+    table = paper_tables()[name].drop(columns=["source", "locator"])
+    for column, values in where.items():
+        if column not in table:
+            raise unknown(f"column of {name}", column, table)
+        values = values if isinstance(values, list) else [values]
+        if wrong := [value for value in values if value not in set(table[column])]:
+            raise unknown(f"{column} of {name}", wrong[0], map(str, table[column].unique()))
+        table = table[table[column].isin(values)]
+    return table.reset_index(drop=True)
 
 
 def drop_points(ablations: pd.DataFrame) -> pd.DataFrame:
     """|ASR frozen − ASR not frozen|, in points (§6.3), as column drop_points beside each frozen row.
 
     Args:
-        ablations: columns model, method, frozen ("none" among them), test_set, asr.
+        ablations: columns method, frozen ("none" among them), prompts, asr, and model and test_set if there are any.
     """
-    keys = ["model", "method", "test_set"]
+    keys = [name for name in ("model", "method", "prompts", "test_set") if name in ablations]
     whole = ablations[ablations.frozen == "none"][[*keys, "asr"]]
     frozen = ablations[ablations.frozen != "none"].merge(whole, on=keys, suffixes=("", "_whole"))
     return frozen.assign(drop_points=100 * (frozen.asr - frozen.asr_whole).abs())
 
 
 def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
-    """Mean of `drop_points` over test sets, per model, method and frozen part."""
-    groups = drop_points(ablations).groupby(["model", "method", "frozen"], sort=False)
-    return groups.drop_points.mean().reset_index()
+    """Per method and frozen part the mean of `drop_points` over all sets of prompts, and models, in the table."""
+    return drop_points(ablations).groupby(["method", "frozen"], as_index=False).drop_points.mean()
 
 
-def sparsity_kept(table: pd.DataFrame, least: float = 0.8) -> pd.DataFrame:
-    """The largest sparsity up to which a sparsified vector keeps `least` of the steering's effect (§7).
-
-    The effect is the change of ASR from the unsteered model. It must be kept on every set of prompts, at that
-    sparsity and at all smaller ones in the table.
+def sparsity_kept(rates: pd.DataFrame, least: float) -> pd.DataFrame:
+    """The largest sparsity up to which a sparsified vector keeps a share of the steering's effect (§7): of the change
+    of ASR from the unsteered model, at that sparsity and at all smaller ones in the table.
 
     Args:
-        table: columns method, sparsifier, prompts, sparsity (0, the dense vector, among them), asr and unsteered, the
-            ASR without steering.
+        rates: columns sparsity (0, the dense vector, among them), asr, unsteered (the ASR without steering), and what
+            tells curves apart: method, sparsifier and prompts, and model, rescaled and test_set where there are any.
+        least: the share; `effect_kept` in `data/paper/claims.toml` has those in use.
 
     Returns:
-        Columns method, sparsifier, kept; 0 also where the dense vector has no effect.
+        What tells curves apart, and kept: a sparsity; 0 also where the dense vector has no effect.
     """
-    keys = ["method", "sparsifier", "prompts"]
-    effect = table.asr - table.unsteered
-    dense = table.assign(effect=effect)[table.sparsity == 0].set_index(keys).effect
-    dense = dense[pd.MultiIndex.from_frame(table[keys])].to_numpy()
-    share = (effect / dense).where(dense != 0, 0.0)
-    enough = share.groupby([table[key] for key in ("method", "sparsifier", "sparsity")]).min() >= least
-    reached = enough.groupby(["method", "sparsifier"]).cummin().reset_index("sparsity", name="reached")
-    kept = reached.sparsity.where(reached.reached, 0.0)
-    return kept.groupby(["method", "sparsifier"]).max().rename("kept").reset_index()
+    keys = [name for name in ("model", "method", "sparsifier", "rescaled", "prompts", "test_set") if name in rates]
+    groups = [rates[key] for key in keys]
+    effect = rates.asr - rates.unsteered
+    dense = effect.where(rates.sparsity == 0).groupby(groups).transform("first")
+    share = (effect / dense).where(dense != 0, 0.0).groupby([*groups, rates.sparsity]).min()
+    reached = (share >= least).groupby(keys).cummin().rename("reached").reset_index()
+    return reached.assign(kept=reached.sparsity.where(reached.reached, 0.0)).groupby(keys, as_index=False).kept.max()
 
 
 def _csv(name: str, locator: str) -> pd.DataFrame:
@@ -129,17 +150,19 @@ def _positions(table: pd.DataFrame) -> pd.DataFrame:
     """Table 9 (Gemma, DIM), also as shares of the positions with threshold 0: all of them."""
     label = table.threshold.map("KL, threshold {:.0f}".format).where(table.threshold.notna(), "logit difference")
     share = table.positions / table.positions[table.threshold == 0].item()
-    return table.assign(metric=label, share=share, model="gemma-2-2b-it", method="dim")
+    return table.assign(metric=label, share=share, model=MODELS[0], method="dim")
 
 
-def _sparsity(table: pd.DataFrame) -> pd.DataFrame:
-    return table.rename(columns={"benchmark": "test_set"}).assign(
-        prompts=table.benchmark.map(TEST_SETS), sparsity=table.sparsity_percent / 100).drop(columns="sparsity_percent")
+def _sparsity(table: pd.DataFrame, unsteered: pd.DataFrame) -> pd.DataFrame:
+    """Tables 10 and 11, with the ASR without steering from table 2."""
+    table = table.rename(columns={"benchmark": "test_set"}).merge(
+        unsteered[["model", "test_set", "asr", "prompts"]].rename(columns={"asr": "unsteered"}), "left")
+    return table.assign(sparsity=table.sparsity_percent / 100).drop(columns="sparsity_percent")
 
 
-def _minimum(rows: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+def _minimum(rows: pd.DataFrame, total: pd.DataFrame) -> pd.DataFrame:
     """Sizes of the minimum-faithful circuits, in edges and as shares of |M|."""
-    total = counts[counts.quantity == "edges"].set_index("model").value
-    return rows.assign(
-        method=rows.quantity.str.removeprefix("minimum_faithful_"), n_edges=rows.value, locator="§5.2",
-        share=rows.value / rows.model.map(total)).drop(columns=["quantity", "value"]).reset_index(drop=True)
+    graph = rows.model.map(total.set_index("model").value)
+    rows = rows.assign(method=rows.quantity.str.removeprefix("minimum_faithful_"), n_edges=rows.value,
+                       graph_edges=graph, share=rows.value / graph, locator="§5.2")
+    return rows.drop(columns=["quantity", "value"]).reset_index(drop=True)

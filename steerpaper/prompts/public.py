@@ -107,25 +107,21 @@ def _content(file: SourceFile) -> bytes:
     """The checked bytes of a file: from the offline folder if there is one, else from the cache or its home."""
     if folder := os.environ.get(FOLDER):
         return _offline(file, Path(folder))
-    path = paths.PUBLIC / file.name
-    if path.is_file():
+    if (path := paths.PUBLIC / file.name).is_file():
         return _checked(path.read_bytes(), file, path, "delete it, and it is downloaded again")
-    content = _download(file)
-    content = _made(content, file.url) if file.made_from else content
-    _checked(content, file, file.url, f"get the listed file elsewhere, and set {FOLDER} to the folder it is in")
+    remedy = f"get the listed file elsewhere, and set {FOLDER} to the folder it is in"
+    content = _checked(_download(file), file, file.url, remedy)
     paths.write_bytes(path, content)
     return content
 
 
 def _offline(file: SourceFile, folder: Path) -> bytes:
-    remedy = f"replace it by the file from {file.url}"
-    if (path := folder / file.name).is_file():
-        return _checked(path.read_bytes(), file, path, remedy)
-    if file.made_from and (path := folder / file.made_from).is_file():
-        return _checked(_made(path.read_bytes(), path), file, path, remedy)
-    names = " or ".join(filter(None, (file.name, file.made_from)))
-    raise FileNotFoundError(f"{names} is missing in {folder}, the folder that {FOLDER} names: put the file from "
-                            f"{file.url} there, or unset {FOLDER} to have it downloaded")
+    names = [file.name, *filter(None, [file.made_from])]
+    for name in names:
+        if (path := folder / name).is_file():
+            return _checked(path.read_bytes(), file, path, f"replace it by the file from {file.url}")
+    raise FileNotFoundError(f"{' or '.join(names)} is missing in {folder}, the folder that {FOLDER} names: put the "
+                            f"file from {file.url} there, or unset {FOLDER} to have it downloaded")
 
 
 def _download(file: SourceFile) -> bytes:
@@ -138,17 +134,17 @@ def _download(file: SourceFile) -> bytes:
             f"{file.made_from or file.name} into a folder and set {FOLDER} to that folder") from error
 
 
-def _made(content: bytes, where: Path | str) -> bytes:
-    try:
-        return without_input(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{where} is no list of instructions with inputs ({error!r}): get the file again") from error
-
-
 def _checked(content: bytes, file: SourceFile, where: Path | str, remedy: str) -> bytes:
+    """What was read there, or is made from it, if it is what `data/sources.toml` lists."""
+    made = ""
+    if file.made_from and str(where).endswith(file.made_from):
+        made = f", of which {file.name} is made,"
+        try:
+            content = without_input(content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{where} is no list of instructions with inputs ({error!r}): get it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found not in file.sha256:
-        made = f", of which {file.name} is made," if str(where).endswith(file.made_from or "\0") else ""
         raise ValueError(f"{where}{made} is not what data/sources.toml lists: sha256 {found}, expected "
                          f"{' or '.join(file.sha256)}; {remedy}")
     return content

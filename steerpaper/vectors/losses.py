@@ -83,23 +83,23 @@ class Continuations:
         responses = [Response(response.prompt, response.completion[:n_tokens]) for response in whole]
         batch = teacher_forcing(model, responses)
         stream = torch.zeros(*batch.input_ids.shape, model.d_model, dtype=model.dtype, device=model.device)
-        signs = torch.tensor(pairs.signs, dtype=torch.float32, device=model.device)
-        data = cls(model, layer, batch, stream, signs.new_empty(len(responses)), signs, batch_size)
+        base = torch.empty(len(responses), device=model.device)
 
         def run(indices: list[int]) -> None:
             rows = torch.tensor(indices, device=model.device)
-            ids, mask = data._inputs(rows)
+            ids, mask = _inputs(batch, rows)
             with model.trace(ids, mask):
                 entering = model.layer(layer).input.save()
-                data._unembed_responses(rows)
+                _unembed_responses(model, batch, rows)
                 logits = model.logits.save()
-            data.base[rows] = response_log_probs(logits[0], batch, rows)
-            check_finite(data.base[rows, None], "log-probabilities of responses", indices)
+            base[rows] = response_log_probs(logits[0], batch, rows)
+            check_finite(base[rows, None], "log-probabilities of responses", indices)
             stream[rows, -ids.shape[1]:] = entering
 
         for _ in in_batches([len(response.tokens) for response in responses], batch_size, "unsteered", run):
             pass
-        return data
+        signs = torch.tensor(pairs.signs, dtype=torch.float32, device=model.device)
+        return cls(model, layer, batch, stream, base, signs, batch_size)
 
     def losses(
         self, pairs: Int[Tensor, "item"], vectors: Float[Tensor, "item d_model"], phi: Float[Tensor, "item"],
@@ -117,12 +117,12 @@ class Continuations:
         self, rows: Int[Tensor, "row"], vectors: Float[Tensor, "row d_model"],
     ) -> Float[Tensor, "token vocab"]:
         """Logits at the response positions, with every row's vector times its pair's sign added to the stream."""
-        ids, mask = self._inputs(rows)
+        ids, mask = _inputs(self.batch, rows)
         additions = self.signs[rows % len(self.signs), None] * vectors
         stream = self.stream[rows, -ids.shape[1]:] + additions[:, None].to(self.model.dtype)
         with self.model.trace(ids, mask):
             self.model.start_at(self.layer, stream)
-            self._unembed_responses(rows)
+            _unembed_responses(self.model, self.batch, rows)
             logits = self.model.logits.save()
         return logits[0]
 
@@ -141,13 +141,15 @@ class Continuations:
         for _, result in in_batches(lengths, size, "training", run, show=False):
             yield result
 
-    def _inputs(self, rows: Int[Tensor, "row"]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
-        """Token ids and mask without the padding that all rows share."""
-        width = int(self.batch.attention_mask[rows].sum(1).max())
-        return self.batch.input_ids[rows, -width:], self.batch.attention_mask[rows, -width:]
 
-    def _unembed_responses(self, rows: Int[Tensor, "row"]) -> None:
-        """Within a trace: hand on the response positions only, as one long row. After the layers every position is
-        by itself, and most of the logits would not be read."""
-        stream = self.model.final_norm.input
-        self.model.final_norm.input = stream[self.batch.response_mask[rows, -stream.shape[1]:]][None]
+def _inputs(batch: Batch, rows: Int[Tensor, "row"]) -> tuple[Int[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+    """Token ids and mask of some rows, without the padding that they share."""
+    width = int(batch.attention_mask[rows].sum(1).max())
+    return batch.input_ids[rows, -width:], batch.attention_mask[rows, -width:]
+
+
+def _unembed_responses(model: Model, batch: Batch, rows: Int[Tensor, "row"]) -> None:
+    """Within a trace: hand on the response positions only, as one long row. After the layers every position is by
+    itself, and most of the logits would not be read."""
+    stream = model.final_norm.input
+    model.final_norm.input = stream[batch.response_mask[rows, -stream.shape[1]:]][None]

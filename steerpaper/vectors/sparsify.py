@@ -12,7 +12,7 @@ from torch import Tensor
 from steerpaper import arguments
 from steerpaper.choices import unknown
 
-SPARSIFIERS = ("gradient", "ie", "bottom_k", "dropout")
+SPARSIFIERS = ("gradient", "indirect_effect", "bottom_k", "dropout")
 RULES = ("absolute", "text", "normalised")
 
 # What the manifests of a vector and of its attribution must agree on.
@@ -30,7 +30,7 @@ def sparsify(
     drops the k dimensions that rank lowest:
 
     - "gradient": by r, under `rule`;
-    - "ie": by |IE|;
+    - "indirect_effect": by |IE|;
     - "bottom_k": by |s|;
     - "dropout": in a random order, the same for every k of one seed.
 
@@ -42,9 +42,7 @@ def sparsify(
             needed for "bottom_k" and "dropout" by sparsity.
         threshold: tau, in the units of r: those of the metric per unit of the vector, or none where normalised.
         sparsity: share of the dimensions to drop at least, instead of a threshold.
-        rule: what is compared with the threshold. "absolute": |r|, which the paper's sparsities imply; "text": r with
-            its sign, as §7 prints it; "normalised": (|IE| / norm of IE) / (|s| / norm of s), as the authors' code
-            does, so that thresholds carry over between models.
+        rule: of `effect_ratio`, which is compared with the threshold.
         seed: of "dropout".
 
     Returns:
@@ -52,8 +50,8 @@ def sparsify(
 
     Raises:
         ValueError: an unknown method or rule; a vector or gradient that is not finite or does not fit the other; no
-            gradient where one is needed; not just one of threshold and sparsity; a threshold that is negative or not
-            finite, a sparsity outside [0, 1]; under "normalised" a gradient without effect on the vector's dimensions.
+            gradient where one is needed, or one that `effect_ratio` refuses; not just one of threshold and sparsity; a
+            threshold that is negative or not finite, a sparsity outside [0, 1].
     """
     for name, value, allowed in (("method", method, SPARSIFIERS), ("rule", rule, RULES)):
         if value not in allowed:
@@ -61,23 +59,48 @@ def sparsify(
     if (threshold is None) == (sparsity is None):
         raise ValueError(f"threshold {threshold} and sparsity {sparsity} were given: give one of the two")
     s = _checked("vector", vector)
-    if gradient is None and (threshold is not None or method in ("gradient", "ie")):
+    if gradient is None and (threshold is not None or method in ("gradient", "indirect_effect")):
         raise ValueError(f"method {method!r} with threshold {threshold} needs the gradient of an attribution: pass "
                          "gradient=att.gradient, or drop by |s| or at random with sparsity=")
     g = None if gradient is None else _checked("gradient", gradient, s.shape)
     k = _n_dropped(s, g, threshold, sparsity, rule)
     if method == "gradient":
-        rank = _ratio(s, g, rule)
-    elif method == "ie":
-        rank = (s * g).abs()
-    elif method == "bottom_k":
-        rank = s.abs()
+        rank = effect_ratio(s, g, rule)
+    elif method == "dropout":
+        rank = torch.randperm(len(s), generator=torch.Generator().manual_seed(zlib.crc32(f"{seed} dropout".encode())))
     else:
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} dropout".encode()))
-        rank = torch.randperm(len(s), generator=generator)
+        rank = (s if method == "bottom_k" else s * g).abs()
     kept = torch.ones(len(s), dtype=torch.bool)
     kept[rank.argsort(stable=True)[:k]] = False
     return kept.to(vector.device)
+
+
+def effect_ratio(
+    vector: Float[Tensor, "d_model"], gradient: Float[Tensor, "d_model"], rule: str,
+) -> Float[Tensor, "d_model"]:
+    """r = IE / s per dimension, which §7 compares with the threshold, in float64 on the processor.
+
+    Args:
+        rule: "absolute": |r|, which the paper's sparsities imply; "text": r with its sign, as §7 prints it;
+            "normalised": (|IE| / norm of IE) / (|s| / norm of s), as the authors' code does, so that thresholds carry
+            over between models.
+
+    Raises:
+        ValueError: an unknown rule; a vector or gradient that is not finite or does not fit the other; under
+            "normalised" a gradient without effect on the vector's dimensions.
+    """
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+    s = _checked("vector", vector)
+    g = _checked("gradient", gradient, s.shape)
+    if rule != "normalised":
+        return g if rule == "text" else g.abs()
+    effect = (s * g).norm()
+    if not effect > 0:
+        raise ValueError("no dimension of the vector has an effect (vector * gradient is zero everywhere), so there is "
+                         "nothing to normalise by: take rule='absolute', or another gradient")
+    # |s g| / |s| is |g|; written so, it is defined where s is zero too.
+    return g.abs() * (s.norm() / effect)
 
 
 def apply_mask(
@@ -140,20 +163,6 @@ def _checked(name: str, values: Tensor, shape: torch.Size | None = None) -> Floa
     return values.double()
 
 
-def _ratio(s: Tensor, g: Tensor, rule: str) -> Tensor:
-    """What a rule compares with the threshold, per dimension."""
-    if rule == "text":
-        return g
-    if rule == "absolute":
-        return g.abs()
-    effect = (s * g).norm()
-    if not effect > 0:
-        raise ValueError("no dimension of the vector has an effect (vector * gradient is zero everywhere), so there is "
-                         "nothing to normalise by: take rule='absolute', or another gradient")
-    # |s g| / |s| is |g|; written so, it is defined where s is zero too.
-    return g.abs() * (s.norm() / effect)
-
-
 def _n_dropped(s: Tensor, g: Tensor | None, threshold: float | None, sparsity: float | None, rule: str) -> int:
     if sparsity is not None:
         if not 0 <= arguments.number("sparsity", sparsity) <= 1:
@@ -161,4 +170,4 @@ def _n_dropped(s: Tensor, g: Tensor | None, threshold: float | None, sparsity: f
         return math.ceil(sparsity * len(s) - 1e-9)  # 0.29 * 100 is 29 and not 30
     if not arguments.number("threshold", threshold) >= 0:
         raise ValueError(f"threshold must be finite and not negative, {threshold} was given")
-    return int((_ratio(s, g, rule) < threshold).sum())
+    return int((effect_ratio(s, g, rule) < threshold).sum())

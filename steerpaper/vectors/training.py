@@ -30,7 +30,7 @@ _STATE = ("vectors", "free_norms", "match_scores", "losses")  # of all runs, see
 # A run has diverged once an epoch's mean loss is more than this many times that of the pairs without steering, and a
 # nat besides: the layers' norms keep the loss of a vector that has run away finite.
 _DIVERGED, _SLACK = 3.0, 1.0
-# |alpha| in training: 1 in the paper's text, drawn at every step in the authors' code (§10.5 of the specification).
+# |alpha| in training: 1 in the paper's text, drawn at every step in the authors' code.
 COEFFICIENTS = {"unit": (1.0,), "sampled": tuple(range(2, 21, 2))}
 
 

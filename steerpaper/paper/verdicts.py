@@ -1,9 +1,11 @@
 """The scorecard of one model: a verdict on each of the paper's claims, beside the one on the paper's own numbers."""
 
+from functools import partial
+
 import pandas as pd
 
-from steerpaper.paper.arithmetic import MODELS
-from steerpaper.paper.claims import Claim, cases, claims, our_table, paper_table, summary, verdict
+from steerpaper.paper.claims import Claim, cases, claims, measured_table, reported_table, summary, verdict
+from steerpaper.paper.tables import MODELS
 
 
 def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -19,7 +21,7 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         FileNotFoundError: a table of an earlier notebook is missing; the message names the notebook.
         ValueError: a table without a column that a claim needs.
     """
-    all_cases = {claim.id: cases(claim, our_table(preset)) for claim in claims()}
+    all_cases = {claim.id: cases(claim, partial(measured_table, preset)) for claim in claims()}
     rows = []
     for claim in claims():
         row = {"claim": claim.id, "title": claim.title, "locator": claim.locator, "rule": claim.rule}
@@ -37,6 +39,6 @@ def as_reported(claim: Claim, model: str) -> tuple[str, str]:
 
     "stated" where no number is printed to which a rule could be applied.
     """
-    own = cases(claim, paper_table(model))
+    own = cases(claim, partial(reported_table, model))
     stated = [claim.reported[key] for key in ("both", model) if key in claim.reported]
     return (verdict(own.met) if len(own) else "stated"), "; ".join([summary(own)] * bool(len(own)) + stated)
