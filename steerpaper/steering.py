@@ -258,7 +258,8 @@ def per_row(model: Model, steering, n: int) -> list[Steering | None]:
     steering = arguments.listed("steering", steering)
     if len(steering) != n:
         raise ValueError(f"{len(steering)} steerings for {n} prompts: give one for all or one (or None) each")
-    checked = {id(entry): _checked(model, entry) for entry in steering if entry is not None}
+    given = {id(entry): entry for entry in steering if entry is not None}
+    checked = {key: _checked(model, entry) for key, entry in given.items()}
     return [checked.get(id(entry)) for entry in steering]
 
 

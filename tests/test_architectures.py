@@ -23,7 +23,8 @@ from test_attribution import change_of_metric
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.circuits.flips import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges

@@ -7,7 +7,8 @@ import torch
 from steerpaper.behaviour.rates import judged_responses
 from steerpaper.behaviour.refusal import SubstringJudge, refusal_metric
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.circuits.flips import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges

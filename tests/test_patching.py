@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.circuits.flips import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.responses import teacher_forcing
