@@ -52,7 +52,8 @@ def test_steering_and_responses_are_checked_once_for_every_call(llama, monkeypat
 
 def test_cases_by_hand(llama):
     vector = torch.arange(32.0)
-    found = Cases.of(llama, RESPONSES, [Steering(vector.tolist(), 1, 2), Steering(vector, 1, -0.5), Steering(vector, 1)])
+    chosen = [Steering(vector.tolist(), 1, 2), Steering(vector, 1, -0.5), Steering(vector, 1)]
+    found = Cases.of(llama, RESPONSES, chosen)
     assert found.coefficients == [2.0, -0.5, 1.0] and found.layer == 1 and found.lengths == [11, 6, 8]
     assert torch.equal(found.vector, vector)
     alpha, addition = found.additions(llama, [2, 0])

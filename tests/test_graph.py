@@ -54,7 +54,8 @@ def test_names_are_read_as_they_are_written():
         nodes = [part.node(name) for name in part.targets]
         for layer in part.layers:
             for kind, where in zip("qkv", part.before_mlp(layer)):
-                assert [(node.kind, node.layer) for node in nodes[where]] == [(kind, layer)] * (where.stop - where.start)
+                assert {(node.kind, node.layer) for node in nodes[where]} == {(kind, layer)}
+                assert [node.head or 0 for node in nodes[where]] == [*range(where.stop - where.start)]
         assert [node.head for node in map(part.node, part.sources) if node.kind == "head"] == [*range(11)] * 3
     for name in ("a8.h0", "a9", "a9.h11", "m12", "logits ", "a9.h0<z>", ""):
         with pytest.raises(ValueError, match=f"{name!r} is no node of Graph"):

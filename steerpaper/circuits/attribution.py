@@ -66,20 +66,11 @@ class Attribution:
         return cls(parts[0].graph, scores, nodes, gradient, positions)
 
     def save(self, preset: str, name: str, steering: Steering, manifest: dict) -> None:
-        """Save it, with what `load` needs to know of the steering that it was made with, by `save_tensors`.
-
-        Args:
-            steering: a vector and |alpha|.
-            manifest: how else it was made (steps, seed, …).
-
-        Raises:
-            ValueError, FileNotFoundError: as for `save_tensors`.
-        """
+        """By `save_tensors`, with the steering that it was made with and, in `manifest`, how else (steps, seed, …)."""
         tensors = {"scores": torch.from_numpy(self.scores), "gradient": self.gradient,
                    "nodes": torch.tensor(self.nodes.score.to_numpy())}
-        about = _about(steering) | {"layer": self.graph.steering_layer}
-        save_tensors(preset, name, tensors,
-                     {**manifest, **about, "graph": asdict(self.graph), "positions": self.positions})
+        about = _about(steering) | {"layer": self.graph.steering_layer, "graph": asdict(self.graph)}
+        save_tensors(preset, name, tensors, {**manifest, **about, "positions": self.positions})
 
     @classmethod
     def load(cls, preset: str, name: str, steering: Steering) -> "Attribution":
@@ -94,8 +85,8 @@ class Attribution:
                       if about.get(key) != value]:
             raise ValueError(f"{name!r} of preset {preset!r} was made with another steering ({'; '.join(differ)}): run "
                              f"notebook {_MADE_BY} with this preset again")
-        graph, nodes = Graph(**about["graph"]), tensors["nodes"].numpy()
-        nodes = pd.DataFrame({"node": graph.sources, "score": nodes})
+        graph = Graph(**about["graph"])
+        nodes = pd.DataFrame({"node": graph.sources, "score": tensors["nodes"].numpy()})
         return cls(graph, tensors["scores"].numpy(), nodes, tensors["gradient"], about["positions"])
 
 
@@ -109,7 +100,8 @@ def _about(steering: Steering) -> dict:
 @torch.inference_mode(False)  # gradients are taken wherever it is called from
 def attribute(
     model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,
-    metric: str | Metric = "logit_difference", norm_jacobian: bool = True, split_heads: bool = True, batch_size: int = 4,
+    metric: str | Metric = "logit_difference", norm_jacobian: bool = True, split_heads: bool = True,
+    batch_size: int = 4,
 ) -> Attribution:
     """Indirect effect of every edge, source and steered dimension by integrated gradients (§5, F).
 
@@ -134,7 +126,8 @@ def attribute(
     Raises:
         ValueError: as for `Cases.of` and `contrast.contrasts`, fewer than one step, or a score that is not finite.
     """
-    steps, metric, cases = arguments.integer("steps", steps, 1), get_metric(metric), Cases.of(model, responses, steering)
+    steps, metric = arguments.integer("steps", steps, 1), get_metric(metric)
+    cases = Cases.of(model, responses, steering)
     graph = Graph.of(model, cases.layer, split_heads)
     inputs = {
         "rows": [(response.prompt, response.completion) for response in responses], "layer": cases.layer,

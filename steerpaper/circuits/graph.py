@@ -244,5 +244,6 @@ def edge_types(edges: pd.DataFrame) -> pd.Series:
         Counts under from_steering, from_attention_head, from_mlp, into_query, into_key, into_value, into_mlp
         and into_logits. The first three sum to the number of edges, the others too.
     """
-    kinds = {side: edges[side].map({name: Node.of(name).kind for name in set(edges[side])}) for side in ("source", "target")}
+    kinds = {side: edges[side].map({name: Node.of(name).kind for name in set(edges[side])})
+             for side in ("source", "target")}
     return pd.Series({name: int((kinds[side] == kind).sum()) for name, (side, kind) in _TYPES.items()}, name="edges")

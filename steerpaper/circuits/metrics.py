@@ -35,7 +35,8 @@ class Measure:
 class LogitDifference:
     """m = logit(y) - logit(y*), y the steered run's greedy prediction, y* the base run's; masked where y is y* (§5)."""
 
-    why_masked = "steering changes no greedy prediction. Pass responses whose behaviour it flips, or a larger coefficient"
+    why_masked = ("steering changes no greedy prediction. Pass responses whose behaviour it flips, or a larger "
+                  "coefficient")
 
     def between(self, base: Logits, steered: Logits, responses: Bool[Tensor, "batch pos"]) -> Measure:
         """m between two runs; positions outside `responses` are masked, too."""
@@ -72,8 +73,9 @@ class DirectionalKL:
         """m between two runs; positions outside `responses` are masked, too."""
         base, steered = base.log_softmax(-1), steered.log_softmax(-1)
         kl = kl_div(base, steered, reduction="none", log_target=True).sum(-1).clamp(min=0)  # rounding: it may be below
-        # By hand: with the two distributions' difference taken once, m costs one product per position.
-        constant, direction = (base.exp() * base).sum(-1) - (steered.exp() * steered).sum(-1), steered.exp() - base.exp()
+        # By hand: with the difference of the two distributions taken once, m costs one product per position.
+        constant = (base.exp() * base).sum(-1) - (steered.exp() * steered).sum(-1)
+        direction = steered.exp() - base.exp()
         return Measure(responses & (kl >= self.threshold),
                        lambda logits: constant + (direction * logits.log_softmax(-1)).sum(-1))
 

@@ -47,7 +47,7 @@ class Faithfulness:
 
     @property
     def value(self) -> float:
-        """(m(C) - m(base)) / (m(steered) - m(base)): 0 for the base run, 1 for the steered one, not confined to between.
+        """(m(C) - m(base)) / (m(steered) - m(base)): 0 for the base run, 1 for the steered one, not confined to these.
 
         Each m is averaged over the unmasked positions of all responses first: position by position the ratio has
         denominators near 0.
@@ -86,9 +86,10 @@ class Faithfulness:
         """
         own = pd.DataFrame(labels).reindex(self.table.response)
         if (lacking := own.isna().any(axis=1)).any():
-            raise ValueError(f"responses {own.index[lacking].unique().tolist()[:5]} have no label: the labels need a row "
-                             "for every response, indexed by its number")
-        groups = [(key, Faithfulness(table)) for key, table in self.table.groupby([own[name].to_numpy() for name in own])]
+            raise ValueError(f"responses {own.index[lacking].unique().tolist()[:5]} have no label: the labels need a "
+                             "row for every response, indexed by its number")
+        keys = [own[name].to_numpy() for name in own]
+        groups = [(key, Faithfulness(table)) for key, table in self.table.groupby(keys)]
         if together is not None:
             groups.insert(0, ((together,) * own.shape[1], self))
         rows = []
