@@ -21,7 +21,8 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response, teacher_forcing

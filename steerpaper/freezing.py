@@ -15,6 +15,7 @@ from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.choices import unknown
+from steerpaper.models.maps import rms
 from steerpaper.models.model import Model
 
 # The parts that every freeze consists of. "q", "k" and "v" are copied from the twin; the others take the steering
@@ -114,5 +115,4 @@ def _direct(
 
     In float32, as the norms compute.
     """
-    scale = (stream.float().square().mean(-1, keepdim=True) + eps).rsqrt()
-    return (added.float() * gamma.float() * scale).to(stream.dtype)
+    return (added.float() * gamma.float() / rms(stream.float(), eps)).to(stream.dtype)

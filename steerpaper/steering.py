@@ -4,7 +4,7 @@ Every row of a batch has its own steering, so that candidates of all layers shar
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,10 @@ from steerpaper.concepts import Concept
 from steerpaper.finite import check_addition, check_finite
 from steerpaper.freezing import Freeze
 from steerpaper.models.batches import in_batches
+from steerpaper.models.kept import Kept
+from steerpaper.models.maps import wide
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.models.kept import Kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +194,8 @@ def _intervene(model, additions: dict[int, Tensor], freeze: Freeze | None, remov
 
 def _remove(h: Float[Tensor, "batch pos d_model"], d: Float[Tensor, "batch 1 d_model"]) -> Tensor:
     """h - d d^T h, in the dtype of d and back in that of h."""
-    wide = h.to(d.dtype)
-    return (wide - (wide * d).sum(-1, keepdim=True) * d).to(h.dtype)
+    own = h.to(d.dtype)
+    return (own - (own * d).sum(-1, keepdim=True) * d).to(h.dtype)
 
 
 def _completions(
@@ -203,7 +204,7 @@ def _completions(
     """Greedy completions of all rows, batch by batch, gone on with where an interrupted run stopped."""
     inputs = {
         "rows": rows, "n": n, "ends": model.end_tokens, "batch_size": batch_size, "freeze": freeze and asdict(freeze),
-        "steerings": [s and (s.layer, float(s.coefficient), s.vector) for s in steerings],
+        "steerings": [s and (s.layer, s.coefficient, s.vector) for s in steerings],
     }
     kept = Kept("generate", __name__, model.hf, inputs, {"tokens": torch.full((len(rows), n), -1, dtype=torch.int32)})
 
@@ -272,20 +273,20 @@ def per_row(model: Model, steering, n: int) -> list[Steering | None]:
     steering = arguments.listed("steering", steering)
     if len(steering) != n:
         raise ValueError(f"{len(steering)} steerings for {n} prompts: give one for all or one (or None) each")
-    checked = {id(entry): _checked(model, entry) for entry in steering if entry is not None}
+    given = {id(entry): entry for entry in steering if entry is not None}
+    checked = {key: _checked(model, entry) for key, entry in given.items()}
     return [checked.get(id(entry)) for entry in steering]
 
 
 def _checked(model: Model, steering: Steering) -> Steering:
-    """A steering whose layer and coefficient are Python's numbers; ValueError where it does not fit the model."""
+    """The same with a tensor and Python's numbers; ValueError where it does not fit the model."""
     vector = arguments.vector("steering vector", _steering(steering).vector)
     if tuple(vector.shape) != (model.d_model,):
         raise ValueError(f"a steering vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
     layer = arguments.integer("steering layer", steering.layer, 0, model.n_layers - 1)
     coefficient = arguments.number("the steering coefficient", steering.coefficient)
     check_addition(vector, coefficient, model.dtype)
-    plain = isinstance(steering.layer, int) and isinstance(steering.coefficient, (int, float))
-    return steering if plain else replace(steering, layer=layer, coefficient=coefficient)
+    return Steering(vector.detach(), layer, coefficient)
 
 
 def _steering(given: object) -> Steering:
@@ -326,7 +327,7 @@ def _additions(
     for row, steering in enumerate(steerings):
         if steering is not None:
             addition = additions.setdefault(steering.layer, zero.clone())
-            addition[row, 0] = steering.coefficient * torch.as_tensor(steering.vector).detach().float()
+            addition[row, 0] = steering.coefficient * steering.vector.float()
     return additions
 
 
@@ -339,5 +340,4 @@ def _directions(model: Model, ablation: Tensor, n: int) -> Float[Tensor, "prompt
     norms = ablation.float().norm(dim=-1, keepdim=True)
     if not (norms.isfinite() & (norms > 0)).all():
         raise ValueError("an ablation direction is zero or not finite")
-    wide = torch.promote_types(model.dtype, torch.float32)
-    return (ablation.float() / norms).to(model.device, wide).expand(n, model.d_model)
+    return (ablation.float() / norms).to(model.device, wide(model)).expand(n, model.d_model)

@@ -37,7 +37,7 @@ MUTATIONS = [
     Mutation("shifted layer: streams are read one layer later", "steering",
              "model.layer(layer).input[:, positions]", "model.layer(layer).output[:, positions]", "01_extract_vectors"),
     Mutation("dropped norm: gradients at the MLPs' inputs", "circuits/gradients",
-             "gradient = norm_vjp(gradient * gamma, middle, eps)", "gradient = gradient * gamma",
+             "gradient = norm_vjp(gradient * gamma, at.middle, eps)", "gradient = gradient * gamma",
              "02_patching_circuits"),
     Mutation("dropped norm: queries, keys and values of circuit runs", "models/maps",
              "outputs = torch.bmm(x.flatten(1, 2), weight) / rms(x, eps).flatten(1, 2)",

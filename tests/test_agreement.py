@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import fisher_exact
 
-from steerpaper.circuits.agreement import agreement
-from steerpaper.circuits.faithfulness import Circuit
+from steerpaper.circuits.chance import agreement
+from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.graph import Graph
 
 

@@ -23,10 +23,11 @@ from test_attribution import change_of_metric
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
+from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges
+from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.heads.ov import decompose_heads, steering_value_vectors
 from steerpaper.models.model import Model, check_access
 from steerpaper.presets import PRESETS

@@ -8,10 +8,11 @@ import torch
 from steerpaper import arguments
 from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.behaviour.judging import judged_responses, rates
-from steerpaper.circuits.contrast import one_steering
-from steerpaper.circuits.faithfulness import Circuit, faithfulness_of
+from steerpaper.circuits.cases import Cases
+from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.concepts import REFUSAL
 from steerpaper.heads.lens import logit_lens, typical_tokens
 from steerpaper.heads.ov import steering_value_vectors
@@ -207,7 +208,7 @@ def test_what_is_no_number(given):
 def test_steerings_that_are_none(llama, steering, message):
     for run in (lambda: generate(llama, ["Hi", "No"], steering),
                 lambda: next_token_logits(llama, ["Hi", "No"], steering),
-                lambda: one_steering(llama, RESPONSES, steering)):
+                lambda: Cases.of(llama, RESPONSES, steering)):
         with pytest.raises(ValueError, match=message):
             run()
 
@@ -313,6 +314,6 @@ def test_responses_hold_plain_ids():
     (RESPONSES[0], "responses must be a list, Response"), (pd.DataFrame({"text": ["Hi"]}), "responses must be a list"),
 ])
 def test_responses_that_are_none(llama, responses, message):
-    for run in (lambda: teacher_forcing(llama, responses), lambda: one_steering(llama, responses, Steering(ones(), 1))):
+    for run in (lambda: teacher_forcing(llama, responses), lambda: Cases.of(llama, responses, Steering(ones(), 1))):
         with pytest.raises(ValueError, match=message):
             run()

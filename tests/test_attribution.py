@@ -1,6 +1,9 @@
 """Attribution against a plainly written reference, against exact patching, and its identities."""
 
 import copy
+import hashlib
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +13,13 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 from test_runs import RESPONSES, steering_for
 
-from steerpaper.circuits.attribution import attribute
+from steerpaper import paths, presets
+from steerpaper.artifacts import load_tensors, save_tensors
+from steerpaper.circuits.attribution import Attribution, attribute
+from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.contrast import contrasts
 from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.metrics import DirectionalKL
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
@@ -99,11 +106,11 @@ def test_patching_agrees_with_the_reference(model, plain):
 def change_of_metric(model, responses, chosen, **kwargs):
     """m(steered) - m(base) per position, from whole runs."""
     total, positions = 0.0, 0
-    arguments = {"metric": "logit_difference", "kl_threshold": 0.0, "batch_size": 8, "what": "test"} | kwargs
-    for contrast in contrasts(model, responses, chosen, **arguments):
-        steered, base = contrast.metric(contrast.steered.logits), contrast.metric(contrast.base.logits)
+    arguments = {"metric": "logit_difference", "batch_size": 8, "what": "test"} | kwargs
+    for contrast in contrasts(model, Cases.of(model, responses, chosen), **arguments):
+        steered, base = contrast.measure(contrast.steered.logits), contrast.measure(contrast.base.logits)
         total += (steered - base).sum().item()
-        positions += int(contrast.metric.mask.sum())
+        positions += int(contrast.measure.mask.sum())
     return total / positions
 
 
@@ -156,11 +163,11 @@ def test_batches_and_padding_change_nothing(model):
 
 def test_kl_threshold_leaves_positions_out(llama):
     chosen = steerings(llama)
-    (contrast,) = contrasts(llama, RESPONSES, chosen, metric="kl", kl_threshold=0.0, batch_size=8, what="")
+    (contrast,) = contrasts(llama, Cases.of(llama, RESPONSES, chosen), metric="kl", batch_size=8, what="")
     base, steered = contrast.base.logits.softmax(-1), contrast.steered.logits.softmax(-1)
-    kl = (steered * (steered / base).log()).sum(-1)[contrast.metric.mask].sort().values
+    kl = (steered * (steered / base).log()).sum(-1)[contrast.measure.mask].sort().values
     for n, threshold in ((len(kl), 0.0), (5, (kl[-5] + kl[-6]).item() / 2)):
-        attribution = attribute(llama, RESPONSES, chosen, steps=2, metric="kl", kl_threshold=threshold)
+        attribution = attribute(llama, RESPONSES, chosen, steps=2, metric=DirectionalKL(threshold))
         assert attribution.positions == n
 
 
@@ -202,3 +209,53 @@ def test_errors(llama):
     with pytest.raises(ValueError, match="1 of 1 edges are not in this graph, the first steer -> a0.h0<q>"):
         edges = pd.DataFrame({"source": ["steer"], "target": ["a0.h0<q>"]})
         patch_edges(llama, RESPONSES, steerings(llama), edges)
+
+
+# -- what is kept --------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny(llama_folder, tmp_path, monkeypatch):
+    """The preset "tiny" on the tiny Llama; what it saves is away from the repository."""
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model=str(llama_folder)))
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
+    return "tiny"
+
+
+@pytest.mark.parametrize("split_heads", [True, False])
+def test_an_attribution_comes_back_as_it_was(llama, tiny, split_heads):
+    steering = steering_for(llama, coefficient=0.8)
+    att = attribute(llama, RESPONSES, steering, steps=2, split_heads=split_heads)
+    att.save(tiny, "dim_attribution", steering, {"steps": 2, "seed": 7})
+    same = replace(steering, vector=steering.vector.double().tolist(), coefficient=np.float64(0.8))
+    for found in (Attribution.load(tiny, "dim_attribution", chosen) for chosen in (steering, same)):
+        assert found.graph == att.graph and found.positions == att.positions
+        np.testing.assert_array_equal(found.scores, att.scores)
+        pd.testing.assert_frame_equal(found.nodes, att.nodes, check_exact=True)
+        pd.testing.assert_frame_equal(found.edges, att.edges, check_exact=True)
+        assert torch.equal(found.gradient, att.gradient)
+    _, about = load_tensors(tiny, "dim_attribution", made_by="02_patching_circuits")
+    digest = hashlib.sha256(struct.pack("<32f", *steering.vector.tolist())).hexdigest()
+    assert {"layer": 1, "coefficient": 0.8, "vector_sha256": digest, "steps": 2, "seed": 7,
+            "positions": att.positions}.items() <= about.items()
+
+
+def test_an_attribution_of_another_steering_is_refused(llama, tiny):
+    steering = steering_for(llama, coefficient=0.8)
+    att = attribute(llama, RESPONSES, steering, steps=1)
+    att.save(tiny, "dim_attribution", steering, {})
+    changed = steering.vector.clone()
+    changed[3] = changed[3].nextafter(torch.tensor(9.0))
+    for other, message in ((replace(steering, layer=2), "layer 1, given 2"),
+                           (replace(steering, coefficient=-0.8), "coefficient 0.8, given -0.8"),
+                           (replace(steering, vector=changed), "vector_sha256 '.*', given '"),
+                           (replace(steering, vector=steering.vector.flip(0)), "vector_sha256")):
+        with pytest.raises(ValueError, match=f"'dim_attribution' of preset 'tiny' was made with another steering "
+                                             f"\\({message}.*run notebook 02_patching_circuits"):
+            Attribution.load(tiny, "dim_attribution", other)
+    att.save(tiny, "dim_attribution", replace(steering, layer=3), {})  # the layer is the graph's
+    assert Attribution.load(tiny, "dim_attribution", steering).positions == att.positions
+    save_tensors(tiny, "dim", {"vector": steering.vector}, {"layer": 1, "coefficient": 0.8})
+    with pytest.raises(ValueError, match="vector_sha256 None"):
+        Attribution.load(tiny, "dim", steering)
+    with pytest.raises(FileNotFoundError, match="ntp_attribution.* is missing: run notebook 02_patching_circuits"):
+        Attribution.load(tiny, "ntp_attribution", steering)

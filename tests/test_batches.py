@@ -7,7 +7,8 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.heads.ov import decompose_heads, mlp_value_vectors
 from steerpaper.heads.patterns import attention_change

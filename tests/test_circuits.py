@@ -9,9 +9,9 @@ from conftest import tiny_model, tiny_tokenizer
 from test_runs import RESPONSES, steering_for
 
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.faithfulness import (
-    Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
-)
+from steerpaper.circuits.circuit import Circuit, overlap
+from steerpaper.circuits.recovery import Faithfulness, faithfulness, faithfulness_of
+from steerpaper.circuits.search import minimum_faithful
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
@@ -181,20 +181,68 @@ def test_value_is_a_ratio_of_sums_with_a_bootstrap_over_responses():
         Faithfulness(table.assign(m_steered=table.m_base)).value
 
 
+TABLE = pd.DataFrame({
+    "response": [0, 0, 1, 3, 4], "position": [3, 4, 7, 2, 5], "m_base": [-1.0, -3.0, 0.0, 0.0, -2.0],
+    "m_circuit": [0.0, 1.0, 2.0, 1.0, 1.0], "m_steered": [1.0, 1.0, 4.0, 2.0, 2.0]})  # of response 2 all is masked
+
+
+def test_groups_of_responses_by_hand():
+    result, prompts = Faithfulness(TABLE), pd.Series(list("baaba"), name="prompts")
+    found = result.by(prompts, seed=3)
+    assert list(found.columns) == ["prompts", "faithfulness", "low", "high", "responses"]
+    assert found.prompts.tolist() == ["a", "b"] and found.responses.tolist() == [2, 2]
+    assert found.faithfulness.tolist() == [pytest.approx(5 / 8), pytest.approx(6 / 8)]
+    for row in found.itertuples():
+        group = Faithfulness(TABLE[TABLE.response.map(prompts) == row.prompts])
+        assert (row.faithfulness, (row.low, row.high)) == (group.value, group.interval(seed=3))
+    with_all = result.by(prompts, "both")
+    assert with_all.prompts.tolist() == ["both", "a", "b"] and with_all.responses.tolist() == [4, 2, 2]
+    assert tuple(with_all.loc[0, ["faithfulness", "low", "high"]]) == (result.value, *result.interval())
+
+
+def test_groups_by_several_columns_and_of_single_responses():
+    labels = pd.DataFrame({"prompts": list("baaba"), "source": list("xxyyx")})
+    found = Faithfulness(TABLE).by(labels.sample(frac=1, random_state=0))  # by number, whatever the order
+    assert found[["prompts", "source"]].agg("".join, axis=1).tolist() == ["ax", "bx", "by"]
+    assert found.responses.tolist() == [2, 1, 1] and found.low.isna().tolist() == [False, True, True]
+    assert found.faithfulness.tolist() == [pytest.approx(5 / 8), pytest.approx(5 / 6), pytest.approx(1 / 2)]
+    whole = Faithfulness(TABLE).by(labels, "all").loc[0, ["prompts", "source", "responses"]]
+    assert whole.tolist() == ["all", "all", 4]
+
+
+def test_labels_that_do_not_fit_are_refused():
+    labels = pd.Series(["a", "b", "a"], name="prompts")
+    with pytest.raises(ValueError, match=r"responses \[3, 4\] have no label"):
+        Faithfulness(TABLE).by(labels)
+    with pytest.raises(ValueError, match=r"responses \[4\] have no label"):
+        Faithfulness(TABLE).by(pd.Series(["a", "b", "a", "b", None]))
+    with pytest.raises(ValueError, match="equal or not finite: faithfulness is undefined"):
+        Faithfulness(TABLE.assign(m_steered=[1.0, 1.0, 0.0, 2.0, 2.0])).by(pd.Series([0, 1, 0, 0, 0]))
+
+
+def test_the_bootstrap_draws_as_on_record():
+    """As written out: the intervals in the tables come of these draws."""
+    sums = np.array([[-4.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, 1.0, 2.0], [-2.0, 1.0, 2.0]])
+    for seed, level in ((0, 0.95), (1, 0.8)):
+        drawn = sums[np.random.default_rng(seed).integers(4, size=(2000, 4))].sum(axis=1).T
+        expected = np.quantile((drawn[1] - drawn[0]) / (drawn[2] - drawn[0]), [(1 - level) / 2, (1 + level) / 2])
+        assert Faithfulness(TABLE).interval(level, seed=seed) == pytest.approx(expected, rel=1e-12)
+
+
 def test_minimum_faithful_is_where_the_threshold_is_crossed(model):
     chosen = steerings(model)
     attribution = attribute(model, RESPONSES, chosen, steps=5)
-    found = minimum_faithful(attribution, model, RESPONSES, chosen, 0.85, resolution=12)
+    found = minimum_faithful(model, attribution, RESPONSES, chosen, 0.85, resolution=12)
     assert found.faithfulness.value >= 0.85 and found.circuit.n_edges < 0.7 * attribution.graph.n_edges
     below = found.tried[found.tried.n_edges < found.circuit.n_edges]
     assert (below.value < 0.85).all()
     assert found.tried.n_edges.is_monotonic_increasing and found.circuit.n_edges in set(found.tried.n_edges)
     assert found.faithfulness.value == faithfulness(model, found.circuit, RESPONSES, chosen).value
     n_edges = attribution.graph.n_edges
-    whole = minimum_faithful(attribution, model, RESPONSES, chosen, resolution=n_edges)
+    whole = minimum_faithful(model, attribution, RESPONSES, chosen, resolution=n_edges)
     assert whole.circuit.n_edges == n_edges
     with pytest.raises(ValueError, match="threshold 1.5 and resolution 12 were given"):
-        minimum_faithful(attribution, model, RESPONSES, chosen, 1.5, resolution=12)
+        minimum_faithful(model, attribution, RESPONSES, chosen, 1.5, resolution=12)
 
 
 def test_errors(model):
@@ -202,7 +250,7 @@ def test_errors(model):
     with pytest.raises(ValueError, match=r"circuit belongs to Graph\(.*steering_layer=2.*steering_layer=1"):
         faithfulness(model, other, RESPONSES, steerings(model))
     circuit = Circuit.random(Graph.of(model, 1), 20, 0)
-    with pytest.raises(ValueError, match="metric 'accuracy'"):
+    with pytest.raises(ValueError, match="unknown metric 'accuracy'"):
         faithfulness(model, circuit, RESPONSES, steerings(model), metric="accuracy")
     with pytest.raises(ValueError, match="none of the 1 responses has a position left"):
         faithfulness(model, circuit, [Response([1, 5], [6])], steering_for(model, size=1e-4))

@@ -8,10 +8,11 @@ from steerpaper.behaviour.first_tokens import first_token_log_odds
 from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.behaviour.judging import judged_responses
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.patching import patch_edges
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.finite import check_addition, check_finite
 from steerpaper.heads.lens import lens_logits, lens_preference
 from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors

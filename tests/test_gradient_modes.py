@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.heads.ov import decompose_heads, mlp_value_vectors
 from steerpaper.models.model import load_model
 from steerpaper.models.responses import Response

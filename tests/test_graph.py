@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from steerpaper import paths
-from steerpaper.circuits.graph import Graph, edge_types
+from steerpaper.circuits.graph import Graph, Node, edge_types
 
 GEMMA = {"n_layers": 26, "n_heads": 8, "n_kv_heads": 4, "steering_layer": 15}
 LLAMA = {"n_layers": 28, "n_heads": 24, "n_kv_heads": 8, "steering_layer": 12}
@@ -40,6 +40,28 @@ def test_names_and_edges_by_hand():
     }
     whole = Graph(n_layers=3, n_heads=2, n_kv_heads=1, steering_layer=2, split_heads=False)
     assert whole.targets == ["a2<q>", "a2<k>", "a2<v>", "m2", "logits"]
+
+
+def test_names_are_read_as_they_are_written():
+    graph = Graph(n_layers=12, n_heads=11, n_kv_heads=1, steering_layer=9)
+    read = {"steer": ("steer", 9, None), "a10.h10": ("head", 10, 10), "m11": ("mlp", 11, None),
+            "a9.h0<q>": ("q", 9, 0), "a11.h0<v>": ("v", 11, 0), "logits": ("logits", 12, None)}
+    assert {name: tuple(graph.node(name)) for name in read} == read
+    assert Node.of("steer") == ("steer", None, None)
+    whole = Graph(12, 11, 1, 9, split_heads=False)
+    assert whole.node("a10<k>") == ("k", 10, None)
+    for part in (graph, whole):
+        nodes = [part.node(name) for name in part.targets]
+        for layer in part.layers:
+            for kind, where in zip("qkv", part.before_mlp(layer)):
+                assert {(node.kind, node.layer) for node in nodes[where]} == {(kind, layer)}
+                assert [node.head or 0 for node in nodes[where]] == [*range(where.stop - where.start)]
+        assert [node.head for node in map(part.node, part.sources) if node.kind == "head"] == [*range(11)] * 3
+    for name in ("a8.h0", "a9", "a9.h11", "m12", "logits ", "a9.h0<z>", ""):
+        with pytest.raises(ValueError, match=f"{name!r} is no node of Graph"):
+            graph.node(name)
+    with pytest.raises(ValueError, match="'a9' is no node's name"):
+        edge_types(pd.DataFrame({"source": ["a9"], "target": ["logits"]}))
 
 
 @pytest.mark.parametrize("split_heads", [True, False])

@@ -83,8 +83,8 @@ def test_the_two_terms_are_the_write_in_the_organisms(preset):
 
 @pytest.mark.parametrize("wrong", [lambda svv: 1.01 * svv, lambda svv: svv.roll(1, dims=1)])
 def test_wrong_vectors_break_the_identity(model, monkeypatch, wrong):
-    right = ov.steering_value_vectors
-    monkeypatch.setattr(ov, "steering_value_vectors", lambda *arguments: wrong(right(*arguments)))
+    right = ov._steering_values
+    monkeypatch.setattr(ov, "_steering_values", lambda *arguments: wrong(right(*arguments)))
     assert (decompose_heads(model, RESPONSES, steerings_for(model)).relative_error > 1e-4).all()
 
 

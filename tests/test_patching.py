@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.models.responses import teacher_forcing
 from steerpaper.steering import Steering, generate
 

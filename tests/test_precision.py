@@ -8,7 +8,8 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from steerpaper.circuits.attribution import attribute
-from steerpaper.circuits.faithfulness import Circuit, faithfulness
+from steerpaper.circuits.circuit import Circuit
+from steerpaper.circuits.recovery import faithfulness
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, _directions, _remove, generate

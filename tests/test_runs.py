@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import save_checkpoint, tiny_model
 
+from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.contrast import contrasts, target_weight
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
@@ -21,9 +22,8 @@ def steering_for(model, layer=1, size=4.0, coefficient=1.0):
     return Steering(size * vector, layer, coefficient)
 
 
-def contrast_of(model, responses, steering, metric="logit_difference", kl_threshold=0.0):
-    (contrast,) = contrasts(model, responses, steering, metric=metric, kl_threshold=kl_threshold,
-                            batch_size=9, what="test")
+def contrast_of(model, responses, steering, metric="logit_difference"):
+    (contrast,) = contrasts(model, Cases.of(model, responses, steering), metric=metric, batch_size=9, what="test")
     return contrast
 
 
@@ -75,7 +75,7 @@ def test_projections_of_equal_streams_are_the_models(model, split_heads):
 def test_logit_difference_by_hand():
     base = torch.tensor([[[1.0, 0.0, 3.0], [0.0, 2.0, 1.0], [5.0, 0.0, 0.0]]])
     steered = torch.tensor([[[4.0, 0.0, 3.0], [0.0, 2.0, 1.0], [0.0, 7.0, 0.0]]])
-    metric = LogitDifference.between(base, steered, torch.tensor([[True, True, False]]))
+    metric = LogitDifference().between(base, steered, torch.tensor([[True, True, False]]))
     assert metric.mask.tolist() == [[True, False, False]]
     assert metric(base).tolist() == [[-2.0, 0.0, 0.0]] and metric(steered).tolist() == [[1.0, 0.0, 0.0]]
     assert metric(torch.stack([base, steered])).tolist() == [[[-2.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]]
@@ -90,31 +90,37 @@ def test_directional_kl_by_hand():
         return (a * (a / b).log()).sum(-1)
 
     everywhere = torch.ones(1, 4, dtype=torch.bool)
-    metric = DirectionalKL.between(base, steered, everywhere, 0.0)
+    metric = DirectionalKL().between(base, steered, everywhere)
     assert metric.mask.all()
     torch.testing.assert_close(metric(other), kl(base, other) - kl(steered, other))
     threshold = kl(steered, base).sort().values[0, 2].item() - 1e-9
-    metric = DirectionalKL.between(base, steered, everywhere, threshold)
+    metric = DirectionalKL(threshold).between(base, steered, everywhere)
     assert metric.mask.sum() == 2 and (metric(other)[~metric.mask] == 0).all()
 
 
 def test_metric_sees_response_positions_only(model):
     contrast = contrast_of(model, RESPONSES, steering_for(model), metric="kl")
     assert contrast.kept == 6
-    assert contrast.metric.mask.sum(1).tolist() == [len(RESPONSES[i].completion) for i in contrast.rows]
+    assert contrast.measure.mask.sum(1).tolist() == [len(RESPONSES[i].completion) for i in contrast.rows]
 
 
 def test_errors(model, tmp_path):
     steering = steering_for(model)
 
     def runs(responses=RESPONSES, steering=steering, **changes):
-        arguments = {"metric": "logit_difference", "kl_threshold": 0.0, "batch_size": 2, "what": "test"}
-        return list(contrasts(model, responses, steering, **arguments | changes))
+        arguments = {"metric": "logit_difference", "batch_size": 2, "what": "test"}
+        return list(contrasts(model, Cases.of(model, responses, steering), **arguments | changes))
 
-    with pytest.raises(ValueError, match="metric 'logits' with kl_threshold 0.0 was given; allowed:"):
-        runs(metric="logits")
-    with pytest.raises(ValueError, match="'logit_difference' without a threshold"):
-        runs(kl_threshold=1.0)
+    with pytest.raises(ValueError, match=r"unknown metric 'logit_diference' \(did you mean 'logit_difference'\?\): "
+                                         r"choose one of logit_difference, kl, or give LogitDifference\(\) or Dir"):
+        runs(metric="logit_diference")
+    for metric in (None, DirectionalKL, ["kl"]):  # the class is none
+        with pytest.raises(ValueError, match="unknown metric .*DirectionalKL\\(threshold=…\\)"):
+            runs(metric=metric)
+    for threshold, message in ((-1.0, "threshold must be at least 0 nats, -1.0"), (float("nan"), "must be finite, nan"),
+                               ("1", "threshold must be a number, '1'"), (True, "threshold must be a number")):
+        with pytest.raises(ValueError, match=message):
+            DirectionalKL(threshold)
     with pytest.raises(ValueError, match="no responses given"):
         runs([])
     with pytest.raises(ValueError, match="response 0 has an empty completion"):
@@ -129,8 +135,8 @@ def test_errors(model, tmp_path):
         runs(steering=[steering, steering, Steering(2 * steering.vector, 1)])
     with pytest.raises(ValueError, match="none of the 3 responses has a position left: steering changes"):
         runs(steering=steering_for(model, size=1e-4))
-    with pytest.raises(ValueError, match="stays below 1000.0 everywhere. Lower kl_threshold"):
-        runs(metric="kl", kl_threshold=1000.0)
+    with pytest.raises(ValueError, match="stays below 1000.0 everywhere. Lower the threshold"):
+        runs(metric=DirectionalKL(1000.0))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         runs(batch_size=0)
     with pytest.raises(ValueError, match="coefficient 1e\\+38 times a vector .*too large for .*torch.float32"):

@@ -1,9 +1,7 @@
 """Masks against a hand-computed vector and plain Python sorting; both ends of the density against generation."""
 
-import hashlib
 import math
 import random
-import struct
 
 import pytest
 import torch
@@ -11,9 +9,7 @@ import torch
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
-from steerpaper.vectors.sparsify import (
-    RULES, SPARSIFIERS, apply_mask, check_attribution, effect_ratio, sparsify, vector_digest,
-)
+from steerpaper.vectors.sparsify import RULES, SPARSIFIERS, apply_mask, effect_ratio, sparsify
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
 G = torch.tensor([0.1, -2.0, 0.6, -0.5, 1.0, 3.0])
@@ -194,42 +190,7 @@ def test_apply_mask_refuses(mask):
         apply_mask(S, mask)
 
 
-# -- which vector an attribution belongs to --------------------------------------------------------------------
-
-def test_digest_is_of_the_values():
-    expected = hashlib.sha256(struct.pack("<6f", *S.tolist())).hexdigest()
-    assert vector_digest(S) == expected == vector_digest(S.double()) == vector_digest(torch.stack([S, S], 1)[:, 0])
-    changed = S.clone()
-    changed[3] = changed[3].nextafter(torch.tensor(9.0))
-    assert vector_digest(changed) != expected and vector_digest(S.flip(0)) != expected
-
-
-ABOUT = {"preset": "p", "weights": "w", "layer": 3, "coefficient": 0.8, "method": "dim", "seed": 0}
-
-
 @pytest.mark.parametrize("sparsity, left", [(0.9, 12), (0.8, 25), (0.75, 32), (0, 128), (1, 0)])
 def test_a_sparsity_is_reached_and_not_only_nearly(sparsity, left):
     assert len(kept(torch.arange(1.0, 129), "bottom_k", sparsity=sparsity)) == left
     assert len(kept(torch.arange(1.0, 101), "bottom_k", sparsity=0.29)) == 71  # 0.29 * 100 is more than 29 in floats
-
-
-def test_attribution_of_the_same_vector_passes():
-    check_attribution(S, ABOUT, {**ABOUT, "vector_sha256": vector_digest(S), "steps": 10, "seed": 1})
-
-
-@pytest.mark.parametrize("changes, named", [
-    ({"layer": 4}, "layer 4, of the vector 3"), ({"coefficient": 1.0}, "coefficient 1.0"),
-    ({"weights": "v"}, "weights 'v'"), ({"preset": "q"}, "preset 'q'"),
-    ({"vector_sha256": vector_digest(2 * S)}, "vector_sha256"),
-])
-def test_attribution_of_another_vector_is_refused(changes, named):
-    with pytest.raises(ValueError, match=f"for another vector.*{named}.*notebook 02_patching_circuits"):
-        check_attribution(S, ABOUT, {**ABOUT, "vector_sha256": vector_digest(S), **changes})
-
-
-def test_attribution_without_a_record_is_refused():
-    with pytest.raises(ValueError, match="do not both hold vector_sha256"):
-        check_attribution(S, ABOUT, ABOUT)
-    with pytest.raises(ValueError, match="do not both hold layer"):
-        check_attribution(S, {k: v for k, v in ABOUT.items() if k != "layer"},
-                          {**ABOUT, "vector_sha256": vector_digest(S)})

@@ -1,15 +1,17 @@
 """Which edges of the model carry steering: attributed, patched, tested as circuits and compared."""
 
-from steerpaper.circuits.agreement import agreement
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.faithfulness import (
-    Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
-)
+from steerpaper.circuits.chance import agreement
+from steerpaper.circuits.circuit import Circuit, overlap
 from steerpaper.circuits.flipped import FlippedResponses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
+from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
 from steerpaper.circuits.patching import patch_edges
+from steerpaper.circuits.recovery import Faithfulness, faithfulness, faithfulness_of
+from steerpaper.circuits.search import minimum_faithful
 
 __all__ = [
-    "Attribution", "Circuit", "Faithfulness", "FlippedResponses", "Graph", "agreement", "attribute",
-    "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
+    "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph", "LogitDifference",
+    "agreement", "attribute", "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap",
+    "patch_edges", "patching_data",
 ]

@@ -1,7 +1,8 @@
 """Multi-token EAP-IG (§5, F): indirect effects of edges, nodes and dimensions."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerpaper import arguments
-from steerpaper.circuits.contrast import Contrast, contrasts, one_steering, write_differences
+from steerpaper.artifacts import load_tensors, save_tensors
+from steerpaper.circuits.cases import Cases
+from steerpaper.circuits.contrast import Contrast, contrasts, write_differences
 from steerpaper.circuits.gradients import Gradients, integrate
 from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.metrics import Metric, get_metric
+from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
-from steerpaper.models.kept import Kept
 from steerpaper.steering import Steering
+
+_MADE_BY = "02_patching_circuits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +65,43 @@ class Attribution:
         gradient = sum(weight * part.gradient for weight, part in zip(weights, parts))
         return cls(parts[0].graph, scores, nodes, gradient, positions)
 
+    def save(self, preset: str, name: str, steering: Steering, manifest: dict) -> None:
+        """By `save_tensors`, with the steering that it was made with and, in `manifest`, how else (steps, seed, …)."""
+        tensors = {"scores": torch.from_numpy(self.scores), "gradient": self.gradient,
+                   "nodes": torch.tensor(self.nodes.score.to_numpy())}
+        about = _about(steering) | {"layer": self.graph.steering_layer, "graph": asdict(self.graph)}
+        save_tensors(preset, name, tensors, {**manifest, **about, "positions": self.positions})
+
+    @classmethod
+    def load(cls, preset: str, name: str, steering: Steering) -> "Attribution":
+        """What `save` has saved for this steering: the same layer, coefficient and vector, value by value.
+
+        Raises:
+            FileNotFoundError, ValueError: as for `load_tensors`, or an attribution made with another steering; the
+                message names the difference.
+        """
+        tensors, about = load_tensors(preset, name, made_by=_MADE_BY)
+        if differ := [f"{key} {about.get(key)!r}, given {value!r}" for key, value in _about(steering).items()
+                      if about.get(key) != value]:
+            raise ValueError(f"{name!r} of preset {preset!r} was made with another steering ({'; '.join(differ)}): run "
+                             f"notebook {_MADE_BY} with this preset again")
+        graph = Graph(**about["graph"])
+        nodes = pd.DataFrame({"node": graph.sources, "score": tensors["nodes"].numpy()})
+        return cls(graph, tensors["scores"].numpy(), nodes, tensors["gradient"], about["positions"])
+
+
+def _about(steering: Steering) -> dict:
+    """What tells steerings apart, as JSON."""
+    values = torch.as_tensor(steering.vector).detach().cpu().float().contiguous().numpy().astype("<f4")
+    return {"layer": int(steering.layer), "coefficient": float(steering.coefficient),
+            "vector_sha256": hashlib.sha256(values.tobytes()).hexdigest()}
+
 
 @torch.inference_mode(False)  # gradients are taken wherever it is called from
 def attribute(
     model: Model, responses: Sequence[Response], steering: Steering | Sequence[Steering], *, steps: int = 10,
-    metric: str = "logit_difference", kl_threshold: float = 0.0, norm_jacobian: bool = True,
-    split_heads: bool = True, batch_size: int = 4,
+    metric: str | Metric = "logit_difference", norm_jacobian: bool = True, split_heads: bool = True,
+    batch_size: int = 4,
 ) -> Attribution:
     """Indirect effect of every edge, source and steered dimension by integrated gradients (§5, F).
 
@@ -78,8 +115,8 @@ def attribute(
         responses: base or steered responses to teacher-force.
         steering: one for all responses or one each; they may differ in the coefficient only.
         steps: T, midpoints of the path.
-        metric: "logit_difference" or "kl" (E.2); see `metrics.LogitDifference` and `metrics.DirectionalKL`.
-        kl_threshold: "kl" leaves out positions with KL(P_steered || P_base) below it, in nats.
+        metric: "logit_difference", "kl" (E.2), or what these stand for, `LogitDifference()` and `DirectionalKL()`; as
+            DirectionalKL(threshold=…) it leaves out positions.
         norm_jacobian: False takes the gradient after the target's norm (the final norm for the logits) and
             multiplies it with the source's difference before the norm, as the authors' code does: neither the
             norm's gamma nor its Jacobian is applied. Nodes and `gradient` are not affected.
@@ -87,14 +124,14 @@ def attribute(
         batch_size: responses per pass; memory grows with it and not with the number of responses.
 
     Raises:
-        ValueError: as for `contrast.contrasts`, fewer than one step, or a score that is not finite.
+        ValueError: as for `Cases.of` and `contrast.contrasts`, fewer than one step, or a score that is not finite.
     """
-    steps = arguments.integer("steps", steps, 1)
-    steerings = one_steering(model, responses, steering)
-    graph, how = Graph.of(model, steerings[0].layer, split_heads), dict(metric=metric, kl_threshold=kl_threshold)
+    steps, metric = arguments.integer("steps", steps, 1), get_metric(metric)
+    cases = Cases.of(model, responses, steering)
+    graph = Graph.of(model, cases.layer, split_heads)
     inputs = {
-        "rows": [(response.prompt, response.completion) for response in responses], "layer": graph.steering_layer,
-        "alphas": [float(s.coefficient) for s in steerings], "vector": steerings[0].vector, "steps": steps, **how,
+        "rows": [(response.prompt, response.completion) for response in responses], "layer": cases.layer,
+        "alphas": cases.coefficients, "vector": cases.vector, "steps": steps, "metric": repr(metric),
         "norm_jacobian": norm_jacobian, "split_heads": split_heads, "batch_size": batch_size,
     }
     kept = Kept("attribute", __name__, model.hf, inputs, {
@@ -105,7 +142,7 @@ def attribute(
     def added(contrast: Contrast) -> tuple[int, dict[str, Tensor]]:
         return len(contrast.rows), _added(model, graph, contrast, steps, norm_jacobian, kept.state)
 
-    for n, sums in contrasts(model, responses, steerings, added, **how, batch_size=batch_size, what="attribute",
+    for n, sums in contrasts(model, cases, added, metric=metric, batch_size=batch_size, what="attribute",
                              done=(kept.done, int(kept.state["positions"]))):
         kept.state = sums
         kept.keep(n)
@@ -124,14 +161,14 @@ def _added(
     model: Model, graph: Graph, contrast: Contrast, steps: int, norm_jacobian: bool, sums: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """The sums so far plus a batch's own; those given stay as they are, should memory run out."""
-    if not contrast.metric.mask.any():
+    if not contrast.measure.mask.any():
         return sums
     sums = {name: tensor.clone() for name, tensor in sums.items()}
     gradients = integrate(model, graph, contrast, steps, norm_jacobian)
     for row in range(len(contrast.rows)):
         _contract(model, graph, contrast, gradients, row, sums["scores"], sums["nodes"])
     sums["gradient"] += (contrast.alpha * gradients.streams[0]).sum((0, 1)).cpu().double() / steps
-    sums["positions"] += contrast.metric.mask.sum().cpu()
+    sums["positions"] += contrast.measure.mask.sum().cpu()
     return sums
 
 

@@ -11,6 +11,7 @@ import torch
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
 from steerpaper.behaviour.judges import Judge, verdicts
+from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.contrast import Contrast, contrasts
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.model import Model
@@ -132,9 +133,9 @@ def _unmasked(
     counts = [0] * len(responses)
 
     def of_rows(contrast: Contrast) -> list[tuple[int, int]]:
-        return list(zip(contrast.rows, contrast.metric.mask.sum(1).tolist()))
+        return list(zip(contrast.rows, contrast.measure.mask.sum(1).tolist()))
 
-    for found in contrasts(model, responses, steerings, of_rows, metric="logit_difference", kl_threshold=0.0,
+    for found in contrasts(model, Cases.of(model, responses, steerings), of_rows, metric="logit_difference",
                            batch_size=batch_size, what="unmasked positions"):
         for row, n in found:
             counts[row] = n

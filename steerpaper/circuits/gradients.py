@@ -8,6 +8,8 @@ term is summed over the steps in the head's own space; its second needs one numb
 position. So what a step costs beyond its forward and backward pass does not grow with the number of heads.
 """
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +18,17 @@ from steerpaper.circuits.contrast import Contrast, target_weight
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.maps import rms, wide
 from steerpaper.models.model import Model
+
+
+class _Layer(NamedTuple):
+    """What a pass read of one layer, or the gradients there."""
+
+    entering: Tensor  # h^l
+    q: Tensor  # outputs of the projections
+    k: Tensor
+    v: Tensor
+    middle: Tensor  # before the MLP's norm
+    normed: Tensor  # after it
 
 
 class _Projection:
@@ -58,27 +71,27 @@ class Gradients:
         self.streams: list[Tensor | None] = [None for _ in range(2 * len(graph.layers) + 1)]
         self.final: Tensor | None = None
 
-    def add(self, read: list[tuple[Tensor, ...]], final: tuple[Tensor, Tensor], metric: Tensor) -> None:
-        """One step: what `_read` found, the final norm's input and output, and m summed over positions."""
-        wanted = [tensor for layer in read for tensor in layer] + list(final)
-        gradients = iter(torch.autograd.grad(metric, wanted))
-        dtype, eps = wide(self.model), self.model.norm_eps
-        for i, (h, *outputs, middle, normed) in enumerate(read):
-            h, middle = h.detach().to(dtype), middle.detach().to(dtype)
-            self.streams[2 * i] = _plus(self.streams[2 * i], next(gradients).to(dtype))
-            scale = rms(h, eps) if self.norm_jacobian else None
-            for projection, output in zip(self.projections[i], outputs):
-                projection.add(output.detach().to(dtype), next(gradients).to(dtype), scale)
+    def add(self, read: list[_Layer], final: tuple[Tensor, Tensor], metric: Tensor) -> None:
+        """One step: what was read of the layers, the final norm's input and output, and m summed over positions."""
+        dtype, eps, n = wide(self.model), self.model.norm_eps, len(_Layer._fields)
+        found = torch.autograd.grad(metric, [tensor for layer in read for tensor in layer] + list(final))
+        for i, layer in enumerate(read):
+            at = _Layer(*(tensor.detach().to(dtype) for tensor in layer))
+            gradients = _Layer(*(gradient.to(dtype) for gradient in found[n * i:n * (i + 1)]))
+            self.streams[2 * i] = _plus(self.streams[2 * i], gradients.entering)
+            self.streams[2 * i + 1] = _plus(self.streams[2 * i + 1], gradients.middle)
+            scale = rms(at.entering, eps) if self.norm_jacobian else None
+            for projection, output, gradient in zip(self.projections[i], (at.q, at.k, at.v),
+                                                    (gradients.q, gradients.k, gradients.v)):
+                projection.add(output, gradient, scale)
+            gradient = gradients.normed
             if self.norm_jacobian:
-                self.inputs[i].append(h)
-            self.streams[2 * i + 1] = _plus(self.streams[2 * i + 1], next(gradients).to(dtype))
-            gradient = next(gradients).to(dtype)
-            if self.norm_jacobian:
+                self.inputs[i].append(at.entering)
                 gamma = self.model.mlp_gamma(self.graph.layers[i]).to(dtype)
-                gradient = norm_vjp(gradient * gamma, middle, eps)
+                gradient = norm_vjp(gradient * gamma, at.middle, eps)
             self.mlps[i] = _plus(self.mlps[i], gradient)
-        self.streams[-1] = _plus(self.streams[-1], next(gradients).to(dtype))
-        self.final = _plus(self.final, next(gradients).to(dtype))
+        self.streams[-1] = _plus(self.streams[-1], found[-2].to(dtype))
+        self.final = _plus(self.final, found[-1].to(dtype))
 
     def targets(self, layer: int, row: int) -> tuple[slice, Float[Tensor, "target pos d_model"]]:
         """Where the targets of a layer stand, and the gradients at their inputs in one row of the batch;
@@ -134,13 +147,10 @@ def _pass(model: Model, contrast: Contrast, fraction: float):
         read.save()
         before, after = model.final_norm.input.save(), model.final_norm.output.save()
         logits = model.logits.save()
-    return read, (before, after), contrast.metric(logits.to(wide(model))).sum()
+    return read, (before, after), contrast.measure(logits.to(wide(model))).sum()
 
 
-def _read(model: Model, first: int) -> list[tuple[Tensor, ...]]:
-    """Within a trace: per layer h^l, outputs of q, k and v, the streams before and after the MLP's norm."""
-    return [
-        (model.layer(layer).input, model.q_proj(layer).output, model.k_proj(layer).output,
-         model.v_proj(layer).output, model.mlp_norm(layer).input, model.mlp(layer).input)
-        for layer in range(first, model.n_layers)
-    ]
+def _read(model: Model, first: int) -> list[_Layer]:
+    """Within a trace: of every layer from `first` on."""
+    return [_Layer(model.layer(i).input, model.q_proj(i).output, model.k_proj(i).output, model.v_proj(i).output,
+                   model.mlp_norm(i).input, model.mlp(i).input) for i in range(first, model.n_layers)]

@@ -7,8 +7,10 @@ per layer from there on, query heads `a{layer}.h{head}` and the MLP `m{layer}`. 
 head reaches its own layer's MLP.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +20,35 @@ from steerpaper import arguments
 from steerpaper.models.model import Model
 
 Edges = Bool[np.ndarray, "source target"]  # a set of edges: True where one is
+_NAME = re.compile(r"(steer|logits)|m(\d+)|a(\d+)(?=[.<])(?:\.h(\d+))?(?:<([qkv])>)?")
+_TYPES = {
+    "from_steering": ("source", "steer"), "from_attention_head": ("source", "head"), "from_mlp": ("source", "mlp"),
+    "into_query": ("target", "q"), "into_key": ("target", "k"), "into_value": ("target", "v"),
+    "into_mlp": ("target", "mlp"), "into_logits": ("target", "logits"),
+}
+
+
+class Node(NamedTuple):
+    """What a node's name says.
+
+    Attributes:
+        kind: of sources "steer", "head" or "mlp", of targets "q", "k", "v", "mlp" or "logits".
+        layer: None for "steer" and "logits", which only a graph gives a layer.
+        head: None where the node is none of a head's.
+    """
+
+    kind: str
+    layer: int | None = None
+    head: int | None = None
+
+    @classmethod
+    def of(cls, name: str) -> "Node":
+        """Read a name. Raises ValueError where it is none of a node."""
+        if not (found := _NAME.fullmatch(name)):
+            raise ValueError(f"{name!r} is no node's name: take names from graph.sources or graph.targets")
+        end, mlp, layer, head, letter = found.groups()
+        return cls(end or letter or ("mlp" if mlp else "head"),
+                   *(None if number is None else int(number) for number in (mlp or layer, head)))
 
 
 @dataclass(frozen=True)
@@ -103,16 +134,16 @@ class Graph:
         keys = start + q
         return slice(start, keys), slice(keys, keys + k), slice(keys + k, keys + 2 * k)
 
-    def place(self, target: int) -> tuple[int, str, int]:
-        """Layer, kind and number within them of a target; the kinds are q, k, v, m and logits."""
-        if target == len(self.targets) - 1:
-            return self.n_layers, "logits", 0
-        layer, rest = divmod(target, self.n_query_targets + 2 * self.n_key_targets + 1)
-        layer += self.steering_layer
-        for kind, part in zip("qkv", self.before_mlp(self.steering_layer)):
-            if rest < part.stop:
-                return layer, kind, rest - part.start
-        return layer, "m", 0
+    def node(self, name: str) -> Node:
+        """What a node's name says; `steer` is in the steering layer, `logits` in layer n_layers, after the last.
+
+        Raises:
+            ValueError: no node of this graph.
+        """
+        if name not in self.sources and name not in self.targets:
+            raise ValueError(f"{name!r} is no node of {self}: take names from its sources or targets")
+        node = Node.of(name)
+        return node._replace(layer={"steer": self.steering_layer, "logits": self.n_layers}.get(name, node.layer))
 
     # -- edges ----------------------------------------------------------------------------------------------
 
@@ -213,11 +244,6 @@ def edge_types(edges: pd.DataFrame) -> pd.Series:
         Counts under from_steering, from_attention_head, from_mlp, into_query, into_key, into_value, into_mlp
         and into_logits. The first three sum to the number of edges, the others too.
     """
-    source, target = edges["source"].str, edges["target"].str
-    flags = {
-        "from_steering": edges["source"] == "steer", "from_attention_head": source.startswith("a"),
-        "from_mlp": source.startswith("m"), "into_query": target.endswith("<q>"),
-        "into_key": target.endswith("<k>"), "into_value": target.endswith("<v>"),
-        "into_mlp": target.startswith("m"), "into_logits": edges["target"] == "logits",
-    }
-    return pd.Series({name: int(flag.sum()) for name, flag in flags.items()}, name="edges")
+    kinds = {side: edges[side].map({name: Node.of(name).kind for name in set(edges[side])})
+             for side in ("source", "target")}
+    return pd.Series({name: int((kinds[side] == kind).sum()) for name, (side, kind) in _TYPES.items()}, name="edges")

@@ -1,62 +1,93 @@
 """Metrics between the base and the steered run, at every response position (§5, E.2)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import kl_div
 
-METRICS = ("logit_difference", "kl")
+from steerpaper import arguments
+from steerpaper.choices import unknown
+
+Logits = Float[Tensor, "*rows batch pos vocab"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """m on the logits of any run, once a metric was put between a base and a steered one.
+
+    Attributes:
+        mask: the response positions that count.
+        everywhere: m at every position.
+    """
+
+    mask: Bool[Tensor, "batch pos"]
+    everywhere: Callable[[Logits], Float[Tensor, "*rows batch pos"]]
+
+    def __call__(self, logits: Logits) -> Float[Tensor, "*rows batch pos"]:
+        """m per position, 0 where masked."""
+        return torch.where(self.mask, self.everywhere(logits), 0)
+
 
 @dataclass(frozen=True)
 class LogitDifference:
-    """m = logit(y) - logit(y*): y the steered run's greedy prediction, y* the base run's (§5).
+    """m = logit(y) - logit(y*), y the steered run's greedy prediction, y* the base run's; masked where y is y* (§5)."""
 
-    Attributes:
-        mask: response positions at which y differs from y*.
-    """
+    why_masked = ("steering changes no greedy prediction. Pass responses whose behaviour it flips, or a larger "
+                  "coefficient")
 
-    steered: Int[Tensor, "batch pos"]
-    base: Int[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
+    def between(self, base: Logits, steered: Logits, responses: Bool[Tensor, "batch pos"]) -> Measure:
+        """m between two runs; positions outside `responses` are masked, too."""
+        y, usual = (run.argmax(-1) for run in (steered, base))
 
-    @classmethod
-    def between(cls, base: Float[Tensor, "batch pos vocab"], steered: Float[Tensor, "batch pos vocab"],
-                responses: Bool[Tensor, "batch pos"]) -> "LogitDifference":
-        """From the logits of the two runs."""
-        y, usual = steered.argmax(-1), base.argmax(-1)
-        return cls(y, usual, responses & (y != usual))
+        def difference(logits):
+            at_y, at_usual = (logits.gather(-1, token.expand(logits.shape[:-1])[..., None])[..., 0]
+                              for token in (y, usual))
+            return at_y - at_usual
 
-    def __call__(self, logits: Float[Tensor, "*rows batch pos vocab"]) -> Float[Tensor, "*rows batch pos"]:
-        """m per position, 0 where masked."""
-        y, usual = (logits.gather(-1, token.expand(logits.shape[:-1])[..., None])[..., 0]
-                    for token in (self.steered, self.base))
-        return torch.where(self.mask, y - usual, 0)
+        return Measure(responses & (y != usual), difference)
 
 
 @dataclass(frozen=True)
 class DirectionalKL:
-    """m = KL(P_base || P) - KL(P_steered || P), in nats (E.2).
+    """m = KL(P_base || P) - KL(P_steered || P), in nats; masked where KL(P_steered || P_base) < threshold (E.2).
 
-    Attributes:
-        direction: P_steered - P_base.
-        constant: what m adds to the sum of direction * log P.
-        mask: response positions with KL(P_steered || P_base) of at least the threshold.
+    Raises:
+        ValueError: a threshold that is not finite, or negative.
     """
 
-    direction: Float[Tensor, "batch pos vocab"]
-    constant: Float[Tensor, "batch pos"]
-    mask: Bool[Tensor, "batch pos"]
+    threshold: float = 0.0
 
-    @classmethod
-    def between(cls, base: Float[Tensor, "batch pos vocab"], steered: Float[Tensor, "batch pos vocab"],
-                responses: Bool[Tensor, "batch pos"], threshold: float) -> "DirectionalKL":
-        """From the logits of the two runs."""
+    def __post_init__(self):
+        if arguments.number("threshold", self.threshold) < 0:
+            raise ValueError(f"threshold must be at least 0 nats, {self.threshold} was given")
+
+    @property
+    def why_masked(self) -> str:
+        """What to say where nothing is left."""
+        return f"KL(P_steered || P_base) stays below {self.threshold} everywhere. Lower the threshold"
+
+    def between(self, base: Logits, steered: Logits, responses: Bool[Tensor, "batch pos"]) -> Measure:
+        """m between two runs; positions outside `responses` are masked, too."""
         base, steered = base.log_softmax(-1), steered.log_softmax(-1)
+        kl = kl_div(base, steered, reduction="none", log_target=True).sum(-1).clamp(min=0)  # rounding: it may be below
+        # By hand: with the difference of the two distributions taken once, m costs one product per position.
         constant = (base.exp() * base).sum(-1) - (steered.exp() * steered).sum(-1)
-        kl = (steered.exp() * (steered - base)).sum(-1).clamp(min=0)  # rounding may take it below 0
-        return cls(steered.exp() - base.exp(), constant, responses & (kl >= threshold))
+        direction = steered.exp() - base.exp()
+        return Measure(responses & (kl >= self.threshold),
+                       lambda logits: constant + (direction * logits.log_softmax(-1)).sum(-1))
 
-    def __call__(self, logits: Float[Tensor, "*rows batch pos vocab"]) -> Float[Tensor, "*rows batch pos"]:
-        """m per position, 0 where masked."""
-        return torch.where(self.mask, self.constant + (self.direction * logits.log_softmax(-1)).sum(-1), 0)
+
+Metric = LogitDifference | DirectionalKL
+METRICS = {"logit_difference": LogitDifference(), "kl": DirectionalKL()}
+
+
+def get_metric(metric: str | Metric) -> Metric:
+    """A metric by its name, or as it was given; ValueError for any other."""
+    if isinstance(metric, Metric):
+        return metric
+    if metric not in tuple(METRICS):
+        raise unknown("metric", metric, METRICS, ", or give LogitDifference() or DirectionalKL(threshold=…)")
+    return METRICS[metric]

@@ -6,7 +6,6 @@ attention heads (q, k, v) and right of them the heads, with thin grey lines from
 feeds.
 """
 
-import re
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -18,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.graph import Graph, Node
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 
 _COLUMN, _ROW, _ARC = 0.29, 0.23, 0.09  # inches per column, per row, and of an arc's depth per column
@@ -117,25 +116,22 @@ def _left_to_right(column: pd.Series) -> pd.Series:
     return column.map({"input": 0, "head": 1, "spine": 2}) if column.name == "kind" else column
 
 
-def _described(graph: Graph, node: str) -> tuple[int, str, float, str]:
+def _described(graph: Graph, name: str) -> tuple[int, str, float, str]:
     """Layer, kind, order from the top and label of a node."""
-    if node in ("steer", "logits"):
-        return (graph.steering_layer - 1 if node == "steer" else graph.n_layers), "spine", 0, node
-    if mlp := re.fullmatch(r"m(\d+)", node):
-        return int(mlp[1]), "spine", 0, node
-    layer, head, letter = re.fullmatch(r"a(\d+)(?:\.h(\d+))?(?:<(\w)>)?", node).groups()
-    if letter is None:
-        return int(layer), "head", int(head), f"h{head}"
-    return int(layer), "input", min(_fed(graph, node)), f"{letter}{head or ''}"
+    node = graph.node(name)
+    if node.kind in ("steer", "mlp", "logits"):
+        return node.layer - (node.kind == "steer"), "spine", 0, name
+    if node.kind == "head":
+        return node.layer, "head", node.head, f"h{node.head}"
+    return node.layer, "input", min(_fed(graph, node)), node.kind + ("" if node.head is None else str(node.head))
 
 
-def _fed(graph: Graph, target: str) -> range:
+def _fed(graph: Graph, target: Node) -> range:
     """The query heads that a q, k or v target feeds."""
-    head, letter = re.fullmatch(r"a\d+(?:\.h(\d+))?<(\w)>", target).groups()
-    if head is None:
+    if target.head is None:
         return range(graph.n_heads)
-    group = 1 if letter == "q" else graph.n_heads // graph.n_kv_heads
-    return range(int(head) * group, (int(head) + 1) * group)
+    group = 1 if target.kind == "q" else graph.n_heads // graph.n_kv_heads
+    return range(target.head * group, (target.head + 1) * group)
 
 
 # -- what is drawn -----------------------------------------------------------------------------------------
@@ -153,7 +149,7 @@ def _bands(ax: Axes, places: pd.DataFrame, rows: float) -> None:
 def _links(ax: Axes, graph: Graph, places: pd.DataFrame) -> None:
     """Grey lines from every input to the heads that it feeds."""
     for target, place in places[places.kind == "input"].iterrows():
-        for head in _fed(graph, target):
+        for head in _fed(graph, graph.node(target)):
             if (node := f"a{place.layer}.h{head}") in places.index:
                 end = places.loc[node]
                 ax.plot([place.x, end.x], [place.y, end.y], color=_LINK, lw=0.8, zorder=1)

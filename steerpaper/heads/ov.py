@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerpaper.circuits.contrast import Contrast, contrasts, one_steering
+from steerpaper.circuits.cases import Cases
+from steerpaper.circuits.contrast import Contrast, contrasts
 from steerpaper.finite import check_finite
 from steerpaper.heads.patterns import attention_weights
 from steerpaper.models.batches import in_batches
 from steerpaper.models.maps import head_writes, rms
 from steerpaper.models.model import Model
-from steerpaper.models.responses import Response, teacher_forcing
+from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, per_row
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
@@ -35,10 +36,13 @@ def steering_value_vectors(
     Raises:
         ValueError: a vector or a layer that does not fit the model.
     """
-    per_row(model, Steering(vector, layer), 1)
-    vector = torch.as_tensor(vector).detach().to(model.device, torch.float64)
-    rows = [head_writes(model, i, _values(model, i, vector[None, None]))[:, 0, 0]
-            for i in range(layer, model.n_layers)]
+    [steering] = per_row(model, Steering(vector, layer), 1)
+    return _steering_values(model, steering.vector, steering.layer)
+
+
+def _steering_values(model: Model, vector: Float[Tensor, "d_model"], layer: int) -> Float[Tensor, "layer head d_model"]:
+    vector = vector.to(model.device, torch.float64)[None, None]
+    rows = [head_writes(model, i, _values(model, i, vector))[:, 0, 0] for i in range(layer, model.n_layers)]
     return torch.stack(rows).float()
 
 
@@ -71,15 +75,15 @@ def decompose_heads(
             from it than from 0.
 
     Raises:
-        ValueError: as for `contrast.contrasts`.
+        ValueError: as for `attribute`.
     """
-    steerings = one_steering(model, responses, steering)
-    svv = steering_value_vectors(model, steerings[0].vector, steerings[0].layer).double()
+    cases = Cases.of(model, responses, steering)
+    svv = _steering_values(model, cases.vector, cases.layer).double()
     with model.eager_attention():
         # With this metric no position is masked.
-        parts = list(contrasts(model, responses, steerings, lambda contrast: _decompose(model, contrast, svv),
-                               metric="kl", kl_threshold=0.0, batch_size=batch_size, what="decompose heads"))
-    return _summary(steerings[0].layer, *(np.concatenate(part, axis=-1) for part in zip(*parts)))
+        parts = list(contrasts(model, cases, lambda contrast: _decompose(model, contrast, svv), metric="kl",
+                               batch_size=batch_size, what="decompose heads"))
+    return _summary(cases.layer, *(np.concatenate(part, axis=-1) for part in zip(*parts)))
 
 
 @torch.no_grad()
@@ -175,14 +179,13 @@ def mlp_value_vectors(
     Raises:
         ValueError: no response, or one, a vector or a layer that does not fit the model.
     """
-    one_steering(model, responses, Steering(vector, layer))
-    vector = torch.as_tensor(vector).detach().to(model.device, model.dtype)
-    layers = range(layer, model.n_layers)
+    cases = Cases.of(model, responses, Steering(vector, layer))
+    vector, layers = cases.vector.to(model.device, model.dtype), range(cases.layer, model.n_layers)
     total = torch.zeros(len(layers), model.d_model, dtype=torch.float64, device=model.device)
     squares, positions = total.new_zeros(len(layers)), 0
 
     def compute(rows: list[int]) -> tuple[Tensor, Tensor, int]:
-        batch = teacher_forcing(model, [responses[i] for i in rows])
+        batch = cases.batch(model, rows)
         with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=1):
             streams = [model.mlp_norm(i).input for i in layers].save()
         sums, own = [], total.new_empty(len(layers))
@@ -192,8 +195,7 @@ def mlp_value_vectors(
             own[i] = change.square().sum()
         return torch.stack(sums), own, int(batch.response_mask.sum())
 
-    lengths = [len(response.tokens) for response in responses]
-    for _, (sums, own, n) in in_batches(lengths, batch_size, "MLP vectors", compute):
+    for _, (sums, own, n) in in_batches(cases.lengths, batch_size, "MLP vectors", compute):
         total, squares, positions = total + sums, squares + own, positions + n
     mean = total / positions
     check_finite(mean, "MLP vectors of layers", layers)

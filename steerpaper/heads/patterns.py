@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerpaper.circuits.contrast import one_steering
+from steerpaper.circuits.cases import Cases
 from steerpaper.models.batches import in_batches
 from steerpaper.models.model import Model
-from steerpaper.models.responses import Batch, Response, teacher_forcing
+from steerpaper.models.responses import Batch, Response
 from steerpaper.steering import Steering
 
 
@@ -36,23 +36,20 @@ def attention_change(
         ValueError: no response, or one that does not fit the model; steerings that do not fit the model or the
             responses, or that differ in layer or vector; attention that is not finite.
     """
-    steerings = one_steering(model, responses, steering)
-    layer, positions = steerings[0].layer, 0
-    vector = torch.as_tensor(steerings[0].vector).detach().to(model.device, torch.float32)
+    cases = Cases.of(model, responses, steering)
+    layer, positions = cases.layer, 0
     total = torch.zeros(model.n_layers - layer, model.n_heads, dtype=torch.float64, device=model.device)
 
     def compute(rows: list[int]) -> tuple[Tensor, int]:
-        batch = teacher_forcing(model, [responses[i] for i in rows])
-        alpha = torch.tensor([[[steerings[i].coefficient]] for i in rows], device=model.device)
+        batch, (_, addition) = cases.batch(model, rows), cases.additions(model, rows)
         stream = _stream(model, batch, layer)
         base = attention_weights(model, batch, layer, stream)
-        steered = attention_weights(model, batch, layer, stream + (alpha * vector).to(model.dtype))
+        steered = attention_weights(model, batch, layer, stream + addition.to(model.dtype))
         mask = batch.response_mask[:, -base[0].shape[2]:]
         distances = ((after.double() - before.double()).abs().sum(-1) / 2 for before, after in zip(base, steered))
         return torch.stack([(distance * mask[:, None]).sum((0, 2)) for distance in distances]), int(mask.sum())
 
-    lengths = [len(response.tokens) for response in responses]
-    for _, (sums, n) in in_batches(lengths, batch_size, "attention patterns", compute):
+    for _, (sums, n) in in_batches(cases.lengths, batch_size, "attention patterns", compute):
         total, positions = total + sums, positions + n
     if not total.isfinite().all():
         raise ValueError("some attention weights are not finite (NaN or inf): use a smaller coefficient or a wider "

@@ -7,13 +7,10 @@ from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
 from steerpaper.vectors.selection import (
     admissible, candidate_at, score_candidates, select_by_generation, select_coefficient,
 )
-from steerpaper.vectors.sparsify import (
-    SPARSIFIERS, apply_mask, check_attribution, effect_ratio, sparsify, vector_digest,
-)
+from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, effect_ratio, sparsify
 
 __all__ = [
-    "SPARSIFIERS", "ContrastPairs", "LearnedVector", "admissible", "apply_mask", "candidate_at", "check_attribution",
-    "contrast_pairs", "difference_in_means", "effect_ratio", "next_token_vector", "preference_vector",
-    "principal_component", "random_vector", "score_candidates", "select_by_generation", "select_coefficient",
-    "sparsify", "vector_digest",
+    "SPARSIFIERS", "ContrastPairs", "LearnedVector", "admissible", "apply_mask", "candidate_at", "contrast_pairs",
+    "difference_in_means", "effect_ratio", "next_token_vector", "preference_vector", "principal_component",
+    "random_vector", "score_candidates", "select_by_generation", "select_coefficient", "sparsify",
 ]

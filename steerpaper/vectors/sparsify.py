@@ -1,9 +1,7 @@
 """Sparse steering vectors (§7, G): which dimensions are kept, and the vector that they leave."""
 
-import hashlib
 import math
 import zlib
-from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,10 +12,6 @@ from steerpaper.choices import unknown
 
 SPARSIFIERS = ("gradient", "indirect_effect", "bottom_k", "dropout")
 RULES = ("absolute", "text", "normalised")
-
-# What the manifests of a vector and of its attribution must agree on.
-_SHARED = ("preset", "weights", "layer", "coefficient")
-_AGAIN = "run notebook 02_patching_circuits with this preset again, which attributes the vector of 01_extract_vectors"
 
 
 def sparsify(
@@ -125,31 +119,6 @@ def apply_mask(
         raise ValueError("the mask leaves nothing of the vector, which cannot be rescaled to a norm: take a lower "
                          "threshold or sparsity, or rescale=False for the zero vector")
     return sparse * (vector.norm() / sparse.norm())
-
-
-def vector_digest(vector: Float[Tensor, "d_model"]) -> str:
-    """SHA-256 of a vector's values in float32, in hexadecimal: tells whether two artifacts mean the same vector."""
-    return hashlib.sha256(vector.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes()).hexdigest()
-
-
-def check_attribution(vector: Float[Tensor, "d_model"], about_vector: Mapping, about_attribution: Mapping) -> None:
-    """Make sure that an attribution belongs to a vector, going by the manifests that both were saved with.
-
-    Args:
-        about_vector: holds preset, weights, layer and coefficient.
-        about_attribution: holds the same and `vector_sha256`, the `vector_digest` of the vector it was made with.
-
-    Raises:
-        ValueError: they differ in one of these, or one of them is not recorded; the message names it.
-    """
-    expected = {key: about_vector.get(key) for key in _SHARED} | {"vector_sha256": vector_digest(vector)}
-    missing = [key for key in expected if expected[key] is None or about_attribution.get(key) is None]
-    if missing:
-        raise ValueError(f"the manifests do not both hold {', '.join(missing)}: {_AGAIN}")
-    differ = [f"{key} {about_attribution[key]!r}, of the vector {value!r}"
-              for key, value in expected.items() if about_attribution[key] != value]
-    if differ:
-        raise ValueError(f"the attribution was made for another vector ({'; '.join(differ)}): {_AGAIN}")
 
 
 def _checked(name: str, values: Tensor, shape: torch.Size | None = None) -> Float[Tensor, "d_model"]:
