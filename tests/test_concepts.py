@@ -147,7 +147,7 @@ def test_a_judge_that_answers_neither_is_refused(llama, candidates, steering):
     for run in (lambda: contrast_pairs(llama, NUMERIC, WORDY, steering, Undecided(), **HOW),
                 lambda: patching_data(llama, NUMERIC, WORDY, steering, Undecided(), **HOW),
                 lambda: select_by_generation(llama, candidates, shortlist, [1.0], NUMERIC, WORDY, **how)):
-        with pytest.raises(ValueError, match="judge Undecided gave the verdict 'perhaps': verdicts are True .* or False"):
+        with pytest.raises(ValueError, match="judge Undecided gave the verdict 'perhaps': verdicts are True .* False"):
             run()
 
 
@@ -218,16 +218,16 @@ def test_further_sets_are_files(sets):
     tables = concept_prompts(COUNTING, "test", 4)
     assert [table.prompt.tolist() for table in tables.values()] == [NUMERIC[:4], WORDY[:4]]
     assert [set(table.positive) for table in tables.values()] == [{True}, {False}]
-    with pytest.raises(ValueError, match=r"unknown prompt set 'wrdy' \(did you mean 'wordy'\?\): .*numeric, wordy, second"):
+    with pytest.raises(ValueError, match=r"unknown prompt set 'wrdy' \(did you mean 'wordy'\?\): .*numeric, wordy, s"):
         load_prompts("wrdy", "test")
-    with pytest.raises(ValueError, match="unknown prompt set 'numeric': choose one of harmful, harmless, second_harmful"):
+    with pytest.raises(ValueError, match="unknown prompt set 'numeric': choose one of harmful, harmless, second"):
         concept_prompts(COUNTING, "test", source="public")
 
 
 def test_sets_that_share_a_prompt_or_are_empty(sets):
     sets(numeric=[*NUMERIC, "hold it!", "Look  out."], wordy=WORDY)
-    with pytest.raises(ValueError, match=r"'hold it!' stands in both prompt sets of 'counting', numeric and wordy \(2 in "
-                                         r"all, split 'test'\): take it out of one"):
+    with pytest.raises(ValueError, match=r"'hold it!' stands in both prompt sets of 'counting', numeric and wordy \(2 "
+                                         r"in all, split 'test'\): take it out of one"):
         concept_prompts(COUNTING, "test")
     sets(numeric=NUMERIC, wordy=[])
     with pytest.raises(ValueError, match=r"the prompt set wordy/test is empty \(source 'built-in'\): give it at least"):

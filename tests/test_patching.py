@@ -93,7 +93,7 @@ def test_subsets(model):
     assert two.counts.responses.tolist() == [2, 2, 2, 2]
     assert [data.responses[i] for i in (0, 1, 3, 4, 6, 7, 8, 9)] == two.responses
     for bad in (dict(prompts="wrapped"), dict(response_from="both"), dict(n=0)):
-        with pytest.raises(ValueError, match="no responses with .*: choose 'harmful' or 'harmless', 'base' or 'steered'"):
+        with pytest.raises(ValueError, match="no responses with .*: choose 'harmful' or 'harmless', 'base' or"):
             data.subset(**bad)
 
 
@@ -125,7 +125,7 @@ def test_pooling_needs_parts_of_one_graph(llama):
 
 
 def test_clear_errors(llama):
-    with pytest.raises(ValueError, match="flips none of the 4 harmful prompts: judged to refuse are 0 answers of the base model and 0 of"):
+    with pytest.raises(ValueError, match="none of the 4 harmful prompts: judged to refuse are 0 answers of the base"):
         data_of(llama, judge=ListJudge([]))
     with pytest.raises(ValueError, match="coefficient 1.5 flips none of the 3 harmless"):
         data_of(llama, judge=ListJudge(tokens(answers(llama, HARMFUL, 0))))

@@ -1,7 +1,6 @@
 """The choice of a vector's layer, position and coefficient (§3.2)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import pandas as pd
 import torch
