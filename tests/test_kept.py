@@ -140,7 +140,7 @@ def test_other_lines_of_what_computes_take_up_nothing(tiny, folder, calls, monke
     read = Path.read_bytes
     for changed, again in (
         ("figures/circuits.py", 0), ("paper/claims.py", 0), ("presets.py", 0), ("prompts/sets.py", 0),
-        ("circuits/attribution.py", 5), ("circuits/graph.py", 5), ("models/maps.py", 5),
+        ("circuits/attribution.py", 5), ("circuits/graph.py", 5), ("circuits/metrics.py", 5),
         ("steering.py", 8), ("freezing.py", 8), ("models/model.py", 8), ("arguments.py", 8),
     ):
         def edited(path, name=changed):
