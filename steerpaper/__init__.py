@@ -1,7 +1,7 @@
 """Companion to "What Drives Representation Steering? A Mechanistic Case Study on Steering Refusal"
 (arXiv 2604.08524): the package behind the notebooks. An independent implementation."""
 
-from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
+from steerpaper.artifacts import load_steering, load_table, load_tensors, save_steering, save_table, save_tensors
 from steerpaper.behaviour import (
     LlamaGuardJudge, SubstringJudge, attack_success_rate, judge_agreement, judged_responses, load_judge, rates,
     refusal_metric, refusal_token_ids,
@@ -22,9 +22,9 @@ from steerpaper.presets import PRESETS, Preset, get_preset
 from steerpaper.prompts import clean_text, load_prompts, vocabulary, with_refuse_instruction
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 from steerpaper.vectors import (
-    SPARSIFIERS, ContrastPairs, LearnedVector, apply_mask, candidate_at, check_attribution, contrast_pairs,
-    difference_in_means, next_token_vector, preference_vector, principal_component, random_vector, select,
-    select_by_generation, select_coefficient, sparsify, vector_digest,
+    METHODS, SPARSIFIERS, ContrastPairs, Ingredients, LearnedVector, apply_mask, candidate_at, check_attribution,
+    contrast_pairs, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
+    select, select_by_generation, select_coefficient, sparsify, vector_digest,
 )
 
 __all__ = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from steerpaper.paths import outputs
+from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from steerpaper import paths, presets, reproduction
 from steerpaper.artifacts import save_table
 from steerpaper.figures import save_figure
-from steerpaper.paths import outputs
+from steerpaper.outputs import outputs
 from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
 
 TABLE = pd.DataFrame({
@@ -138,6 +138,7 @@ def preset(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, name, tmp_path / place)
     written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
     monkeypatch.setattr(reproduction, "outputs", lambda: written)
+    monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
     card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
 
     def compute(table=TABLE, card=card, height=0.5):

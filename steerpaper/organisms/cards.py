@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from steerpaper import paths
-from steerpaper.artifacts import write_bytes
 from steerpaper.behaviour.rates import judged_responses
 from steerpaper.behaviour.refusal import SubstringJudge, wilson_interval
 from steerpaper.models.model import Model
 from steerpaper.organisms.training import Recipe
+from steerpaper.paths import write_bytes
 from steerpaper.prompts import corpus
 from steerpaper.prompts.sets import SETS, load_prompts, with_refuse_instruction
 
