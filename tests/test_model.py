@@ -397,7 +397,6 @@ def test_check_at_load_sees_logits_that_differ(llama, monkeypatch):
 @pytest.mark.parametrize("entry, what", [
     ({"gamma_offset": 0.5}, "attention reads"), ({"attention_norm": "pre_feedforward_layernorm"}, "attention reads"),
     ({"attention_post_norm": None}, "attention adds"), ({"mlp_post_norm": None}, "the MLP adds"),
-    ({"mlp_norm": "post_attention_layernorm"}, "attention adds"),
 ])
 def test_check_at_load_sees_a_family_that_is_built_otherwise(gemma2, monkeypatch, entry, what):
     monkeypatch.setattr(gemma2, "_names", replace(gemma2._names, **entry))

@@ -1,5 +1,6 @@
 """Computed here beside on record: what counts as the same, and what is said of what does not."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -239,6 +240,7 @@ def test_every_notebook_and_what_it_writes_is_declared_once():
     for kind in ("figures", "tables", "tensors"):
         own = [name for about in outputs().values() for name in about[kind]]
         assert len(own) == len(set(own)), kind
+    assert all(re.fullmatch(r"\w+", name) for name in names)
     assert names and all(set(about["after"]) <= set(outputs()) for about in outputs().values())
 
 
