@@ -406,5 +406,5 @@ def _check_stream(model: Model, layer: int, ids: Tensor, mask: Tensor) -> None:
     rounding = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # in which norms are computed
     for what, (found, expected) in same.items():
         if not (found - expected).abs().max() <= 30 * rounding * expected.abs().max():
-            raise RuntimeError(f"what {what} in layer {layer} is off by {(found - expected).abs().max():.3g}: a model of "
-                               f"type {model.family!r} is not built as its entry in _FAMILIES says")
+            raise RuntimeError(f"what {what} in layer {layer} is off by {(found - expected).abs().max():.3g}: a model "
+                               f"of type {model.family!r} is not built as its entry in _FAMILIES says")
