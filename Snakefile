@@ -15,11 +15,12 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
+from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS as KNOWN
 from steerpaper.presets import get_preset, get_presets
 
 BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
-NOTEBOOKS = paths.outputs()
+NOTEBOOKS = outputs()
 
 GIVEN = config.get("presets") or ""
 try:

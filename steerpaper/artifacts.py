@@ -15,9 +15,13 @@ from torch import Tensor
 
 from steerpaper import manifests, paths
 from steerpaper.models import checkpoint
+from steerpaper.outputs import writer
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
+from steerpaper.steering import Steering
+from steerpaper.vectors.methods import get_method
 
+_SUFFIXES = {"tensors": ".safetensors", "tables": ".csv"}
 _LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "numpy")
 
 
@@ -28,10 +32,11 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
     weights, dtype, library versions and a digest over all of it are added.
 
     Raises:
-        ValueError: an unknown preset, no plain name, or results that another model has left under the preset's name.
+        ValueError: an unknown preset, a name that no notebook is declared to write, or results that another model has
+            left under the preset's name.
         FileNotFoundError: the model's folder holds no weights.
     """
-    path = _path(paths.artifacts, preset, name, ".safetensors")
+    path, _ = _path("tensors", paths.artifacts, preset, name)
     # Copies of their own: safetensors refuses tensors that share memory, such as a row beside its matrix.
     tensors = {
         key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()
@@ -46,15 +51,15 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
         write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
-def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and manifest as saved by `save_tensors` in the notebook `made_by`.
+def load_tensors(preset: str, name: str) -> tuple[dict[str, Tensor], dict]:
+    """Tensors and manifest as saved by `save_tensors`.
 
     Raises:
-        FileNotFoundError: not there yet.
-        ValueError: damaged, or made with another model than the preset's present one.
+        FileNotFoundError: not there yet; the message says which notebook to run.
+        ValueError: a name that no notebook writes, damaged, or made with another model than the preset's present one.
     """
-    path = _existing(_path(paths.artifacts, preset, name, ".safetensors"), preset, made_by)
-    remedy = f"run notebook {made_by} with preset {preset!r} again"
+    path, notebook = _existing("tensors", paths.artifacts, preset, name)
+    remedy = f"run notebook {notebook} with preset {preset!r} again"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             manifest = json.loads(file.metadata()["manifest"])
@@ -73,14 +78,38 @@ def load_tensors(preset: str, name: str, *, made_by: str) -> tuple[dict[str, Ten
     return tensors, manifest
 
 
+def save_steering(preset: str, method: str, steering: Steering, manifest: dict) -> None:
+    """Save the vector that a method found, where it enters and how strongly, as `save_tensors` does.
+
+    Args:
+        manifest: how it was made, such as `Extracted.about`; method, layer and coefficient are added.
+
+    Raises:
+        ValueError: an unknown method, or as for `save_tensors`.
+    """
+    about = {"method": get_method(method).name, "layer": steering.layer, "coefficient": steering.coefficient}
+    save_tensors(preset, method, {"vector": steering.vector}, manifest | about)
+
+
+def load_steering(preset: str, method: str) -> Steering:
+    """The steering that notebook 01 saved for a method, with its positive coefficient.
+
+    Raises:
+        ValueError: an unknown method, or as for `load_tensors`.
+        FileNotFoundError: not there yet; the message says which notebook to run.
+    """
+    tensors, about = load_tensors(preset, get_method(method).name)
+    return Steering(tensors["vector"], about["layer"], about["coefficient"])
+
+
 def save_table(preset: str, name: str, table: pd.DataFrame) -> None:
     """Save a tidy table as `<name>.csv`, with 6 significant digits and without its index, and enter it in the manifest.
 
     Raises:
-        ValueError: an unknown preset, no plain name, an index or columns of several levels, or results that another
-            model has left under the preset's name.
+        ValueError: an unknown preset, a name that no notebook is declared to write, an index or columns of several
+            levels, or results that another model has left under the preset's name.
     """
-    path = _path(paths.results, preset, name, ".csv")
+    path, _ = _path("tables", paths.results, preset, name)
     if table.index.names != [None] or table.columns.nlevels > 1:
         raise ValueError(f"table {name!r} holds data in its index or column levels: call .reset_index()")
     content = table.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
@@ -89,22 +118,21 @@ def save_table(preset: str, name: str, table: pd.DataFrame) -> None:
         tables[name] = manifests.entry(content)
 
 
-def load_table(preset: str, name: str, *, made_by: str, recorded: bool = False) -> pd.DataFrame:
-    """A table as saved by `save_table` in the notebook `made_by`; only empty fields are missing values.
+def load_table(preset: str, name: str, *, recorded: bool = False) -> pd.DataFrame:
+    """A table as saved by `save_table`; only empty fields are missing values.
 
     Args:
         recorded: the one on record, in `data/results`, instead of the one that was computed here.
 
     Raises:
-        FileNotFoundError: not there yet.
-        ValueError: not what that notebook wrote, by the manifest beside it.
+        FileNotFoundError: not there yet; the message says which notebook to run.
+        ValueError: a name that no notebook writes, or not what its notebook wrote, by the manifest beside it.
     """
-    folder = paths.recorded_results if recorded else paths.results
-    path = _existing(_path(folder, preset, name, ".csv"), preset, made_by)
+    path, notebook = _existing("tables", paths.recorded_results if recorded else paths.results, preset, name)
     content = path.read_bytes()
     if wrong := manifests.difference(path.parent, name, content):
         remedy = "restore it with git, or run `make record`" if recorded else "run it again"
-        raise ValueError(f"{_shown(path)} is not what notebook {made_by} wrote ({wrong}): {remedy}")
+        raise ValueError(f"{_shown(path)} is not what notebook {notebook} wrote ({wrong}): {remedy}")
     return manifests.table(content)
 
 
@@ -140,18 +168,17 @@ def _digest(tensors: dict[str, Tensor], manifest: dict) -> str:
     return hashlib.sha256(rest.encode() + safetensors.torch.save(tensors)).hexdigest()
 
 
-def _path(kind: Callable[[str], Path], preset: str, name: str, suffix: str) -> Path:
-    folder = kind(get_preset(preset).name)
-    if not name or Path(name).name != name or name.endswith(suffix):
-        raise ValueError(f"name {name!r}: give a plain file name, without a folder and without {suffix!r}")
-    return folder / f"{name}{suffix}"
+def _path(kind: str, folder: Callable[[str], Path], preset: str, name: str) -> tuple[Path, str]:
+    """Where an output is, and which notebook writes it."""
+    return folder(get_preset(preset).name) / f"{name}{_SUFFIXES[kind]}", writer(kind, name)
 
 
-def _existing(path: Path, preset: str, made_by: str) -> Path:
+def _existing(kind: str, folder: Callable[[str], Path], preset: str, name: str) -> tuple[Path, str]:
+    path, notebook = _path(kind, folder, preset, name)
     if not path.is_file():
-        raise FileNotFoundError(f"{_shown(path)} is missing: run notebook {made_by} with preset {preset!r}, "
+        raise FileNotFoundError(f"{_shown(path)} is missing: run notebook {notebook} with preset {preset!r}, "
                                 f"or all of them with `make figures PRESETS={preset}`")
-    return path
+    return path, notebook
 
 
 def _shown(path: Path) -> str:

@@ -5,8 +5,6 @@ only by `make record`.
 """
 
 import os
-import tomllib
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,12 +15,6 @@ PROMPTS = DATA / "prompts"
 PUBLIC = DATA / "public"
 # Elsewhere where the repository cannot be written to, or for runs side by side.
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or ROOT / "build").absolute()
-
-
-@cache
-def outputs() -> dict[str, dict[str, list[str]]]:
-    """What each notebook of the workflow builds upon and writes: `notebooks/outputs.toml`, in reading order."""
-    return tomllib.loads((NOTEBOOKS / "outputs.toml").read_text("utf-8"))
 
 
 def results(preset: str) -> Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 import nbformat
 
 from steerpaper import paths
-from steerpaper.paths import outputs, write_bytes
+from steerpaper.outputs import outputs
+from steerpaper.paths import write_bytes
 from steerpaper.presets import get_presets
 
 READ, REFERENCE = "organism-llama", "tiny"

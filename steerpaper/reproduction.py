@@ -19,7 +19,8 @@ from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from steerpaper import manifests, paths
 from steerpaper.artifacts import load_table
-from steerpaper.paths import outputs, write_bytes
+from steerpaper.outputs import outputs
+from steerpaper.paths import write_bytes
 from steerpaper.presets import get_presets
 
 # Another processor adds up in another order. A measured number may differ by RELATIVE of itself, or by SMALL of the
@@ -93,9 +94,9 @@ def compare(preset: str) -> Comparison:
         ValueError: a table that is not what its notebook wrote.
     """
     found = Comparison(preset)
-    for notebook, written in outputs().items():
+    for written in outputs().values():
         for name in written["tables"]:
-            tables = [load_table(preset, name, made_by=notebook, recorded=recorded) for recorded in (True, False)]
+            tables = [load_table(preset, name, recorded=recorded) for recorded in (True, False)]
             found.tables += 1
             found.numbers += int(tables[0].select_dtypes("number").count().sum())
             found.differences += compare_tables(f"{name}.csv", *tables)
@@ -148,9 +149,9 @@ def record(preset: str) -> None:
         ValueError: a table that is not what its notebook wrote; likewise.
     """
     tables, figures = {}, {}
-    for notebook, written in outputs().items():
+    for written in outputs().values():
         for name in written["tables"]:
-            load_table(preset, name, made_by=notebook)  # what is there, and whole
+            load_table(preset, name)  # what is there, and whole
             tables[f"{name}.csv"] = (paths.results(preset) / f"{name}.csv").read_bytes()
         for file in (f"{name}.{kind}" for name in written["figures"] for kind in ("svg", "png")):
             figures[file] = (paths.figures(preset) / file).read_bytes()

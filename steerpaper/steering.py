@@ -4,7 +4,7 @@ Every row of a batch has its own steering, so that candidates of all layers shar
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from jaxtyping import Float

@@ -9,8 +9,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from steerpaper import artifacts, manifests, paths, presets
-from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
+from steerpaper import artifacts, manifests, outputs, paths, presets
+from steerpaper.artifacts import load_steering, load_table, load_tensors, save_steering, save_table, save_tensors
+from steerpaper.steering import Steering
 
 
 @pytest.fixture
@@ -23,6 +24,9 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
+    declared = {"tensors": ["vectors", "a", "shared", "dim", "ntp"],
+                "tables": ["asr", "asr_again", "some", "copy", "other", "nothing"]}
+    monkeypatch.setattr(outputs, "outputs", lambda: {"01_x": declared})
     return folder
 
 
@@ -31,7 +35,7 @@ TENSORS = {"dim": torch.tensor([1.0, -2.5]), "positions": torch.arange(6).reshap
 
 def test_tensors_come_back_with_their_manifest(model):
     save_tensors("tiny", "vectors", TENSORS, {"layer": 5, "seed": 0})
-    tensors, manifest = load_tensors("tiny", "vectors", made_by="01_extract_vectors")
+    tensors, manifest = load_tensors("tiny", "vectors")
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
     expected = {"layer": 5, "seed": 0, "preset": "tiny", "model": "model", "dtype": "float32"}
@@ -53,7 +57,7 @@ def test_a_tensor_file_under_another_name_is_refused(model):
     path = paths.artifacts("tiny") / "ntp.safetensors"
     path.with_name("dim.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="dim.safetensors holds 'ntp', not 'dim': run notebook 01_x"):
-        load_tensors("tiny", "dim", made_by="01_x")
+        load_tensors("tiny", "dim")
 
 
 def test_damaged_tensors_are_refused(model):
@@ -62,30 +66,30 @@ def test_damaged_tensors_are_refused(model):
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match="its own digest: run notebook 01_x with preset 'tiny'"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
     path.write_bytes(content.replace(b'float32', b'float16'))
     with pytest.raises(ValueError, match="digest"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
     path.write_bytes(content[:20])
     with pytest.raises(ValueError, match="cannot be read"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
     save_file(TENSORS | {"positions": torch.arange(2)}, path)
     with pytest.raises(ValueError, match="cannot be read"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
 
 
 def test_tensors_of_other_weights_are_refused(model):
     save_tensors("tiny", "vectors", TENSORS, {})
     save_file({"w": torch.zeros(3)}, model / "model.safetensors")
     with pytest.raises(ValueError, match="another model .weights .*, now .*run notebook 01_x"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
 
 
 def test_a_hub_model_is_known_by_its_revision(model, monkeypatch):
     hub = replace(presets.PRESETS["tiny"], model="owner/name", revision=40 * "c")
     monkeypatch.setitem(presets.PRESETS, "tiny", hub)
     save_tensors("tiny", "vectors", TENSORS, {})
-    assert load_tensors("tiny", "vectors", made_by="01_x")[1]["weights"] == 40 * "c"
+    assert load_tensors("tiny", "vectors")[1]["weights"] == 40 * "c"
 
 
 def test_a_hub_model_without_a_revision_is_known_by_the_commit_in_the_cache(model, monkeypatch, tmp_path):
@@ -95,10 +99,10 @@ def test_a_hub_model_without_a_revision_is_known_by_the_commit_in_the_cache(mode
     (refs / "main").write_text(40 * "a")
     monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model="owner/name"))
     save_tensors("tiny", "vectors", TENSORS, {})
-    assert load_tensors("tiny", "vectors", made_by="01_x")[1]["weights"] == 40 * "a"
+    assert load_tensors("tiny", "vectors")[1]["weights"] == 40 * "a"
     (refs / "main").write_text(40 * "b")
     with pytest.raises(ValueError, match="made with another model .weights 'a+', now 'b+'"):
-        load_tensors("tiny", "vectors", made_by="01_x")
+        load_tensors("tiny", "vectors")
 
 
 def test_a_folder_stands_for_its_preset(model, tmp_path, monkeypatch):
@@ -108,8 +112,8 @@ def test_a_folder_stands_for_its_preset(model, tmp_path, monkeypatch):
     save_tensors(str(folder), "vectors", TENSORS, {})
     save_table(str(folder), "asr", pd.DataFrame({"n": [1]}))
     assert (paths.results("my-model") / "asr.csv").is_file()
-    assert load_tensors("my-model", "vectors", made_by="01_x")[1]["preset"] == "my-model"
-    assert load_table(str(folder), "asr", made_by="01_x").n.tolist() == [1]
+    assert load_tensors("my-model", "vectors")[1]["preset"] == "my-model"
+    assert load_table(str(folder), "asr").n.tolist() == [1]
 
 
 def test_a_model_without_weights_is_an_error(model):
@@ -119,9 +123,9 @@ def test_a_model_without_weights_is_an_error(model):
 
 
 def test_missing_inputs_name_the_notebook_to_run(model):
-    for load in (load_tensors, load_table):
+    for load in (lambda: load_tensors("tiny", "vectors"), lambda: load_table("tiny", "nothing")):
         with pytest.raises(FileNotFoundError, match="run notebook 01_x with preset 'tiny'.*PRESETS=tiny"):
-            load("tiny", "nothing", made_by="01_x")
+            load()
 
 
 def test_tables_come_back_and_are_plain_text(model):
@@ -129,7 +133,7 @@ def test_tables_come_back_and_are_plain_text(model):
     save_table("tiny", "asr", table)
     path = paths.results("tiny") / "asr.csv"
     assert path.read_bytes() == 'set,n,x,on\nNA,3,0.333333,True\n"b, α",4,,False\n'.encode()
-    again = load_table("tiny", "asr", made_by="01_x")
+    again = load_table("tiny", "asr")
     assert again.set.tolist() == table.set.tolist()
     assert again.dtypes.n == int and again.dtypes.on == bool and again.x.isna().tolist() == [False, True]
     save_table("tiny", "asr_again", again)
@@ -146,14 +150,34 @@ def test_rows_picked_from_a_table_can_be_saved_but_no_index_with_data(model):
         save_table("tiny", "some", table.pivot_table(index="set", aggfunc=["sum"]).reset_index())
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../a", "asr.csv"])
-def test_names_are_plain(model, name):
-    with pytest.raises(ValueError, match="plain file name"):
-        save_table("tiny", name, pd.DataFrame({"n": [1]}))
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "asr.csv", "vectors"])
+def test_only_what_is_declared_is_saved_and_looked_for(model, name):
+    message = f"unknown name of tables {name!r}.*: choose one of asr, .*, or declare it in notebooks/outputs.toml"
+    for act in (lambda: save_table("tiny", name, pd.DataFrame({"n": [1]})), lambda: load_table("tiny", name)):
+        with pytest.raises(ValueError, match=message):
+            act()
+    for act in (lambda: save_tensors("tiny", "dims", TENSORS, {}), lambda: load_tensors("tiny", "dims")):
+        with pytest.raises(ValueError, match=r"unknown name of tensors 'dims' \(did you mean 'dim'\?\)"):
+            act()
+    assert not paths.BUILD.exists()
+
+
+def test_a_steering_comes_back_with_how_it_was_made(model):
+    given = Steering(torch.tensor([1.0, -2.5]), 5, 0.95)
+    save_steering("tiny", "ntp", given, {"learning_rate": 0.1, "seed": 42})
+    again = load_steering("tiny", "ntp")
+    assert torch.equal(again.vector, given.vector) and (again.layer, again.coefficient) == (5, 0.95)
+    about = load_tensors("tiny", "ntp")[1]
+    assert {"method": "ntp", "layer": 5, "coefficient": 0.95, "learning_rate": 0.1, "seed": 42}.items() <= about.items()
+    for act in (lambda: load_steering("tiny", "npt"), lambda: save_steering("tiny", "npt", given, {})):
+        with pytest.raises(ValueError, match=r"unknown method 'npt' \(did you mean 'ntp'\?\): choose one of dim, ntp"):
+            act()
+    with pytest.raises(FileNotFoundError, match="dim.safetensors is missing: run notebook 01_x"):
+        load_steering("tiny", "dim")
 
 
 def test_unknown_presets_are_refused():
-    for act in (lambda: save_table("x", "a", pd.DataFrame()), lambda: load_tensors("x", "a", made_by="01_x")):
+    for act in (lambda: save_table("x", "a", pd.DataFrame()), lambda: load_tensors("x", "a")):
         with pytest.raises(ValueError, match="unknown preset 'x': choose one of"):
             act()
 
@@ -177,13 +201,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(model, monkeypatch)
             artifacts.write_bytes(path, b"n\n3\n")
     assert path.read_text() == "n\n1\n"
     assert [file for file in path.parent.glob("[!.]*") if file.name != manifests.NAME] == [path]
-    assert load_table("tiny", "asr", made_by="01_x").n.tolist() == [1]
+    assert load_table("tiny", "asr").n.tolist() == [1]
 
 
 def test_a_row_is_saved_beside_its_matrix(model):
     matrix = torch.arange(6.0).reshape(2, 3)
     save_tensors("tiny", "shared", {"matrix": matrix, "row": matrix[1]}, {})
-    tensors, _ = load_tensors("tiny", "shared", made_by="01_x")
+    tensors, _ = load_tensors("tiny", "shared")
     assert torch.equal(tensors["row"], matrix[1])
 
 
@@ -204,10 +228,10 @@ ASR = pd.DataFrame({"set": ["a", "b", "c"], "n": [3, 4, 5], "asr": [0.25, 0.5, 1
 ])
 def test_a_table_that_is_not_what_was_written_is_refused_by_name(model, content, said):
     save_table("tiny", "asr", ASR)
-    assert load_table("tiny", "asr", made_by="01_x").asr.tolist() == [0.25, 0.5, 1.0]
+    assert load_table("tiny", "asr").asr.tolist() == [0.25, 0.5, 1.0]
     (paths.results("tiny") / "asr.csv").write_bytes(content)
     with pytest.raises(ValueError, match=f"asr.csv is not what notebook 01_x wrote .({said}).*: run it again"):
-        load_table("tiny", "asr", made_by="01_x")
+        load_table("tiny", "asr")
 
 
 def test_a_table_that_no_notebook_entered_is_refused(model):
@@ -215,16 +239,16 @@ def test_a_table_that_no_notebook_entered_is_refused(model):
     path = paths.results("tiny") / "asr.csv"
     path.with_name("copy.csv").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match="copy.csv is not what .* wrote .*manifest.json beside it does not list it"):
-        load_table("tiny", "copy", made_by="01_x")
+        load_table("tiny", "copy")
     path.with_name(manifests.NAME).write_text("{")
     with pytest.raises(ValueError, match="manifest.json is no manifest"):
-        load_table("tiny", "asr", made_by="01_x")
+        load_table("tiny", "asr")
 
 
 def test_a_table_on_record_is_another_one(model):
     save_table("tiny", "asr", ASR)
     with pytest.raises(FileNotFoundError, match="data/results/tiny/asr.csv is missing"):
-        load_table("tiny", "asr", made_by="01_x", recorded=True)
+        load_table("tiny", "asr", recorded=True)
 
 
 def test_new_weights_at_the_same_place_leave_no_table_of_the_old(model):
@@ -232,7 +256,7 @@ def test_new_weights_at_the_same_place_leave_no_table_of_the_old(model):
     save_file({"w": torch.zeros(3)}, model / "model.safetensors")
     save_table("tiny", "other", ASR)
     with pytest.raises(ValueError, match="does not list it"):
-        load_table("tiny", "asr", made_by="01_x")
+        load_table("tiny", "asr")
 
 
 def in_another_process(monkeypatch, folder: Path):
@@ -256,7 +280,7 @@ def test_two_folders_of_one_name_do_not_share_results(model, tmp_path, monkeypat
         with pytest.raises(ValueError, match="holds results of another model, a/checkpoint-500; .*rename"):
             save()
     first = in_another_process(monkeypatch, folders[0])
-    assert load_table(first, "asr", made_by="01_x").asr.tolist() == [0.25, 0.5, 1.0]
-    assert torch.equal(load_tensors(first, "dim", made_by="01_x")[0]["dim"], TENSORS["dim"])
+    assert load_table(first, "asr").asr.tolist() == [0.25, 0.5, 1.0]
+    assert torch.equal(load_tensors(first, "dim")[0]["dim"], TENSORS["dim"])
     folders[0].rename(tmp_path / "checkpoint-500")  # the same weights elsewhere may go on
     save_table(in_another_process(monkeypatch, tmp_path / "checkpoint-500"), "asr", ASR[:2])

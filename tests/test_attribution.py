@@ -233,7 +233,7 @@ def test_an_attribution_comes_back_as_it_was(llama, tiny, split_heads):
         pd.testing.assert_frame_equal(found.nodes, att.nodes, check_exact=True)
         pd.testing.assert_frame_equal(found.edges, att.edges, check_exact=True)
         assert torch.equal(found.gradient, att.gradient)
-    _, about = load_tensors(tiny, "dim_attribution", made_by="02_patching_circuits")
+    _, about = load_tensors(tiny, "dim_attribution")
     digest = hashlib.sha256(struct.pack("<32f", *steering.vector.tolist())).hexdigest()
     assert {"layer": 1, "coefficient": 0.8, "vector_sha256": digest, "steps": 2, "seed": 7,
             "positions": att.positions}.items() <= about.items()

@@ -392,3 +392,13 @@ def test_check_at_load_sees_logits_that_differ(llama, monkeypatch):
     monkeypatch.setattr(llama, "hf", tiny_model("llama", rms_norm_eps=0.5).eval())
     with pytest.raises(RuntimeError, match="traced logits differ from the plain forward"):
         check_access(llama)
+
+
+@pytest.mark.parametrize("entry, what", [
+    ({"gamma_offset": 0.5}, "attention reads"), ({"attention_norm": "pre_feedforward_layernorm"}, "attention reads"),
+    ({"attention_post_norm": None}, "attention adds"), ({"mlp_post_norm": None}, "the MLP adds"),
+])
+def test_check_at_load_sees_a_family_that_is_built_otherwise(gemma2, monkeypatch, entry, what):
+    monkeypatch.setattr(gemma2, "_names", replace(gemma2._names, **entry))
+    with pytest.raises(RuntimeError, match=f"what {what} in layer 2 is off by .*'gemma2' is not built as its entry"):
+        check_access(gemma2)

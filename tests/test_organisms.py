@@ -123,7 +123,7 @@ def test_unsteered_behaviour(unsteered):
 def steered(organism):
     """Rates on harmful prompts under −s and harmless ones under +s: rows base, steered, three random controls."""
     preset = get_preset(organism.preset.name)
-    best = load_table(preset.name, "dim_selection", made_by="01_extract_vectors", recorded=True).iloc[0]
+    best = load_table(preset.name, "dim_selection", recorded=True).iloc[0]
     layer, coefficient = int(best.layer), float(best.coefficient)
     train = [load_prompts(name, "train", preset.n_train).prompt for name in ("harmful", "harmless")]
     vector = difference_in_means(organism, *train, batch_size=preset.batch_size)[layer, int(best.position)]
@@ -162,7 +162,7 @@ def test_steered_text_stays_clean(steered):
 @pytest.mark.parametrize("preset", ["organism-llama", "organism-gemma2"])
 @pytest.mark.parametrize("method", ["dim", "ntp", "po"])
 def test_committed_results_hold_every_method_to_the_same(preset, method):
-    table = load_table(preset, "table2_asr", made_by="01_extract_vectors", recorded=True)
+    table = load_table(preset, "table2_asr", recorded=True)
     table = table[table.method == method].set_index("prompts")
     assert (table.n >= 200).all()
     assert table.asr["harmful"] >= 0.85 and table.coefficient["harmful"] < 0

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mutations import MUTATIONS
-from steerpaper.paths import outputs
+from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent

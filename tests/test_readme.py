@@ -11,7 +11,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from steerpaper.paths import outputs
+from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def commands() -> list[str]:
 
 def test_there_are_blocks_of_both_kinds():
     kinds = [block.values[0] for block in BLOCKS]
-    assert {"python", "bash"} <= set(kinds) <= {"python", "bash", "text", ""}  # one without a name is a drawing
+    assert {"python", "bash"} <= set(kinds) <= {"python", "bash", "text", "diff", ""}  # one without a name is a drawing
 
 
 @blocks("python")

@@ -179,20 +179,27 @@ def test_expressions_of_claims_are_data_and_run_no_code(field, expression, messa
     monkeypatch.chdir(tmp_path)
     check = {"quantity": "q", "table": "table2_asr", "value": "asr", "case": ["method"], "at_least": 0, field: expression}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
-    text = {"claims": [entry], "made_by": {"table2_asr": "01_extract_vectors"}}
-    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: text)
+    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: {"claims": [entry]})
     with pytest.raises(ValueError, match=f"claim 'mine'.*{message}"):
         claims()
     assert not list(tmp_path.iterdir())
 
 
+def test_claims_read_tables_that_are_declared(monkeypatch):
+    check = {"quantity": "q", "table": "table2_as", "value": "asr", "case": ["method"], "at_least": 0}
+    entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
+    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: {"claims": [entry]})
+    with pytest.raises(ValueError, match=r"table of claim 'mine' 'table2_as' \(did you mean 'table2_asr'\?\)"):
+        claims()
+
+
 def test_expressions_that_are_data_keep_their_meaning(monkeypatch):
     where = ["method in ['dim', 'ntp'] and not prompts == 'both'", "kind.str.contains('wi')",
              "0.2 <= asr < 0.9 or -asr > 1", "kept == kept.max()", "~method.duplicated()"]
-    check = {"quantity": "q", "table": "t", "where": where, "value": "(asr - kept) / 2 + 1 * kept", "case": ["method"],
+    check = {"quantity": "q", "table": "table2_asr", "where": where, "value": "(asr - kept) / 2 + 1 * kept", "case": ["method"],
              "above": 0}
     entry = {"id": "mine", "title": "", "locator": "", "says": "", "limits": "", "checks": [check]}
-    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: {"claims": [entry], "made_by": {"t": "01"}})
+    monkeypatch.setattr("steerpaper.paper.claims.paper_text", lambda: {"claims": [entry]})
     rows = [("dim", "x", "twice", 0.3, 1.0), ("dim", "x", "twice", 0.5, 1.0), ("ntp", "x", "twice", 0.6, 0.5),
             ("po", "x", "twice", 0.4, 1.0), ("dim", "both", "twice", 0.4, 1.0), ("ntp", "x", "once", 0.4, 2.0)]
     table = pd.DataFrame(rows, columns=["method", "prompts", "kind", "asr", "kept"])
@@ -670,9 +677,9 @@ def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_pat
     card, rows = scorecard(preset)
     today = {"scorecard_claims": card, "scorecard_cases": rows,
              "scorecard_numbers": reported_numbers(preset), "paper_arithmetic": paper_arithmetic()}
-    saved = {name: load_table(preset, name, made_by="06_scorecard") for name in today}
+    saved = {name: load_table(preset, name) for name in today}
     monkeypatch.setattr(paths, "results", lambda preset: tmp_path)
     for name, table in today.items():
         save_table(preset, name, table)
-        again = load_table(preset, name, made_by="06_scorecard")
+        again = load_table(preset, name)
         pd.testing.assert_frame_equal(again, saved[name], obj=f"{name}: run notebook 06_scorecard again; it")

@@ -1,5 +1,6 @@
 """Computed here beside on record: what counts as the same, and what is said of what does not."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from steerpaper import paths, presets, reproduction
 from steerpaper.artifacts import save_table
 from steerpaper.figures import save_figure
-from steerpaper.paths import outputs
+from steerpaper.outputs import outputs
 from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
 
 TABLE = pd.DataFrame({
@@ -138,6 +139,7 @@ def preset(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, name, tmp_path / place)
     written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
     monkeypatch.setattr(reproduction, "outputs", lambda: written)
+    monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
     card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
 
     def compute(table=TABLE, card=card, height=0.5):
@@ -238,6 +240,7 @@ def test_every_notebook_and_what_it_writes_is_declared_once():
     for kind in ("figures", "tables", "tensors"):
         own = [name for about in outputs().values() for name in about[kind]]
         assert len(own) == len(set(own)), kind
+    assert all(re.fullmatch(r"\w+", name) for name in names)
     assert names and all(set(about["after"]) <= set(outputs()) for about in outputs().values())
 
 

@@ -65,6 +65,7 @@ def clone(tmp_path_factory):
     shutil.copytree(ROOT / "profiles", clone / "profiles")
     for path in (clone / "steerpaper").rglob("__init__.py"):
         path.write_text("")  # quicker
+    (clone / "steerpaper" / "vectors" / "methods.py").write_text("METHODS, get_method = {}, None\n")
     (clone / "notebooks").mkdir()
     (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
     for name in ("01_first", "02_second"):

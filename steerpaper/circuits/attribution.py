@@ -20,9 +20,8 @@ from steerpaper.circuits.metrics import Metric, get_metric
 from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
+from steerpaper.outputs import writer
 from steerpaper.steering import Steering
-
-_MADE_BY = "02_patching_circuits"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +79,11 @@ class Attribution:
             FileNotFoundError, ValueError: as for `load_tensors`, or an attribution made with another steering; the
                 message names the difference.
         """
-        tensors, about = load_tensors(preset, name, made_by=_MADE_BY)
+        tensors, about = load_tensors(preset, name)
         if differ := [f"{key} {about.get(key)!r}, given {value!r}" for key, value in _about(steering).items()
                       if about.get(key) != value]:
             raise ValueError(f"{name!r} of preset {preset!r} was made with another steering ({'; '.join(differ)}): run "
-                             f"notebook {_MADE_BY} with this preset again")
+                             f"notebook {writer('tensors', name)} with this preset again")
         graph = Graph(**about["graph"])
         nodes = pd.DataFrame({"node": graph.sources, "score": tensors["nodes"].numpy()})
         return cls(graph, tensors["scores"].numpy(), nodes, tensors["gradient"], about["positions"])

@@ -10,15 +10,16 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 
 from steerpaper import paths
-from steerpaper.artifacts import write_bytes
+from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
+from steerpaper.vectors.methods import METHODS
 
 # Told apart with the common colour-vision deficiencies within each line; grey is always the control.
 PALETTE = {
-    "base": "#333333", "-s": "#0072B2", "+s": "#D55E00", "random": "#999999",
+    "base": "#333333", "-s": "#0072B2", "+s": "#D55E00", "random": METHODS["random"].colour,
     "harmful": "#AA4499", "harmless": "#117733",
     "positive": "#2166AC", "negative": "#B2182B",
-    "dim": "#E69F00", "ntp": "#56B4E9", "po": "#882255", "pca": "#009E73",
+    **{method.name: method.colour for method in METHODS.values()},
 }
 
 # Widths of a figure in inches.

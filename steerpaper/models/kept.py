@@ -28,7 +28,7 @@ _LIBRARIES = ("torch", "transformers", "nnsight")
 # Modules whose work is done before a computation begins: what they decide are its inputs and its model, which are
 # digested themselves. A new preset, prompt set or judge computes nothing again.
 _BEFORE = tuple(f"steerpaper.{name}" for name in (
-    "presets", "concepts", "prompts", "behaviour", "artifacts", "manifests",
+    "presets", "concepts", "prompts", "behaviour", "outputs", "artifacts", "manifests",
     "models.checkpoint", "models.folder", "models.template"))
 # What else picks the processor's routines, and so the rounding of sums.
 _ROUTINES = ("MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")

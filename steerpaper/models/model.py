@@ -30,20 +30,21 @@ transformers_logging.disable_progress_bar()
 
 @dataclass(frozen=True)
 class _Family:
-    """Where an architecture differs from Llama in names and norms."""
+    """Where an architecture differs from Llama in names and norms; docs/extending.md says what it has to share."""
 
+    attention_norm: str = "input_layernorm"
     mlp_norm: str = "post_attention_layernorm"
     attention_post_norm: str | None = None
     mlp_post_norm: str | None = None
     gamma_offset: float = 0.0  # Gemma's RMSNorm multiplies by 1 + weight
-    attention: str = "sdpa"  # whatever a config asks for; Gemma's soft-cap needs scores spelt out
+    implementation: str = "sdpa"  # of attention, whatever a config asks for; Gemma's soft-cap needs scores spelt out
 
 
 _FAMILIES = {
     "llama": _Family(),
     "gemma2": _Family(
         mlp_norm="pre_feedforward_layernorm", attention_post_norm="post_attention_layernorm",
-        mlp_post_norm="post_feedforward_layernorm", gamma_offset=1.0, attention="eager"),
+        mlp_post_norm="post_feedforward_layernorm", gamma_offset=1.0, implementation="eager"),
     "qwen2": _Family(),
     "qwen3": _Family(),
 }
@@ -56,7 +57,7 @@ class Model:
         nn: the nnsight model; `hf` the Hugging Face model in it; `tokenizer`.
         preset: the `Preset` it was loaded by, or None.
         commit: of the hub that the weights come from; None for a local folder.
-        family: "llama", "gemma2", "qwen2" or "qwen3".
+        family: one of `_FAMILIES`.
         n_layers, n_heads, n_kv_heads, d_model, d_head, n_vocab, n_context: sizes.
         norm_eps: the epsilon of every RMSNorm.
         has_post_norms: whether attention and MLP writes pass a norm of their own (Gemma 2).
@@ -216,7 +217,7 @@ class Model:
 
     def attention_gamma(self, layer: int) -> Float[Tensor, "d_model"]:
         """What the norm before attention multiplies by (Gemma 2: 1 + weight)."""
-        return self._gamma(self.layer(layer).input_layernorm)
+        return self._gamma(getattr(self.layer(layer), self._names.attention_norm))
 
     def mlp_gamma(self, layer: int) -> Float[Tensor, "d_model"]:
         """What the norm before the MLP multiplies by."""
@@ -315,7 +316,7 @@ def _read(source: str, dtype: torch.dtype, where: dict):
     ChatTemplate(tokenizer).check(config.vocab_size)
     with _quiet():
         hf, info = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, attn_implementation=_FAMILIES[config.model_type].attention,
+            source, config=config, dtype=dtype, attn_implementation=_FAMILIES[config.model_type].implementation,
             use_safetensors=True, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True,
             **where)
     if not where["local_files_only"]:
@@ -356,7 +357,8 @@ def check_access(model: Model) -> None:
     """Check on a few tokens that the handles do what they say.
 
     Traced logits equal those of the plain Hugging Face forward; negating the query, key or value outputs, the
-    head outputs or the residual stream of a middle layer changes them.
+    head outputs or the residual stream of a middle layer changes them; and there attention and MLP read the stream
+    through the norms before them, and what both write is what is added to it.
 
     Raises:
         RuntimeError: which of these failed.
@@ -382,3 +384,27 @@ def check_access(model: Model) -> None:
         if torch.allclose(edited, plain, rtol=0, atol=rounding):
             raise RuntimeError(f"editing the {what} of layer {middle} leaves the logits as they were: "
                                "interventions do not reach this model, or its weights there are zero")
+    _check_stream(model, middle, ids, mask)
+
+
+def _check_stream(model: Model, layer: int, ids: Tensor, mask: Tensor) -> None:
+    """What layer `layer` reads from the residual stream and adds to it, by the handles and gammas of `_FAMILIES`."""
+    following = model.final_norm if layer + 1 == model.n_layers else model.layer(layer + 1)
+    with model.trace(ids, mask):
+        before, to_attention = model.layer(layer).input.save(), model.q_proj(layer).input.save()
+        attention, between = model.attention_write(layer).output.save(), model.mlp_norm(layer).input.save()
+        to_mlp, mlp, after = model.mlp(layer).input.save(), model.mlp_write(layer).output.save(), following.input.save()
+
+    def normed(stream: Tensor, gamma: Tensor) -> Tensor:
+        return torch.nn.functional.rms_norm(stream.to(gamma.dtype), gamma.shape, gamma, model.norm_eps)
+
+    same = {
+        "attention reads": (to_attention, normed(before, model.attention_gamma(layer))),
+        "attention adds": (between, before + attention), "the MLP adds": (after, between + mlp),
+        "the MLP reads": (to_mlp, normed(between, model.mlp_gamma(layer))),
+    }
+    rounding = max(torch.finfo(model.dtype).eps, torch.finfo(torch.float32).eps)  # in which norms are computed
+    for what, (found, expected) in same.items():
+        if not (found - expected).abs().max() <= 30 * rounding * expected.abs().max():
+            raise RuntimeError(f"what {what} in layer {layer} is off by {(found - expected).abs().max():.3g}: a model "
+                               f"of type {model.family!r} is not built as its entry in _FAMILIES says")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from steerpaper import paths
-from steerpaper.artifacts import write_bytes
 from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.behaviour.judging import judged_responses, wilson_interval
 from steerpaper.concepts import REFUSAL
 from steerpaper.models.model import Model
 from steerpaper.organisms.training import Recipe
+from steerpaper.paths import write_bytes
 from steerpaper.prompts import corpus
 from steerpaper.prompts.sets import SETS, load_prompts, with_instruction
 

@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from steerpaper.artifacts import load_table
+from steerpaper.choices import unknown
+from steerpaper.outputs import outputs
 from steerpaper.paper.tables import average_drop, paper_tables, paper_text, sparsity_kept
 
 # Verdicts and their colours in figures. "stated": the paper says so and prints no numbers to which the rule could
@@ -130,10 +132,9 @@ def claims() -> list[Claim]:
         ValueError: an entry that lacks a field, has an unknown one, a check without just one rule, or an expression
             that is more than data.
     """
-    text = paper_text()
     found = []
-    for entry in text["claims"]:
-        checks = tuple(_check(entry["id"], check, text["made_by"]) for check in entry["checks"])
+    for entry in paper_text()["claims"]:
+        checks = tuple(_check(entry["id"], check) for check in entry["checks"])
         found.append(_made(Claim, {**entry, "checks": checks}, f"claim {entry['id']!r}"))
     return found
 
@@ -191,7 +192,7 @@ def measured_table(preset: str, name: str) -> pd.DataFrame:
     """A table of one preset, or what claims derive from one. Raises FileNotFoundError where a notebook has not run."""
     if name == "sparsity_kept":
         return effect_kept(measured_table(preset, "table10_11_sparsity").query("rescaled"))
-    return load_table(preset, name, made_by=paper_text()["made_by"][name])
+    return load_table(preset, name)
 
 
 @cache
@@ -215,12 +216,13 @@ def effect_kept(rates: pd.DataFrame) -> pd.DataFrame:
     return kept.groupby(["method", "sparsifier"], as_index=False).kept.min()
 
 
-def _check(claim: str, entry: dict, made_by: dict) -> Check:
+def _check(claim: str, entry: dict) -> Check:
     kinds = [kind for kind in _RULES if kind in entry]
     if len(kinds) != 1:
         raise ValueError(f"a check of claim {claim!r} has {len(kinds)} rules: give one of {', '.join(_RULES)}")
-    if entry["table"] not in made_by and entry["table"] != "sparsity_kept":
-        raise ValueError(f"claim {claim!r} reads table {entry['table']!r}, which [made_by] does not list")
+    tables = [*(name for about in outputs().values() for name in about["tables"]), "sparsity_kept"]
+    if entry["table"] not in tables:
+        raise unknown(f"table of claim {claim!r}", entry["table"], tables)
     if not isinstance(where := entry.get("where", []), list):
         raise ValueError(f"`where` of claim {claim!r} must be a list of expressions, not {where!r}")
     for expression in (*where, entry.get("value", "0")):

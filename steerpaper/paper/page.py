@@ -9,17 +9,17 @@ from collections.abc import Iterable
 import pandas as pd
 
 from steerpaper import paths
-from steerpaper.artifacts import load_table, write_bytes
+from steerpaper.artifacts import load_table
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import Claim, claims
 from steerpaper.paper.tables import MODELS
 from steerpaper.paper.verdicts import as_reported
+from steerpaper.paths import write_bytes
 
 # Every model has its own column, whether it has been run or not.
 SHOWN = ("organism-llama", "organism-gemma2", *MODELS)
 _MARKERS = ("<!-- scorecard -->", "<!-- /scorecard -->")
-_MADE_BY = "06_scorecard"
 _LEFT_OUT = {  # too long for a page
     "table10_11_sparsity": "Tables 10 and 11 (624 numbers)", "figure5_12_svv_tokens": "Figures 5 and 12 (87 words)",
 }
@@ -99,7 +99,7 @@ def _saved(preset: str, name: str) -> pd.DataFrame | None:
     """A table of notebook 06, or None where that preset has not been run."""
     if not (paths.recorded_results(preset) / f"{name}.csv").is_file():
         return None
-    return load_table(preset, name, made_by=_MADE_BY, recorded=True)
+    return load_table(preset, name, recorded=True)
 
 
 def _scorecards() -> dict[str, pd.DataFrame | None]:
@@ -110,7 +110,7 @@ def _scorecards() -> dict[str, pd.DataFrame | None]:
         found[preset] = card = None if card is None else card.set_index("claim")
         if card is not None and any(rules.get(claim) != rule for claim, rule in card.rule.items()):
             raise ValueError(f"the scorecard of preset {preset!r} was made with other claims than those of "
-                             f"data/paper/claims.toml: run notebook {_MADE_BY} with it again")
+                             f"data/paper/claims.toml: run notebook 06_scorecard with it again")
     return found
 
 

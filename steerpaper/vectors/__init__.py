@@ -3,6 +3,7 @@
 from steerpaper.vectors.extraction import (
     LearnedVector, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
 )
+from steerpaper.vectors.methods import METHODS, Extracted, Ingredients, Method, get_method
 from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
 from steerpaper.vectors.selection import (
     admissible, candidate_at, score_candidates, select_by_generation, select_coefficient,
@@ -10,7 +11,8 @@ from steerpaper.vectors.selection import (
 from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, effect_ratio, sparsify
 
 __all__ = [
-    "SPARSIFIERS", "ContrastPairs", "LearnedVector", "admissible", "apply_mask", "candidate_at", "contrast_pairs",
-    "difference_in_means", "effect_ratio", "next_token_vector", "preference_vector", "principal_component",
-    "random_vector", "score_candidates", "select_by_generation", "select_coefficient", "sparsify",
+    "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
+    "apply_mask", "candidate_at", "contrast_pairs", "difference_in_means", "effect_ratio", "get_method",
+    "next_token_vector", "preference_vector", "principal_component", "random_vector", "score_candidates",
+    "select_by_generation", "select_coefficient", "sparsify",
 ]

@@ -25,7 +25,7 @@ from steerpaper.models.model import Model
 from steerpaper.vectors.losses import Continuations
 from steerpaper.vectors.pairs import ContrastPairs
 
-METHODS = ("ntp", "po")
+LEARNED = ("ntp", "po")
 _STATE = ("vectors", "free_norms", "match_scores", "losses")  # of all runs, see `_trained`
 # A run has diverged once an epoch's mean loss is more than this many times that of the pairs without steering, and a
 # nat besides: the layers' norms keep the loss of a vector that has run away finite.
@@ -57,8 +57,8 @@ class Setting:
     phi: float | None = None
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
+        if self.method not in LEARNED:
+            raise unknown("method", self.method, LEARNED)
         size, seed = arguments.whole(self.batch_size), arguments.whole(self.seed)
         if size is None or seed is None:
             raise ValueError(f"batch size and seed must be integers, not {self.batch_size!r} and {self.seed!r}")

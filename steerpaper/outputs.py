@@ -1,0 +1,40 @@
+"""What the notebooks build upon and write: `notebooks/outputs.toml`, the one place that says so."""
+
+import tomllib
+from functools import cache
+
+from steerpaper import paths
+from steerpaper.choices import unknown
+from steerpaper.vectors.methods import METHODS
+
+KINDS = ("figures", "tables", "tensors")
+
+
+@cache
+def outputs() -> dict[str, dict[str, list[str]]]:
+    """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order.
+
+    A name with `{method}` stands for one name per method, one with `{control}` for one per control.
+    """
+    methods = {"{control}": [method.name for method in METHODS.values() if method.control],
+               "{method}": [method.name for method in METHODS.values() if not method.control]}
+
+    def spelt_out(name: str) -> list[str]:
+        place = next((place for place in methods if place in name), None)
+        return [name.replace(place, method) for method in methods[place]] if place else [name]
+
+    declared = tomllib.loads((paths.NOTEBOOKS / "outputs.toml").read_text("utf-8"))
+    return {notebook: {kind: [one for name in names for one in spelt_out(name)] for kind, names in about.items()}
+            for notebook, about in declared.items()}
+
+
+def writer(kind: str, name: str) -> str:
+    """The notebook that writes an output; `kind` is one of `KINDS`.
+
+    Raises:
+        ValueError: no notebook is declared to write it.
+    """
+    written = {output: notebook for notebook, about in outputs().items() for output in about[kind]}
+    if name not in written:
+        raise unknown(f"name of {kind}", name, written, ", or declare it in notebooks/outputs.toml")
+    return written[name]
