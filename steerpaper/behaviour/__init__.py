@@ -1,5 +1,6 @@
 """What a model does with its prompts: the refusal metric, judges, and rates with their intervals."""
 
+from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
 from steerpaper.behaviour.rates import judged_responses, rates
 from steerpaper.behaviour.refusal import (
@@ -7,6 +8,6 @@ from steerpaper.behaviour.refusal import (
 )
 
 __all__ = [
-    "Judge", "LlamaGuardJudge", "SubstringJudge", "attack_success_rate", "judge_agreement", "judged_responses",
-    "load_judge", "rates", "refusal_metric", "refusal_token_ids",
+    "Judge", "LlamaGuardJudge", "SubstringJudge", "attack_success_rate", "judge_agreement", "judged_both_ways",
+    "judged_responses", "load_judge", "rates", "refusal_metric", "refusal_token_ids", "share_undone", "shared_start",
 ]

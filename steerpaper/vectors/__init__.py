@@ -1,5 +1,6 @@
 """Steering vectors: extracted, trained, chosen and made sparse."""
 
+from steerpaper.vectors.cosines import cosine_table
 from steerpaper.vectors.extraction import (
     LearnedVector, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
 )
@@ -9,6 +10,6 @@ from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, check_attributi
 
 __all__ = [
     "SPARSIFIERS", "ContrastPairs", "LearnedVector", "apply_mask", "candidate_at", "check_attribution",
-    "contrast_pairs", "difference_in_means", "next_token_vector", "preference_vector", "principal_component",
+    "contrast_pairs", "cosine_table", "difference_in_means", "next_token_vector", "preference_vector", "principal_component",
     "random_vector", "select", "select_by_generation", "select_coefficient", "sparsify", "vector_digest",
 ]
