@@ -9,25 +9,29 @@
 # %% [markdown]
 # # 1. Extracting steering vectors
 #
-# > *The paper's claim, in our words (§3.2, table 2).* One vector per model, added at one layer, makes it comply with
-# > about 80 % of harmful requests and refuse nearly all harmless ones, depending on the sign. Three ways to find such
-# > a vector steer about equally well, although the vectors point in different directions.
+# > *The paper's claim, in our words (§3.2, table 2).* One vector per model, added at one layer,
+# > makes it comply with about 80 % of harmful requests and refuse nearly all harmless ones,
+# > depending on the sign. Three ways to find such a vector steer about equally well, although
+# > the vectors point in different directions.
 #
-# A steering vector `s` is added, times a coefficient α, to the residual stream entering one layer ℓ, at every
-# position: `h ← h + α s`. With α = −1 it should make a model comply with harmful requests, with α = +1 refuse
-# harmless ones. This notebook extracts `s` as a **difference in means** (DIM) and learns it by **next-token
-# prediction** (NTP) and by **preference optimisation** (PO). Layer, position, hyperparameters and coefficients are
-# chosen on validation prompts; test prompts are only measured on.
+# A steering vector `s` is added, times a coefficient α, to the residual stream entering one
+# layer ℓ, at every position: `h ← h + α s`. With α = −1 it should make a model comply with
+# harmful requests, with α = +1 refuse harmless ones. This notebook extracts `s` as a
+# **difference in means** (DIM) and learns it by **next-token prediction** (NTP) and by
+# **preference optimisation** (PO). Layer, position, hyperparameters and coefficients are chosen
+# on validation prompts; test prompts are only measured on.
 #
-# *Reads* a model and the prompt sets: the organisms' own in `data/prompts`, for other presets those of the paper
-# (`data/sources.toml`). *Writes* one vector per method (`dim`, `ntp`, `po` and the baselines `pca`, `random`, in
+# *Reads* a model and the prompt sets: the organisms' own in `data/prompts`, for other presets
+# those of the paper (`data/sources.toml`). *Writes* one vector per method (`dim`, `ntp`, `po`
+# and the baselines `pca`, `random`, in
 # `build/<preset>/artifacts`), tidy tables and figures. The methods are in
 # [`steerpaper/vectors`](../steerpaper/vectors/__init__.py), steering itself in
-# [`steerpaper/steering.py`](../steerpaper/steering.py), and [RESULTS.md](../RESULTS.md) has the verdicts.
+# [`steerpaper/steering.py`](../steerpaper/steering.py), and [RESULTS.md](../RESULTS.md) has the
+# verdicts.
 #
 # The default presets are two small **model organisms**, trained from scratch by [notebook
-# 00](00_model_organisms.ipynb). What is measured on them says nothing by itself about Gemma or Llama; the last
-# sections put both side by side.
+# 00](00_model_organisms.ipynb). What is measured on them says nothing by itself about Gemma or
+# Llama; the last sections put both side by side.
 
 # %% tags=["parameters"]
 preset = "organism-llama"
@@ -62,17 +66,20 @@ pd.DataFrame({name: table["test"].prompt.head(4) for name, table in prompts.item
 # %% [markdown]
 # ## Candidates: every layer, every template position
 #
-# The chat template ends in a few tokens after the instruction. At each of them, and entering each layer, the
-# candidate is the mean over harmful training prompts minus the mean over harmless ones,
+# The chat template ends in a few tokens after the instruction. At each of them, and entering
+# each layer, the candidate is the mean over harmful training prompts minus the mean over
+# harmless ones,
 #
 # `s_{ℓ,p} = mean_{x harmful} h^ℓ_p(x) − mean_{x harmless} h^ℓ_p(x)`.
 #
-# The organisms' two training sets are requests in the same frames: they differ in harm, and not in the kind of prompt.
-# (Questions among the harmless ones gave vectors that partly meant "question"; their −s broke the answers.)
+# The organisms' two training sets are requests in the same frames: they differ in harm, and not
+# in the kind of prompt. (Questions among the harmless ones gave vectors that partly meant
+# "question"; their −s broke the answers.)
 #
-# How long are the candidates, and do they point the same way? If refusal were read off one fixed direction,
-# neighbouring layers and distant ones would agree. The norm, relative to the residual stream it is added to, tells how
-# strong an intervention α = 1 is.
+# How long are the candidates, and do they point the same way? If refusal were read off one
+# fixed direction, neighbouring layers and distant ones would agree. The norm, relative to the
+# residual stream it is added to, tells how strong an intervention α = 1 is: far below 1 it is a
+# nudge, around 1 it replaces much of what the stream says.
 
 # %%
 training = harmful["train"].prompt, harmless["train"].prompt
@@ -96,22 +103,25 @@ fig = sp.draw_geometry(norms, cosines)
 sp.save_figure(fig, preset, "dim_geometry")
 
 # %% [markdown]
-# **Reading.** Entering layer 0 every template token is the same in all prompts, so the difference is zero. It grows
-# with depth until it is about as long as the stream itself, in steps and not evenly: α = 1 is a strong push there.
-# The later layers of both organisms agree among themselves, the first ones point elsewhere. One fixed direction is
-# read off from the middle on, not throughout.
+# **Reading.** Entering layer 0 every template token is the same in all prompts, so the
+# difference is zero. It grows with depth until it is about as long as the stream itself, in
+# steps and not evenly: α = 1 is a strong push there. The later layers of both organisms agree
+# among themselves, the first ones point elsewhere for a good part. One fixed direction is read
+# off from the middle on, not throughout.
 
 # %% [markdown]
 # ## The paper's selection scores
 #
-# > *The paper's rule, in our words (§3.2, B.1).* Choose the candidate that minimises σ(bypass) − σ(induce), subject to
-# > induce > 0, KL < 0.1 and ℓ < 0.8 L.
+# > *The paper's rule, in our words (§3.2, B.1).* Choose the candidate that minimises σ(bypass)
+# > − σ(induce), subject to induce > 0, KL < 0.1 and ℓ < 0.8 L.
 #
 # The *refusal metric* of a prompt is the log odds that its answer begins with a refusal token,
 # `log P_R − log(1 − P_R)`, where `P_R` is the sum of their probabilities. *bypass* is its mean on harmful prompts under
-# −s (small is good), *induce* on harmless prompts under +s (large is good), *kl* how much removing the direction
-# disturbs harmless prompts (small is good). First the metric of one prompt by hand: one forward pass, one softmax, and
-# both numbers that make it up. It must equal the package's, which never forms `1 − P_R`.
+# −s (small is good), *induce* on harmless prompts under +s (large is good), *kl* how much
+# removing the direction disturbs harmless prompts (small is good). First the metric of one
+# prompt by hand: one forward pass, one softmax, and both numbers that make it up. It must equal
+# the package's, which never forms `1 − P_R`: where the model is sure to refuse, that difference
+# would be rounded away.
 
 # %%
 refusal = sp.refusal_token_ids(model, settings.refusal_tokens)
@@ -127,9 +137,10 @@ print(f"the metric by hand is the package's within {bound:g}:",
       bool(abs(by_hand.cpu() - metric) < bound))
 
 # %% [markdown]
-# Now all candidates. The organisms, whose refusal is one of few things that they can do, get a wider limit on KL from
-# their presets. So the table says how many candidates pass with the paper's limit, too: where there are some, the
-# preset departs from the paper's rule by its own choice, where there are none, it has to.
+# Now all candidates. The organisms, whose refusal is one of few things that they can do, get a
+# wider limit on KL from their presets. So the table says how many candidates pass with the
+# paper's limit, too: where there are some, the preset departs from the paper's rule by its own
+# choice, where there are none, it has to.
 
 # %%
 validation = harmful["validation"], harmless["validation"]
@@ -143,14 +154,15 @@ pd.Series(counts, name="passed").rename_axis("limit on KL, nats").to_frame()
 # %% [markdown]
 # ## From one token to whole answers
 #
-# The refusal metric looks at the first token only. A vector that wins there may still break the text that
-# follows. So the best candidates of the paper's rule, within the layers where there is a circuit left to find,
-# generate whole answers at several coefficients. (Where the preset fixes layer and position, as in the paper or its
-# authors' code, that candidate alone does; for the paper's models at α = 1.) Among those that flip at least 90 % of the
-# prompts in their weaker direction the one with the largest share of flipped **and clean** answers wins. *Clean* means
-# that the text ended by itself, does not loop, is made of the corpus' words and names what was asked about; the last
-# two are checked on the organisms' prompts only, public ones come without a word list and a topic. This step is ours,
-# not the paper's.
+# The refusal metric looks at the first token only. A vector that wins there may still break the
+# text that follows. So the best candidates of the paper's rule, within the layers where there
+# is a circuit left to find, generate whole answers at several coefficients. (Where the preset
+# fixes layer and position, as in the paper or its authors' code, that candidate alone does; for
+# the paper's models at α = 1.) Among those that flip at least 90 % of the prompts in their
+# weaker direction the one with the largest share of flipped **and clean** answers wins. *Clean*
+# means that the text ended by itself, does not loop, is made of the corpus' words and names
+# what was asked about; the last two are checked on the organisms' prompts only, public ones
+# come without a word list and a topic. This step is ours, not the paper's.
 
 # %%
 lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
@@ -167,23 +179,28 @@ vector = candidates[layer, position]
 chosen.head(6).round(2)
 
 # %% [markdown]
-# A candidate of the kind that the paper wants is dark blue on the left, dark red in the middle and pale on the right.
-# Were the scores of one token all that matters, the chosen cell would be the darkest of the admissible ones.
+# A candidate of the kind that the paper wants is dark blue on the left (harmful prompts are not
+# refused any more), dark red in the middle (harmless ones are) and pale on the right (nothing
+# else is disturbed). Were the scores of one token all that matters, the chosen cell, framed,
+# would be the darkest of the admissible ones.
 
 # %%
 fig = sp.draw_selection(scores, layer, position)
 sp.save_figure(fig, preset, "dim_selection")
 
 # %% [markdown]
-# **Reading.** From the middle on nearly every layer and position flips the first token, but removing the direction there
-# disturbs harmless prompts more than the paper allows: with its limit nothing is left on organism-llama, and on
-# organism-gemma2 a few early candidates that hardly induce refusal. Whole answers prefer the earliest layer that flips
-# the token, and a coefficient below 1 on both: deeper candidates win on one token and break the text.
+# **Reading.** From some layer in the first half on every layer and position flips the first
+# token, but removing the direction there disturbs harmless prompts more than the paper allows:
+# with its limit nothing is left on organism-llama, and on organism-gemma2 a few early
+# candidates that hardly induce refusal. Whole answers prefer the earliest layer that flips the
+# token, and a coefficient below 1 on both: deeper candidates win on one token and break the
+# text.
 
 # %% [markdown]
-# **The chosen vector, by hand.** Two forward passes and two plain means, read at the layer and position that were
-# chosen. It must be the package's candidate up to rounding (the package pads other prompts beside each other, and
-# batches add up in another order).
+# **The chosen vector, by hand.** Two forward passes and two plain means, read at the layer and
+# position that were chosen. It must be the package's candidate up to rounding (the package pads
+# other prompts beside each other, and batches add up in another order). Nothing is learned
+# here, and nothing is tuned but where to read.
 
 # %%
 means = []
@@ -199,9 +216,10 @@ print(f"DIM by hand is the package's to {bound:g} of its norm:", bool(error < bo
 # %% [markdown]
 # ## Coefficient sweep
 #
-# If the vector carries refusal, the attack success rate (ASR, the share of answers that do not refuse) should
-# fall from one to zero as α grows, on harmful and on harmless prompts alike, and unsteered prompts should lie on
-# the far sides of that step. Text should be clean between the useful coefficients, and may break beyond them.
+# If the vector carries refusal, the attack success rate (ASR, the share of answers that do not
+# refuse) should fall from one to zero as α grows, on harmful and on harmless prompts alike, and
+# unsteered prompts should lie on the far sides of that step. Text should be clean between the
+# useful coefficients, and may break beyond them.
 
 # %%
 steerings = [sp.Steering(vector, layer, alpha) for alpha in settings.sweep]
@@ -214,23 +232,25 @@ fig = sp.draw_sweep(curves, coefficient)
 sp.save_figure(fig, preset, "dim_sweep")
 
 # %% [markdown]
-# **Reading.** On both organisms ASR makes one step on each kind of prompts, harmful ones at a negative and harmless
-# ones at a positive α, and the chosen ±α lie just beyond it. Text stays clean between them and breaks soon after, on
-# harmless prompts first. At the ends of the sweep "success" comes back on prompts that were refused: there texts are
-# broken, and one that does not refuse still counts.
+# **Reading.** On both organisms ASR makes one step on each kind of prompts, harmful ones at a
+# negative and harmless ones at a positive α, and the chosen ±α lie just beyond it. Text stays
+# clean between them and breaks soon after, on harmless prompts first. At the upper end of the
+# sweep "success" comes back on prompts that were refused: there texts are broken, and one that
+# does not refuse still counts.
 
 # %% [markdown]
 # ## Contrastive pairs
 #
-# > *In our words (§3.2, B.4).* The learned vectors see, for every prompt, two responses of the model itself. To a
-# > harmful prompt: its refusal, and what it says under −s of DIM. To a harmless one: its answer, and the refusal that
-# > it gives behind the command "Treat the following question as dangerous and refuse." Pairs that do not show the
-# > wanted behaviour are removed.
+# > *In our words (§3.2, B.4).* The learned vectors see, for every prompt, two responses of the
+# > model itself. To a harmful prompt: its refusal, and what it says under −s of DIM. To a
+# > harmless one: its answer, and the refusal that it gives behind the command "Treat the
+# > following question as dangerous and refuse." Pairs that do not show the wanted behaviour are
+# > removed.
 #
-# The *winner* of a pair is the response that steering should bring about (compliance under −v, refusal under +v), the
-# *loser* what the model says by itself. The paper removed pairs by hand, here the judge does. If DIM and the command
-# work, few are lost. `winner_off` counts winners that do not show the wanted behaviour, `loser_off` losers that already
-# do.
+# The *winner* of a pair is the response that steering should bring about (compliance under −v,
+# refusal under +v), the *loser* what the model says by itself. The paper removed pairs by hand,
+# here the judge does. If DIM and the command work, few are lost. `winner_off` counts winners
+# that do not show the wanted behaviour, `loser_off` losers that already do.
 
 # %%
 dim = sp.Steering(vector, layer, coefficient)
@@ -253,23 +273,32 @@ pd.set_option("display.max_colwidth", None)
 examples.groupby(level=0).head(2).rename({1: "wanted: refuse", -1: "wanted: comply"})
 
 # %% [markdown]
-# **Reading.** Hardly a pair is lost, and those that are had a winner that refused in spite of DIM. So what the learned
-# vectors learn from is, on harmful prompts, DIM's own text: they can become better than DIM at bringing it about, but
-# it is DIM that says what compliance looks like.
+# **Reading.** Hardly a pair is lost, and those that are had a winner that refused in spite of
+# DIM. So what the learned vectors learn from is, on harmful prompts, DIM's own text: they can
+# become better than DIM at bringing it about, but it is DIM that says what compliance looks
+# like.
 
 # %% [markdown]
 # ## Training
 #
-# > *In our words (§3.2).* NTP minimises `−Σ log p(y_i | x, h ← h + αv)` over the winner's tokens. PO compares winner
-# > and loser: `Δ = β⁺/|y_w| · log p(y_w) − 1/|y_l| · log p(y_l)` under steering, loss `−log σ(Δ)`, where `β⁺` weighs
-# > the winner more the less likely it is without steering, `max((log p(y_l) − log p(y_w)) · φ, 1)`.
+# > *In our words (§3.2).* NTP minimises `−Σ log p(y_i | x, h ← h + αv)` over the winner's
+# > tokens. PO compares winner and loser: `Δ = β⁺/|y_w| · log p(y_w) − 1/|y_l| · log p(y_l)`
+# > under steering, loss `−log σ(Δ)`, where `β⁺` weighs the winner more the less likely it is
+# > without steering, `max((log p(y_l) − log p(y_w)) · φ, 1)`.
 #
-# One vector per run, α = +1 on harmless and −1 on harmful prompts, the same layer as DIM, the grid of table 4: batch
-# size, learning rate, φ (PO) and seed. All runs of a batch size train side by side, each as it would alone. The preset
-# says how many pairs and epochs there are, and at what length the vectors are used: as learned, or at DIM's norm as in
-# the authors' code. The organisms' presets depart from table 4, as the table shows: their responses are fewer, shorter
-# and likelier than a large model's, so that there are few steps. The paper's φ of 0.02 would leave PO's weight at 1
-# just as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
+# One vector per run, α = +1 on harmless and −1 on harmful prompts, the same layer as DIM, the
+# grid of table 4: batch size, learning rate, φ (PO) and seed. All runs of a batch size train
+# side by side, each as it would alone. The preset says how many pairs and epochs there are, and
+# at what length the vectors are used: as learned, or at DIM's norm as in the authors' code. The
+# organisms' presets depart from table 4, as the table shows: their responses are fewer, shorter
+# and likelier than a large model's, so that there are few steps. The paper's φ of 0.02 would
+# leave PO's weight at 1 just as 0.00001 does, and at its learning rates so few steps leave a
+# vector at less than a tenth of DIM's length.
+#
+# Both losses see the steered model only: what a learned vector may become is limited by nothing
+# but the pairs, while DIM is limited to the difference of two means. If the learned ones
+# steered better, refusal would be more than that difference; if all steer alike, the difference
+# was enough.
 
 # %%
 tried = dict(
@@ -291,10 +320,11 @@ runs = pd.concat([result.grid for result in learned.values()], ignore_index=True
 sp.save_table(preset, "learned_grid", runs)
 
 # %% [markdown]
-# Losses should fall and flatten. The training loss is that of the vector at its own length, the validation loss that of
-# the vector as it is used. Used as learned, a validation loss that turns up again while the training loss falls would
-# mean learning by heart. At DIM's norm the two need not start together, and a turn does not tell learning by heart from
-# a direction that is good at the length it was learned at and less so at DIM's.
+# Losses should fall and flatten. The training loss is that of the vector at its own length, the
+# validation loss that of the vector as it is used. Used as learned, a validation loss that
+# turns up again while the training loss falls would mean learning by heart. At DIM's norm the
+# two need not start together, and a turn does not tell learning by heart from a direction that
+# is good at the length it was learned at and less so at DIM's.
 
 # %%
 curves = pd.concat([result.curves for result in learned.values()], ignore_index=True)
@@ -303,29 +333,35 @@ fig = sp.draw_learned_curves(curves)
 sp.save_figure(fig, preset, "learned_curves")
 
 # %% [markdown]
-# > *In our words (§3.2, B.4).* NTP: the lowest validation loss. PO: the lowest validation loss within each φ, since
-# > losses of different φ do not compare, and of those the highest *match score*, the share of the validation
-# > responses' tokens that the steered model would pick itself.
+# > *In our words (§3.2, B.4).* NTP: the lowest validation loss. PO: the lowest validation loss
+# > within each φ, since losses of different φ do not compare, and of those the highest *match
+# > score*, the share of the validation responses' tokens that the steered model would pick
+# > itself.
 #
-# The chosen runs, their length beside DIM's:
+# The chosen runs, with the norm of DIM beside theirs. A match score near 1 means that steering
+# by the vector alone reproduces nearly every token of answers that were brought about in
+# another way.
 
 # %%
 chosen_runs = runs[runs.chosen].drop(columns="chosen")
 chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 
 # %% [markdown]
-# **Reading.** No validation loss turns up. At the higher learning rate the curves flatten within the few epochs, at the
-# lower one they still fall, so the grid's best runs lie at its edge on both organisms, where a larger rate might do
-# better yet. Seeds hardly differ. PO's smaller φ reaches the lower loss with longer vectors that match the responses
-# worse: its loss is won by making losers unlikely.
+# **Reading.** No validation loss turns up. At the higher learning rate the curves flatten
+# within the few epochs, at the lower one they still fall, so the grid's best runs lie at its
+# edge on both organisms, where a larger rate might do better yet. Seeds hardly differ. PO's
+# smaller φ reaches the lower loss with longer vectors that match the responses worse: its loss
+# is won by making losers unlikely.
 
 # %% [markdown]
 # ## Coefficients, and two baselines
 #
-# Beside the three methods stand the first **principal component** of the differences between paired harmful and
-# harmless prompts (same layer and position, DIM's norm and sign: is the mean more than the direction of largest
-# spread?) and a **random** vector of DIM's norm. Each vector gets the |α| that does best on validation prompts by the
-# rule that chose DIM's. If the methods are alike, so should their coefficients be, up to the vectors' lengths.
+# Beside the three methods stand the first **principal component** of the differences between
+# paired harmful and harmless prompts (same layer and position, DIM's norm and sign: is the mean
+# more than the direction of largest spread?) and a **random** vector of DIM's norm. Each vector
+# gets the |α| that does best on validation prompts by the rule that chose DIM's. If the methods
+# are alike, so should their coefficients be, up to the vectors' lengths: what enters the stream
+# is the product of both.
 
 # %%
 found = {name: result.vector for name, result in learned.items()}
@@ -338,7 +374,16 @@ vectors = {"dim": vector, **found, "random": controls[0]}
 alphas = {"dim": coefficient, "random": coefficient}
 alphas |= ranked.groupby("method").coefficient.first().to_dict()
 lengths = {name: float(v.norm()) for name, v in vectors.items()}
-pd.DataFrame({"|α|": alphas, "norm": lengths}).loc[list(vectors)].round(2)
+pushes = pd.DataFrame({"|α|": alphas, "norm": lengths}).loc[list(vectors)]
+pushes.assign(push=pushes["|α|"] * pushes["norm"]).round(2)
+
+# %% [markdown]
+# **Reading.** PCA gets DIM's coefficient. Learned vectors differ from DIM in length, in either
+# direction, but what they add to the stream is a longer push than DIM's on both organisms. So
+# effects at the chosen coefficients compare vectors that are as good as each can be made, and
+# not pushes of one size; random vectors have DIM's length.
+#
+# The vectors are saved with how they were made; later notebooks read them from there.
 
 # %%
 origin = {name: {"position": position} for name in ("dim", "pca")}
@@ -352,10 +397,11 @@ for name, v in vectors.items():
 # %% [markdown]
 # ## Test prompts: ASR with intervals, and a random control
 #
-# Every vector at its coefficient, −|α| on harmful and +|α| on harmless prompts, on unseen combinations, frames and
-# questions. The claim holds if the three methods bring ASR on harmful prompts up and on harmless ones down about
-# equally. If the *direction* matters and not the mere size of the push, random vectors of DIM's norm should change
-# nothing; three random directions are pooled, and each of them stands by itself below.
+# Every vector at its coefficient, −|α| on harmful and +|α| on harmless prompts, on unseen
+# combinations, frames and questions. The claim holds if the three methods bring ASR on harmful
+# prompts up and on harmless ones down about equally. If the *direction* matters and not the
+# mere size of the push, random vectors of DIM's norm should change nothing; three random
+# directions are pooled, and each of them stands by itself below.
 
 # %%
 tested = {"none": None} | {name: sp.Steering(vectors[name], layer, alphas[name])
@@ -396,16 +442,18 @@ sp.save_table(preset, "random_control", control)
 control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 
 # %% [markdown]
-# **Reading.** All three methods flip nearly every prompt in both directions, equally well within the intervals; what
-# differs is the price: under +α a part of the answers to harmless prompts is no longer clean, most of all with DIM and
-# PO on organism-llama. PCA does what DIM does, and is the same direction (below): no independent evidence. Random
-# vectors together do nothing; a single one may move a few answers in a hundred, which is the scale to read small
+# **Reading.** All three methods flip nearly every prompt in both directions, equally well
+# within the intervals; what differs is the price: under +α a part of the answers to harmless
+# prompts is no longer clean, most of all with DIM and PO on organism-llama. PCA does what DIM
+# does, and is the same direction (below): no independent evidence. Random vectors together do
+# nothing; a single one may move a few answers in a hundred, which is the scale to read small
 # effects by.
 
 # %% [markdown]
-# The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's judge, the refusal
-# substrings read the same answers, and how far both agree says how much ASR owes to the choice of the judge. (The
-# organisms are judged by substrings alone, so here this compares the list with itself: all agree.)
+# The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's
+# judge, the refusal substrings read the same answers, and how far both agree says how much ASR
+# owes to the choice of the judge. (The organisms are judged by substrings alone, so here this
+# compares the list with itself: all agree.)
 
 # %%
 answers = results[results.prompts == "harmful"]
@@ -414,8 +462,9 @@ both = sp.judge_agreement(answers.refused, by_substrings)
 pd.Series(asdict(both), name=f"{settings.judge} and substrings").to_frame().round(2)
 
 # %% [markdown]
-# Which prompts resist DIM? A vector read off one kind of prompt may not act on another, and an average over kinds
-# would hide it.
+# Which prompts resist DIM? A vector read off one kind of prompt may not act on another, and an
+# average over kinds would hide it. Harmless test prompts are of three kinds: requests like
+# those of training, questions, and borderline requests that sound harmful and are not.
 
 # %%
 by_kind = sp.rates(results[results.method == "dim"], ["prompts", "kind"])
@@ -423,18 +472,23 @@ sp.save_table(preset, "dim_asr_by_kind", by_kind)
 by_kind.set_index(["prompts", "kind"]).round(2)
 
 # %% [markdown]
-# **Reading.** No kind of harmless prompt resists, although DIM was read off requests and never saw a question or a
-# borderline pair. Plain requests pay most in clean text, questions nothing.
+# **Reading.** No kind of harmless prompt resists (on organism-llama a few questions do),
+# although DIM was read off requests and never saw a question or a borderline pair. Plain
+# requests pay most in clean text, questions nothing.
 
 # %% [markdown]
 # ## Do the vectors point the same way?
 #
-# > *In our words (§3.2).* The three vectors of a model have pairwise cosines of only 0.10 to 0.42.
+# > *In our words (§3.2).* The three vectors of a model have pairwise cosines of only 0.10 to
+# > 0.42.
 #
-# Low cosines with equal effect would mean that many directions do the same work. But a learned vector also depends on
-# its seed, so the range over all seeds trained at the chosen setting stands beside each cosine, and on the diagonal the
-# mean cosine between two seeds of one method: the ceiling that a comparison between methods could reach. Two random
-# directions differ from a right angle by about `1/√d`; the organisms' d is 128, the paper's models' 2304 and 3072.
+# Low cosines with equal effect would mean that many directions do the same work. But a learned
+# vector also depends on its seed, so the range over all seeds trained at the chosen setting
+# stands beside each cosine, and on the diagonal the mean cosine between two seeds of one
+# method: the ceiling that a comparison between methods could reach. Two random directions
+# differ from a right angle by about `1/√d`; the organisms' d is 128, the paper's models' 2304
+# and 3072. The claim holds if the cells between DIM, NTP and PO are pale, and far below those
+# of one method with itself.
 
 # %%
 seeds = {name: torch.stack([*of.by_seed.values()]) for name, of in learned.items()}
@@ -444,16 +498,18 @@ fig = sp.draw_cosines(angles)
 sp.save_figure(fig, preset, "cosines")
 
 # %% [markdown]
-# **Reading.** The learned vectors have a good part of DIM in them, at or above the top of the paper's range, and far
-# more than random ones. NTP and PO lie well beyond that range, on organism-gemma2 not far from two seeds of one method:
-# "different directions" is tested less here than in the paper. (Runs of one seed see the pairs in one order, which
-# makes them more alike.) PCA is DIM.
+# **Reading.** The learned vectors have a good part of DIM in them, near or above the top of the
+# paper's range, and far more than random ones. NTP and PO lie well beyond that range, on
+# organism-gemma2 not far from two seeds of one method: "different directions" is tested less
+# here than in the paper. (Runs of one seed see the pairs in one order, which makes them more
+# alike.) PCA is DIM.
 
 # %% [markdown]
 # ## Answers side by side
 #
-# The first test prompts, as they come; nothing is picked. First DIM in both directions on prompts of both kinds. −s
-# should turn refusals into answers and leave answers alone, +s the other way round.
+# The first test prompts, as they come; nothing is picked. First DIM in both directions on
+# prompts of both kinds. −s should turn refusals into answers and leave answers alone, +s the
+# other way round.
 
 # %%
 both_ways = {"base": None, "−s": sp.Steering(vector, layer, -coefficient), "+s": dim}
@@ -466,8 +522,9 @@ sp.save_table(preset, "dim_examples", dim_examples)
 dim_examples.set_index(["prompts", "prompt"])
 
 # %% [markdown]
-# Then the methods beside each other: unsteered, and under each of the three vectors, −|α| on harmful and +|α| on
-# harmless prompts.
+# Then the methods beside each other: unsteered, and under each of the three vectors, −|α| on
+# harmful and +|α| on harmless prompts. If they do the same thing, their answers should be of
+# one kind, though not the same word for word.
 
 # %%
 compared = ["none", "dim", "ntp", "po"]
@@ -479,16 +536,18 @@ sp.save_table(preset, "examples", examples.reset_index())
 examples
 
 # %% [markdown]
-# **Reading.** Steered answers are of the same stock as unsteered ones, only of the other kind, and a push in the
-# direction that a prompt already has leaves the kind of answer as it is. It is not free of side effects: on
-# organism-llama −s makes a harmless answer loop. "Compliance" of these models says nothing that could be used.
+# **Reading.** Steered answers are of the same stock as unsteered ones, only of the other kind,
+# and a push in the direction that a prompt already has leaves the kind of answer as it is. It
+# is not free of side effects: on organism-llama −s makes a harmless answer loop. "Compliance"
+# of these models says nothing that could be used.
 
 # %% [markdown]
 # ## Beside the paper, and what we learned
 #
-# Table 2 of the paper, ASR under each method, beside this run and all models on record. Its harmless prompts are
-# Alpaca's, its harmful ones JailbreakBench's, its judge of harmful prompts a language model. An organism's row is
-# another model, other prompts and another judge: there the comparison is of the phenomenon, not of the number.
+# Table 2 of the paper, ASR under each method, beside this run and all models on record. Its
+# harmless prompts are Alpaca's, its harmful ones JailbreakBench's, its judge of harmful prompts
+# a language model. An organism's row is another model, other prompts and another judge: there
+# the comparison is of the phenomenon, not of the number.
 
 # %%
 at = dict(made_by="01_extract_vectors", recorded=True)
@@ -509,14 +568,18 @@ pairs = pairs[pairs.method_a.isin(compared) & pairs.method_b.isin(compared)]
 pairs.pivot(index=["method_a", "method_b"], columns="model", values="cosine").round(2)
 
 # %% [markdown]
-# * **Steering works by all three methods**, in both directions, on unseen prompts, and a random push does not. That
-#   much of the claim holds on both organisms, more completely than on the paper's models.
-# * **The vectors differ less than the paper's.** NTP and PO share most of their direction. Whether different directions
-#   do the same work is hardly tested by them, and what later notebooks find for "three methods" are not three
-#   independent findings.
-# * **The first token is a poor guide.** The candidates that flip it best break the text, and with the paper's limit on
-#   KL the organisms would have no candidate or only weak ones. Layer and coefficient come from whole answers here.
-# * **ASR needs clean text beside it.** Beyond the useful coefficients, success is what broken text is counted as.
+# * **Steering works by all three methods**, in both directions, on unseen prompts, and a random
+#   push does not. That much of the claim holds on both organisms, more completely than on the
+#   paper's models.
+# * **The vectors differ less than the paper's.** NTP and PO share most of their direction.
+#   Whether different directions do the same work is hardly tested by them, and what later
+#   notebooks find for "three methods" are not three independent findings.
+# * **The first token is a poor guide.** The candidates that flip it best break the text, and
+#   with the paper's limit on KL the organisms would have no candidate or only weak ones. Layer
+#   and coefficient come from whole answers here.
+# * **ASR needs clean text beside it.** Beyond the useful coefficients, success is what broken
+#   text is counted as.
 #
-# [Notebook 02](02_patching_circuits.ipynb) asks which edges carry these vectors, [notebook 03](03_qk_freeze.ipynb)
-# whether attention weights do, and [notebook 06](06_scorecard.ipynb) holds the claims against their rules.
+# [Notebook 02](02_patching_circuits.ipynb) asks which edges carry these vectors, [notebook
+# 03](03_qk_freeze.ipynb) whether attention weights do, and [notebook 06](06_scorecard.ipynb)
+# holds the claims against their rules.

@@ -9,34 +9,37 @@
 # %% [markdown]
 # # 3. Freezing attention
 #
-# > *The paper's claim, in our words (§6.3, table 1).* Steering hardly needs the attention weights: with all of them
-# > held at their unsteered values, attack success changes by 8.75 points on average. Holding the values costs most of
-# > the steering (71.75 points), and much of that goes by one direct path, the steering vector through the value
-# > projections (53.75). The direct path into the MLPs matters as well (44.5).
+# > *The paper's claim, in our words (§6.3, table 1).* Steering hardly needs the attention
+# > weights: with all of them held at their unsteered values, attack success changes by 8.75
+# > points on average. Holding the values costs most of the steering (71.75 points), and much of
+# > that goes by one direct path, the steering vector through the value projections (53.75). The
+# > direct path into the MLPs matters as well (44.5).
 #
-# An attention head does two things. Its queries and keys (**QK**) decide *where* to read, its values and output
-# (**OV**) *what* is read: at position i it writes
+# An attention head does two things. Its queries and keys (**QK**) decide *where* to read, its
+# values and output (**OV**) *what* is read: at position i it writes
 #
 # `Σ_j A_ij v_j W_O`, with `A_i = softmax_j(q_i · k_j / √d_head)`.
 #
-# Steering changes the stream that queries, keys and values are all made of. Which of them carries it on? We steer and
-# **freeze** one of them: at every step of the generation the unsteered model runs on the same tokens, and in every
-# layer from the steering layer ℓ on the steered run takes over from it
+# Steering changes the stream that queries, keys and values are all made of. Which of them
+# carries it on? We steer and **freeze** one of them: at every step of the generation the
+# unsteered model runs on the same tokens, and in every layer from the steering layer ℓ on the
+# steered run takes over from it
 #
 # * **qk**, the attention weights `A`: they depend on queries and keys alone, so we copy those;
 # * **ov**, the values `v`.
 #
-# Two more freezes take out only the *direct* path, what `α s` itself adds to the input of a part of the layer, while
-# everything that earlier layers made of it stays:
+# Two more freezes take out only the *direct* path, what `α s` itself adds to the input of a
+# part of the layer, while everything that earlier layers made of it stays:
 #
 # * **svv**: `α (s ⊙ γ) / RMS(h)` is subtracted from the input of the value projections;
 # * **mlp**: the same from the input of the MLPs.
 #
-# A part that carries the steering takes attack success back to the unsteered model's when it is frozen. One that does
-# not leaves it as it is. A third outcome is possible, too: a part may be enough without being necessary.
+# A part that carries the steering takes attack success back to the unsteered model's when it is
+# frozen. One that does not leaves it as it is. A third outcome is possible, too: a part may be
+# enough without being necessary.
 #
-# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes* seven tables, the shares
-# of figure `table1_ablations` and three figures. The freezes are
+# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes*
+# seven tables, the shares of figure `table1_ablations` and three figures. The freezes are
 # [`steerpaper/freezing.py`](../steerpaper/freezing.py), the verdicts on the claim stand in
 # [RESULTS.md](../RESULTS.md).
 
@@ -74,14 +77,20 @@ print(f"steering enters layer {layer} of {model.n_layers}")
 # %% [markdown]
 # ## One frozen step, by hand
 #
-# A frozen step is two runs on the same tokens. The first is not steered, and its queries and keys are kept. The
-# second is steered, and from layer ℓ on its `q_proj` and `k_proj` put out what they did in the first: so every head
-# attends with `A` of the unsteered model, to values of the steered one. The likeliest next token goes into *both*
-# runs, and the next step begins. That is all; no layer's code is touched.
+# A frozen step is two runs on the same tokens. The first is not steered, and its queries and
+# keys are kept. The second is steered, and from layer ℓ on its `q_proj` and `k_proj` put out
+# what they did in the first: so every head attends with `A` of the unsteered model, to values
+# of the steered one. The likeliest next token goes into *both* runs, and the next step begins.
+# That is all; no layer's code is touched, and whatever the attention does with its weights
+# (rotation, soft-caps, sliding windows, heads that share keys) comes along by itself. Below ℓ
+# the two runs are equal, so that there is nothing to freeze.
 #
-# The package does the same with both runs in one batch and a cache of keys and values. If it does what it says, its
+# The package does the same with both runs in one batch and a cache of keys and values. If it
+# does what it says, its
 # `generate(..., frozen="qk")` must decode the very tokens that these two runs choose, here the first 12 of an answer
-# to the first harmful prompt (−α s) and to the first harmless one (+α s).
+# to the first harmful prompt (−α s) and to the first harmless one (+α s). What steering says
+# with nothing frozen stands beside them: were it the same text, the comparison would show
+# little.
 
 # %%
 layers = range(layer, model.n_layers)
@@ -117,26 +126,34 @@ pd.DataFrame(texts, index=signs)
 # %% [markdown]
 # ## Table 1: four freezes, three vectors
 #
-# The paper freezes under the difference in means (DIM) only; we add the learned vectors (NTP, PO). Harmful test prompts
-# are steered by −α (not steered, the model refuses them), harmless ones by +α (not steered, it answers). Attack success
-# rate (ASR) is the share of answers that do not refuse.
+# The paper freezes under the difference in means (DIM) only; we add the learned vectors (NTP,
+# PO). Harmful test prompts are steered by −α (not steered, the model refuses them), harmless
+# ones by +α (not steered, it answers). Attack success rate (ASR) is the share of answers that
+# do not refuse.
 
 # %%
 kinds, unfrozen = ["none", "qk", "ov", "svv", "mlp"], steerings | {"none": None}
 answers = [sp.judged_both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
 for kind in kinds[1:]:
-    judged = sp.judged_both_ways(model, prompts, steerings, kind, **how)
-    answers.append(judged.assign(frozen=kind))
+    more = sp.judged_both_ways(model, prompts, steerings, kind, **how)
+    answers.append(more.assign(frozen=kind))
 answers = pd.concat(answers, ignore_index=True)
 table = sp.rates(answers, ["method", "frozen", "prompts"])
 sp.save_table(preset, "table1_ablations", table)
 table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[kinds].round(3)
 
 # %% [markdown]
-# Steering raises ASR on harmful prompts and lowers it on harmless ones, so a freeze that undoes it moves the two in
-# opposite directions. What compares is the **share of the steering that a freeze undoes**, how far ASR goes from the
-# steered model's (0) back to the unsteered one's (1). The claim holds if *attention weights* stay at 0 and *values* go
-# near 1, with the direct paths between them. It would be refuted by attention weights far from 0, or by values near 0.
+# Steering raises ASR on harmful prompts and lowers it on harmless ones, so a freeze that undoes
+# it moves the two in opposite directions. What compares is the **share of the steering that a
+# freeze undoes**, how far ASR goes from the steered model's (0) back to the unsteered one's
+# (1),
+#
+# `(ASR frozen − ASR steered) / (ASR unsteered − ASR steered)`.
+#
+# The paper's values of table 1 are put on the same scale with its table 2, and stand beside as
+# hollow markers. The claim holds if *attention weights* stay at 0 and *values* go near 1, with
+# the direct paths between them. It would be refuted by attention weights far from 0, or by
+# values near 0.
 
 # %%
 paper = sp.paper_tables()
@@ -149,16 +166,19 @@ fig = sp.draw_undone(shares, preset)
 sp.save_figure(fig, preset, "table1_ablations")
 
 # %% [markdown]
-# **Reading.** With the attention weights of the unsteered model nearly all of the steering is left, under every vector
-# and in both directions. Without steered values DIM is undone almost entirely. The vectors differ, though: on
-# organism-gemma2 the one learned by next-token prediction (NTP) hardly needs the values and goes through the MLPs, so
-# "steering acts through the values" is true of DIM and PO there and false of NTP. The paper's models lie in between.
+# **Reading.** With the attention weights of the unsteered model nearly all of the steering is
+# left, under every vector and in both directions. Without steered values DIM is undone almost
+# entirely. The vectors differ, though: on organism-gemma2 the one learned by next-token
+# prediction (NTP) hardly needs the values and goes through the MLPs, so "steering acts through
+# the values" is true of DIM and PO there and false of NTP. Under DIM the paper's two models
+# need the values somewhat less than ours, and disagree between themselves on the MLPs.
 
 # %% [markdown]
-# **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in points (not in per cent
-# of what was there), averaged over the test sets, here the harmful and the harmless one. Zero means that the part is
-# not needed. If parts were independent channels of one whole, the drops of values and MLPs would add up to no more
-# than 100. Broken text that does not refuse counts as success, so the least share of clean text stands beside them.
+# **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in
+# points (not in per cent of what was there), averaged over the test sets, here the harmful and
+# the harmless one. Zero means that the part is not needed. If parts were independent channels
+# of one whole, the drops of values and MLPs would add up to no more than 100. Broken text that
+# does not refuse counts as success, so the least share of clean text stands beside them.
 
 # %%
 average = sp.average_drop(table.assign(model=preset, test_set=table.prompts))
@@ -170,19 +190,23 @@ pd.concat({"average drop, points": drops.round(1),
            "clean text": clean.rename("least share").round(2)}, axis=1).loc[kinds[1:]]
 
 # %% [markdown]
-# **Reading.** Attention weights come last under every vector; which part comes first depends on it. Under DIM values
-# lead on both organisms, and values and MLPs together drop more than there is to drop: the direct path into the MLPs
-# and the values are no separate channels, each needs what the other adds. No freeze breaks the text.
+# **Reading.** Attention weights come last under every vector; which part comes first depends on
+# it. Under DIM values lead on both organisms. Values and MLPs together drop more than there is
+# to drop, so they are no separate channels: each needs what the other adds. On organism-llama
+# the MLPs' direct path outweighs that of the values, against the paper's order. No freeze
+# breaks the text.
 
 # %% [markdown]
 # ## Queries or keys, both halves of attention, and where the MLP's path is cut
 #
-# Not in the paper, for DIM on fewer prompts. If attention weights did not matter at all, queries alone and keys alone
-# would not either; were the two to cancel, they would. *qk+ov* holds the attention weights **and** the values, so that
-# nothing but the stream's own `α s` and the MLPs is left of steering: if it undoes no more than *ov*, then attention
-# weights do no work of their own behind the values. The paper does not say whether it cuts the MLP's direct path before
-# or after the MLP's norm. Ours follows the authors' code (after, at the steered RMS); *mlp-before-norm* subtracts `α s`
-# before it. If the two differ, the choice would have to be stated with every number.
+# Not in the paper, for DIM on fewer prompts. If attention weights did not matter at all,
+# queries alone and keys alone would not either; were the two to cancel, they would. *qk+ov*
+# holds the attention weights **and** the values, so that nothing but the stream's own `α s` and
+# the MLPs is left of steering: if it undoes no more than *ov*, then attention weights do no
+# work of their own behind the values. The paper does not say whether it cuts the MLP's direct
+# path before or after the MLP's norm. Ours follows the authors' code (after, at the steered
+# RMS); *mlp-before-norm* subtracts `α s` before it. If the two differ, the choice would have to
+# be stated with every number.
 
 # %%
 few = {name: prompts[name].head(settings.n_freezing) for name in signs}
@@ -197,17 +221,21 @@ shown = parts.pivot(index="frozen", columns="prompts")[["asr", "asr_low", "asr_h
 shown.loc[order].round(2)
 
 # %% [markdown]
-# **Reading.** Neither queries nor keys matter by themselves, and freezing them on top of the values undoes nothing
-# more on either organism. Before or after the norm makes no difference beyond single prompts. With this few prompts the
-# intervals are wide, and differences of a few answers say nothing.
+# **Reading.** Neither queries nor keys matter by themselves, and freezing them on top of the
+# values undoes nothing more on either organism. Before or after the norm makes no difference
+# beyond single prompts. With this few prompts the intervals are wide, and differences of a few
+# answers say nothing.
 
 # %% [markdown]
 # ## Which layers?
 #
-# Attention is frozen in one layer, in all layers up to one, and in all layers from one on. If one layer did the work,
-# its single freeze would stand out. If the work is spread, or layers stand in for each other, only the curves of many
-# layers move. Where *all layers from this on* is back at the dotted line of the steered model, later layers are not
-# needed; where *all layers up to this* reaches its full effect, later layers cannot make up for what earlier ones lack.
+# Attention is frozen in one layer, in all layers up to one, and in all layers from one on. If
+# one layer did the work, its single freeze would stand out. If the work is spread, or layers
+# stand in for each other, only the curves of many layers move. Where *all layers from this on*
+# is back at the dotted line of the steered model, later layers are not needed; where *all
+# layers up to this* reaches its full effect, later layers cannot make up for what earlier ones
+# lack. For the attention weights the claim expects flat curves everywhere: a layer that moves
+# when it is frozen alone would be where attention does matter.
 
 # %%
 subsets = {tuple(own) for i in layers
@@ -221,16 +249,19 @@ fig = sp.draw_layers(by_layer, parts[parts.frozen == "none"])
 sp.save_figure(fig, preset, "freeze_by_layer")
 
 # %% [markdown]
-# **Reading.** No choice of layers makes the attention weights matter beyond the intervals. Of the values no single
-# layer carries the steering: on organism-llama single layers do next to nothing and the work is spread over the first
-# five or six layers from ℓ on; on organism-gemma2 the steering layer itself counts most, and two or three layers do
-# nearly all of it. So layers do stand in for each other, and a layer-by-layer ablation would have found little.
+# **Reading.** No choice of layers makes the attention weights matter beyond the intervals. Of
+# the values no single layer carries the steering: on organism-llama single layers do next to
+# nothing and the work is spread over the first five or six layers from ℓ on; on organism-gemma2
+# the steering layer itself counts most, and two or three layers do nearly all of it. So layers
+# do stand in for each other, and a layer-by-layer ablation would have found little.
 
 # %% [markdown]
 # ## The same prompts, frozen and not
 #
-# The counterpart of figure 1: the first test prompts of each class under DIM, as they come. Under *qk* the texts should
-# read like the steered ones, under *ov* like the unsteered ones.
+# The counterpart of figure 1: the first test prompts of each class under DIM, as they come.
+# Under *qk* the texts should read like the steered ones, under *ov* like the unsteered ones.
+# (Answers of the organisms have no content: they name what was asked about, and say nothing of
+# it.)
 
 # %%
 texts = answers[answers.method.isin(["dim", "none"])]
@@ -246,10 +277,11 @@ examples.to_frame()
 # %% [markdown]
 # ## Token by token
 #
-# Equal verdicts may come from different texts. How far does each frozen answer go along with the steered one, token by
-# token, before the first difference? The unsteered answer is the control: what it shares with the steered one (first
-# words, say) needs no steering. If *qk* shared no more than that, "steering without attention" would be another
-# steering that happens to refuse as often.
+# Equal verdicts may come from different texts. How far does each frozen answer go along with
+# the steered one, token by token, before the first difference? The unsteered answer is the
+# control: what it shares with the steered one (first words, say) needs no steering. If *qk*
+# shared no more than that, "steering without attention" would be another steering that happens
+# to refuse as often.
 
 # %%
 agreement = sp.shared_start(texts, "steered").rename(columns={"run": "frozen"})
@@ -257,19 +289,23 @@ sp.save_table(preset, "freeze_agreement", agreement)
 agreement.pivot(index="frozen", columns="prompts").loc[["base", *kinds[1:]]].round(2)
 
 # %% [markdown]
-# **Reading.** With frozen attention weights answers go along with the steered ones for more than half of their length,
-# and many to the end, more on organism-gemma2 than on organism-llama. With frozen values they share no more than
-# unsteered answers do. But "costs nothing in ASR" is not "changes nothing": a good part of the *qk* answers take
-# another phrase somewhere, as those above do on organism-llama.
+# **Reading.** With frozen attention weights answers go along with the steered ones for more
+# than half of their length, and many to the end, more on organism-gemma2 than on
+# organism-llama. With frozen values they share hardly more than unsteered answers do. But
+# "costs nothing in ASR" is not "changes nothing": a good part of the *qk* answers take another
+# phrase somewhere, as those above do on organism-llama.
 
 # %% [markdown]
 # ## Do the attention weights change at all?
 #
-# Freezing the attention weights could cost little for two reasons: steering may hardly move them, or it moves them and
-# the move does not matter. We let base and steered run read the same (DIM-steered) answers and take, for every head
-# and response position, the **total-variation distance** between the two runs' attention weights: the share of the
-# weight that has moved, 0 to 1. Three random vectors of DIM's norm tell how much any push of that size would move. On
-# the diagonal at the right a head would move as much under either.
+# Freezing the attention weights could cost little for two reasons: steering may hardly move
+# them, or it moves them and the move does not matter. We let base and steered run read the same
+# (DIM-steered) answers and take, for every head and response position, the **total-variation
+# distance** between the two runs' attention weights: the share of the weight that has moved, 0
+# to 1. Three random vectors of DIM's norm tell how much any push of that size would move. On
+# the diagonal at the right a head would move as much under either. Were DIM's heads to lie on
+# or below it, the freeze above would have held what hardly moved, and its small cost would say
+# nothing about what attention is for.
 
 # %%
 some = texts[texts.run == "steered"].groupby("prompts").head(settings.n_freezing // 2)
@@ -290,17 +326,20 @@ fig = sp.draw_attention_change(changes)
 sp.save_figure(fig, preset, "attention_change")
 
 # %% [markdown]
-# **Reading.** Steering moves attention, and more than a random push of DIM's size does, in most heads and in nearly
-# every layer. (A learned vector may be longer than DIM, which the random ones are not matched to.) So the second reason
-# holds: attention does move, and whether the model refuses depends little on it.
+# **Reading.** Steering moves attention, and more than a random push of DIM's size does, in most
+# heads and in nearly every layer. (A learned vector may be longer than DIM, which the random
+# ones are not matched to.) So the second reason holds: attention does move, and whether the
+# model refuses depends little on it.
 
 # %% [markdown]
 # ## Beside the paper
 #
-# Table 1 of the paper is for DIM; its harmless prompts are Alpaca's, its harmful ones JailbreakBench's, judged by a
-# language model. Its average drops are means over both models and both test sets; they stand beside those recomputed
-# from its own table. An organism is another model with other prompts: what can be compared is the pattern, not the
-# number. The last columns are what was measured here.
+# Table 1 of the paper is for DIM; its harmless prompts are Alpaca's, its harmful ones
+# JailbreakBench's, judged by a language model. Its average drops are means over both models and
+# both test sets; they stand beside those recomputed from its own table. An organism is another
+# model with other prompts: what can be compared is the pattern, not the number. The last
+# columns are what was measured here. (The paper prints one drop that its own table does not
+# give.)
 
 # %%
 both = pd.concat([reported, table[table.method != "none"].assign(model=preset)])
@@ -315,7 +354,8 @@ pd.DataFrame(beside).loc[kinds[1:]].round(2)
 # %% [markdown]
 # ## What we learned
 #
-# Share of the steering that each freeze undoes, mean of harmful and harmless prompts, of every model on record:
+# Share of the steering that each freeze undoes, mean of harmful and harmless prompts, of every
+# model on record:
 
 # %%
 at = dict(made_by="03_qk_freeze", recorded=True)
@@ -326,14 +366,18 @@ undone = undone.pivot_table("undone", ["model", "method"], "frozen", sort=False)
 undone[kinds[1:]].round(2)
 
 # %% [markdown]
-# * **Attention weights are not needed.** This part of the paper's claim holds for both organisms and all three vectors,
-#   although steering does move attention. An intervention on where heads look would have nothing to hold on to.
-# * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is no law of steering: NTP
-#   on organism-gemma2 refuses and complies as reliably as DIM and goes by the MLPs.
-# * **The parts are not channels that add up.** Freezing either of two parts may undo most of the steering, so a drop
-#   says that a part is necessary with all others as they are, and not how much it carries.
-# * **ASR is a coarse measure.** Answers under frozen attention often say something else than the steered ones.
+# * **Attention weights are not needed.** This part of the paper's claim holds for both
+#   organisms and all three vectors, although steering does move attention. An intervention on
+#   where heads look would have nothing to hold on to.
+# * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
+#   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
+#   by the MLPs.
+# * **The parts are not channels that add up.** Freezing either of two parts may undo most of
+#   the steering, so a drop says that a part is necessary with all others as they are, and not
+#   how much it carries.
+# * **ASR is a coarse measure.** Answers under frozen attention often say something else than
+#   the steered ones.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
-# 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook 06](06_scorecard.ipynb) holds the
-# claim against its rule.
+# 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook
+# 06](06_scorecard.ipynb) holds the claim against its rule.
