@@ -23,11 +23,10 @@
 #
 # *Reads* a model and the prompt sets: the organisms' own in `data/prompts`, for other presets
 # those of the paper (`data/sources.toml`). *Writes* one vector per method (`dim`, `ntp`, `po`
-# and the baselines `pca`, `random`, in
-# `build/<preset>/artifacts`), tidy tables and figures. The methods are in
-# [`steerpaper/vectors`](../steerpaper/vectors/__init__.py), steering itself in
-# [`steerpaper/steering.py`](../steerpaper/steering.py), and [RESULTS.md](../RESULTS.md) has the
-# verdicts.
+# and the baselines `pca`, `random`, in `build/<preset>/artifacts`), tidy tables and figures.
+# The methods are in [`steerpaper/vectors`](../steerpaper/vectors/__init__.py), steering itself
+# in [`steerpaper/steering.py`](../steerpaper/steering.py), and [RESULTS.md](../RESULTS.md) has
+# the verdicts.
 #
 # The default presets are two small **model organisms**, trained from scratch by [notebook
 # 00](00_model_organisms.ipynb). What is measured on them says nothing by itself about Gemma or
@@ -116,12 +115,12 @@ sp.save_figure(fig, preset, "dim_geometry")
 # > − σ(induce), subject to induce > 0, KL < 0.1 and ℓ < 0.8 L.
 #
 # The *refusal metric* of a prompt is the log odds that its answer begins with a refusal token,
-# `log P_R − log(1 − P_R)`, where `P_R` is the sum of their probabilities. *bypass* is its mean on harmful prompts under
-# −s (small is good), *induce* on harmless prompts under +s (large is good), *kl* how much
-# removing the direction disturbs harmless prompts (small is good). First the metric of one
-# prompt by hand: one forward pass, one softmax, and both numbers that make it up. It must equal
-# the package's, which never forms `1 − P_R`: where the model is sure to refuse, that difference
-# would be rounded away.
+# `log P_R − log(1 − P_R)`, where `P_R` is the sum of their probabilities. *bypass* is its mean
+# on harmful prompts under −s (small is good), *induce* on harmless prompts under +s (large is
+# good), *kl* how much removing the direction disturbs harmless prompts (small is good). First
+# the metric of one prompt by hand: one forward pass, one softmax, and both numbers that make it
+# up. It must equal the package's, which never forms `1 − P_R`: where the model is sure to
+# refuse, that difference would be rounded away.
 
 # %%
 refusal = sp.refusal_token_ids(model, settings.refusal_tokens)

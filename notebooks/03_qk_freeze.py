@@ -86,11 +86,10 @@ print(f"steering enters layer {layer} of {model.n_layers}")
 # the two runs are equal, so that there is nothing to freeze.
 #
 # The package does the same with both runs in one batch and a cache of keys and values. If it
-# does what it says, its
-# `generate(..., frozen="qk")` must decode the very tokens that these two runs choose, here the first 12 of an answer
-# to the first harmful prompt (−α s) and to the first harmless one (+α s). What steering says
-# with nothing frozen stands beside them: were it the same text, the comparison would show
-# little.
+# does what it says, its `generate(..., frozen="qk")` must decode the very tokens that these two
+# runs choose, here the first 12 of an answer to the first harmful prompt (−α s) and to the
+# first harmless one (+α s). What steering says with nothing frozen stands beside them: were it
+# the same text, the comparison would show little.
 
 # %%
 layers = range(layer, model.n_layers)
