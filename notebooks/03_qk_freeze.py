@@ -9,28 +9,39 @@
 # %% [markdown]
 # # 3. Freezing attention
 #
-# > *The paper's claim, in our words (§6.3, table 1).* Steering hardly needs the attention weights: with all of them
-# > held at their unsteered values, attack success changes by 8.75 points on average. Holding the values costs most of
-# > the steering (71.75 points), and much of that goes by one direct path, the steering vector through the value
-# > projections (53.75). The direct path into the MLPs matters as well (44.5).
+# > *The paper's claim, in our words (§6.3, table 1).* Steering hardly needs the attention
+# > weights: with all of them held at their unsteered values, attack success changes by 8.75
+# > points on average. Holding the values costs most of the steering (71.75 points), and much of
+# > that goes by one direct path, the steering vector through the value projections (53.75). The
+# > direct path into the MLPs matters as well (44.5).
 #
-# An attention head does two things: its queries and keys (**QK**) decide *where* to read, its values and output
-# (**OV**) *what* is read. Steering changes the stream that all of them read. To find out which of them carries it, we
-# steer and **freeze** one of them: at every step of the generation the unsteered model runs on the same tokens, and
-# in every layer from the steering layer ℓ on the steered run takes over from it
+# An attention head does two things. Its queries and keys (**QK**) decide *where* to read, its
+# values and output (**OV**) *what* is read: at position i it writes
 #
-# * **qk**: the attention weights (they depend on queries and keys alone, so we copy those),
-# * **ov**: the value vectors.
+# `Σ_j A_ij v_j W_O`, with `A_i = softmax_j(q_i · k_j / √d_head)`.
 #
-# Two freezes take out only the *direct* effect, what `α s` itself adds to the input of a part of the layer:
+# Steering changes the stream that queries, keys and values are all made of. Which of them
+# carries it on? We steer and **freeze** one of them: at every step of the generation the
+# unsteered model runs on the same tokens, and in every layer from the steering layer ℓ on the
+# steered run takes over from it
 #
-# * **svv**: `α (s ⊙ γ) / RMS(h)` is subtracted from the input of the value projections,
+# * **qk**, the attention weights `A`: they depend on queries and keys alone, so we copy those;
+# * **ov**, the values `v`.
+#
+# Two more freezes take out only the *direct* path, what `α s` itself adds to the input of a
+# part of the layer, while everything that earlier layers made of it stays:
+#
+# * **svv**: `α (s ⊙ γ) / RMS(h)` is subtracted from the input of the value projections;
 # * **mlp**: the same from the input of the MLPs.
 #
-# If a part carries the steering, freezing it takes attack success back to the unsteered model's. `generate(model,
-# prompts, steering, frozen="qk")` does it, and stops with an error where a freeze leaves the logits as they were.
+# A part that carries the steering takes attack success back to the unsteered model's when it is
+# frozen. One that does not leaves it as it is. A third outcome is possible, too: a part may be
+# enough without being necessary.
 #
-# *Reads* the vectors of notebook 01 and the prompt sets. *Writes* tidy tables and figures.
+# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes*
+# seven tables, the shares of figure `table1_ablations` and three figures. The freezes are
+# [`steerpaper/freezing.py`](../steerpaper/freezing.py), the verdicts on the claim stand in
+# [RESULTS.md](../RESULTS.md).
 
 # %% tags=["parameters"]
 preset = "organism-llama"
@@ -39,325 +50,333 @@ seed = 0
 # %%
 from itertools import product
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+import torch
 
 import steerpaper as sp
-from steerpaper import paths
 
 sp.check_parameters(preset=preset, seed=seed)
-
-# %%
 sp.use_style()
 settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
-methods, signs = ["dim", "ntp", "po"], {"harmful": -1, "harmless": 1}
-loaded = {m: sp.load_tensors(preset, m, made_by="01_extract_vectors") for m in methods}
-vectors = {m: tensors["vector"] for m, (tensors, _) in loaded.items()}
-coefficients = {m: about["coefficient"] for m, (_, about) in loaded.items()}
-layer = loaded["dim"][1]["layer"]
-print(f"steering enters layer {layer} of {model.n_layers}, so layers {layer} to {model.n_layers - 1} are frozen; α = "
-      + ", ".join(f"±{coefficients[m]:g} ({m})" for m in methods))
+
+# %%
+signs, steerings = {"harmful": -1, "harmless": 1}, {}
+for method in ("dim", "ntp", "po"):
+    tensors, about = sp.load_tensors(preset, method, made_by="01_extract_vectors")
+    where = about["layer"], about["coefficient"]
+    steerings[method] = sp.Steering(tensors["vector"], *where)
+layer = steerings["dim"].layer
+prompts = {name: sp.load_prompts(name, "test", settings.n_test, settings.prompts)
+           for name in signs}
+how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
+           max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+print(f"steering enters layer {layer} of {model.n_layers}")
+
+# %% [markdown]
+# ## One frozen step, by hand
+#
+# A frozen step is two runs on the same tokens. The first is not steered, and its queries and
+# keys are kept. The second is steered, and from layer ℓ on its `q_proj` and `k_proj` put out
+# what they did in the first: so every head attends with `A` of the unsteered model, to values
+# of the steered one. The likeliest next token goes into *both* runs, and the next step begins.
+# That is all; no layer's code is touched, and whatever the attention does with its weights
+# (rotation, soft-caps, sliding windows, heads that share keys) comes along by itself. Below ℓ
+# the two runs are equal, so that there is nothing to freeze.
+#
+# The package does the same with both runs in one batch and a cache of keys and values. If it
+# does what it says, its `generate(..., frozen="qk")` must decode the very tokens that these two
+# runs choose, here the first 12 of an answer to the first harmful prompt (−α s) and to the
+# first harmless one (+α s). What steering says with nothing frozen stands beside them: were it
+# the same text, the comparison would show little.
+
+# %%
+layers = range(layer, model.n_layers)
+asked = [prompts[name].prompt[0] for name in signs]
+vector = steerings["dim"].coefficient * steerings["dim"].vector
+vector, by_hand = vector.to(model.device, model.dtype), []
+for prompt, sign in zip(asked, signs.values()):
+    row = model.tokenize(prompt)
+    for _ in range(12):
+        ids, mask = model.pad([row])
+        with torch.no_grad(), model.trace(ids, mask):  # not steered
+            kept = [(model.q_proj(i).output, model.k_proj(i).output) for i in layers]
+            kept.save()
+        with torch.no_grad(), model.trace(ids, mask):  # steered, with these q and k
+            model.layer(layer).input = model.layer(layer).input + sign * vector
+            for i, (q, k) in zip(layers, kept):
+                model.q_proj(i).output = q
+                model.k_proj(i).output = k
+            logits = model.logits[0, -1].save()
+        row = [*row, int(logits.argmax())]
+    by_hand.append(row[-12:])
+
+# %%
+both = [sp.Steering(vector, layer, sign) for sign in signs.values()]
+frozen = sp.generate(model, asked, both, frozen="qk", max_new_tokens=12)
+plain = sp.generate(model, asked, both, max_new_tokens=12)
+print("the same 12 tokens as generate(..., frozen='qk') on both prompts:",
+      by_hand == [answer.completion for answer in frozen])
+texts = {"frozen by hand": map(model.tokenizer.decode, by_hand),
+         "steered, nothing frozen": [answer.text for answer in plain]}
+pd.DataFrame(texts, index=signs)
 
 # %% [markdown]
 # ## Table 1: four freezes, three vectors
 #
-# The paper freezes under DIM only; we add the learned vectors. Harmful test prompts are steered by −α (unsteered,
-# the model refuses them), harmless ones by +α (unsteered, it answers). The claim holds if the bars of *qk* stay where
-# those of *none* are, and those of *ov*, and less so of *svv* and *mlp*, go to the dashed line of the unsteered model.
+# The paper freezes under the difference in means (DIM) only; we add the learned vectors (NTP,
+# PO). Harmful test prompts are steered by −α (not steered, the model refuses them), harmless
+# ones by +α (not steered, it answers). Attack success rate (ASR) is the share of answers that
+# do not refuse.
 
 # %%
-prompts = {name: sp.load_prompts(name, "test", settings.n_test, settings.prompts) for name in signs}
-steerings = {name: [sp.Steering(vectors[m], layer, sign * coefficients[m]) for m in methods]
-             for name, sign in signs.items()}
-how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
-           max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
-frozen, labels, runs = ["none", "qk", "ov", "svv", "mlp"], [*methods, "none"], []
-for kind, name in product(frozen, signs):
-    own = [*steerings[name], None] if kind == "none" else steerings[name]  # the unsteered model once
-    judged = sp.judged_responses(model, prompts[name], own, None if kind == "none" else kind, **how)
-    runs.append(judged.assign(method=[labels[run] for run in judged.run], frozen=kind, prompts=name))
-answers = pd.concat(runs, ignore_index=True)
-
-# %%
+kinds, unfrozen = ["none", "qk", "ov", "svv", "mlp"], steerings | {"none": None}
+answers = [sp.judged_both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
+for kind in kinds[1:]:
+    more = sp.judged_both_ways(model, prompts, steerings, kind, **how)
+    answers.append(more.assign(frozen=kind))
+answers = pd.concat(answers, ignore_index=True)
 table = sp.rates(answers, ["method", "frozen", "prompts"])
 sp.save_table(preset, "table1_ablations", table)
-rate = table.set_index(["prompts", "method", "frozen"]).sort_index()
-base = rate.xs("none", level="method").asr.droplevel("frozen")
-written = [f"{row.asr:.3f} ({row.asr_low:.2f} to {row.asr_high:.2f})" for row in table.itertuples()]
-table.assign(asr=written).pivot(index=["prompts", "method"], columns="frozen", values="asr")[frozen].fillna("")
+table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[kinds].round(3)
+
+# %% [markdown]
+# Steering raises ASR on harmful prompts and lowers it on harmless ones, so a freeze that undoes
+# it moves the two in opposite directions. What compares is the **share of the steering that a
+# freeze undoes**, how far ASR goes from the steered model's (0) back to the unsteered one's
+# (1),
+#
+# `(ASR frozen − ASR steered) / (ASR unsteered − ASR steered)`.
+#
+# The paper's values of table 1 are put on the same scale with its table 2, and stand beside as
+# hollow markers. The claim holds if *attention weights* stay at 0 and *values* go near 1, with
+# the direct paths between them. It would be refuted by attention weights far from 0, or by
+# values near 0.
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.6), sharey=True)
-for ax, name in zip(axes, signs):
-    for i, method in enumerate(methods):
-        bars, x = rate.loc[name, method].loc[frozen], np.arange(len(frozen)) + 0.27 * (i - 1)
-        ax.bar(x, bars.asr, 0.25, color=sp.PALETTE[method], label=method)
-        interval = [bars.asr - bars.asr_low, bars.asr_high - bars.asr]
-        ax.errorbar(x, bars.asr, yerr=interval, fmt="none", color="black", lw=0.8)
-    ax.axhline(base[name], color=sp.PALETTE["base"], ls="--", lw=1, label="not steered")
-    ax.set_xticks(range(len(frozen)), frozen)
-    ax.set(title=f"{name} prompts, {'−' if signs[name] < 0 else '+'}s", xlabel="frozen", ylim=(-0.02, 1.03))
-axes[0].set(ylabel="attack success rate")
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+paper = sp.paper_tables()
+reported, unsteered = paper["table1_ablations"], paper["table2_asr"]
+unsteered = unsteered.query("method == 'none' and test_set != 'strongreject'")
+of_paper = pd.concat([reported, unsteered.assign(frozen="none")])
+shares = sp.share_undone(pd.concat([table.assign(model=preset), of_paper]))
+sp.save_table(preset, "table1_share_undone", shares)
+fig = sp.draw_undone(shares, preset)
 sp.save_figure(fig, preset, "table1_ablations")
 
 # %% [markdown]
-# **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in points (not in per cent
-# of what was there), averaged over the test sets; here the harmful and the harmless one. Zero means that the part is
-# not needed. *Possible* is the drop to the unsteered model, i.e. all of the steering.
-
-# %%
-drops = table.query("method != 'none'").merge(
-    table.query("frozen == 'none'")[["method", "prompts", "asr"]], on=["method", "prompts"], suffixes=("", "_whole"))
-drops["drop_points"] = 100 * (drops.asr - drops.asr_whole).abs()
-average = drops[drops.frozen != "none"].groupby(["method", "frozen"], as_index=False).drop_points.mean()
-sp.save_table(preset, "table1_average_drop", average)
-points = average.pivot(index="method", columns="frozen", values="drop_points")[frozen[1:]]
-whole = rate.xs("none", level="frozen").asr.unstack("method")
-possible = (100 * whole[methods].sub(whole["none"], axis=0).abs()).mean()
-points.assign(possible=possible).round(1)
-
-# %%
-by_drop = {m: list(points.loc[m].sort_values(ascending=False, kind="stable").index) for m in methods}
-orders = "; ".join(" > ".join(kinds) for kinds in by_drop.values())
-listed = {kind: ", ".join(f"{value:.1f}" for value in points[kind]) for kind in points}
-clean = rate.clean.drop("none", level="method").groupby("frozen").min()
-display(Markdown(
-    f"**Reading** (intervals: Wilson 95 %; numbers in the order DIM, NTP, PO). Freezing the attention weights costs "
-    f"{listed['qk']} points, freezing the values {listed['ov']} of a possible {possible.min():.1f} to "
-    f"{possible.max():.1f}. The direct path into the values accounts for {listed['svv']}, the one into the MLPs for "
-    f"{listed['mlp']}. By drop, the parts order as {orders} (paper: ov > svv > mlp > qk). Broken text counts as "
-    "success: the smallest share of clean text, over vectors and prompts, is "
-    + ", ".join(f"{clean[kind]:.2f} ({kind})" for kind in frozen) + "."
-))
+# **Reading.** With the attention weights of the unsteered model nearly all of the steering is
+# left, under every vector and in both directions. Without steered values DIM is undone almost
+# entirely. The vectors differ, though: on organism-gemma2 the one learned by next-token
+# prediction (NTP) hardly needs the values and goes through the MLPs, so "steering acts through
+# the values" is true of DIM and PO there and false of NTP. Under DIM the paper's two models
+# need the values somewhat less than ours, and disagree between themselves on the MLPs.
 
 # %% [markdown]
-# ## Queries or keys, both halves of attention, and where the MLP's direct path is cut
+# **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in
+# points (not in per cent of what was there), averaged over the test sets, here the harmful and
+# the harmless one. Zero means that the part is not needed. If parts were independent channels
+# of one whole, the drops of values and MLPs would add up to no more than 100. Broken text that
+# does not refuse counts as success, so the least share of clean text stands beside them.
+
+# %%
+average = sp.average_drop(table.assign(model=preset, test_set=table.prompts))
+average = average[["method", "frozen", "drop_points"]]
+sp.save_table(preset, "table1_average_drop", average)
+drops = average.pivot(index="frozen", columns="method", values="drop_points")
+clean = table[table.method != "none"].groupby("frozen").clean.min()
+pd.concat({"average drop, points": drops.round(1),
+           "clean text": clean.rename("least share").round(2)}, axis=1).loc[kinds[1:]]
+
+# %% [markdown]
+# **Reading.** Attention weights come last under every vector; which part comes first depends on
+# it. Under DIM values lead on both organisms. Values and MLPs together drop more than there is
+# to drop, so they are no separate channels: each needs what the other adds. On organism-llama
+# the MLPs' direct path outweighs that of the values, against the paper's order. No freeze
+# breaks the text.
+
+# %% [markdown]
+# ## Queries or keys, both halves of attention, and where the MLP's path is cut
 #
-# Not in the paper, for DIM on fewer prompts. If attention weights did not matter at all, queries alone and keys alone
-# would not either. *qk+ov* holds the attention weights **and** the values, so nothing but the stream's own `α s` and
-# the MLPs is left of steering; if heads and MLPs share the work, it lies between *ov* and the unsteered model. The
-# paper does not say whether it cuts the MLP's direct path before or after the MLP's norm. Ours follows the authors'
-# code (after, at the steered RMS); *mlp-before-norm* subtracts `α s` before it.
+# Not in the paper, for DIM on fewer prompts. If attention weights did not matter at all,
+# queries alone and keys alone would not either; were the two to cancel, they would. *qk+ov*
+# holds the attention weights **and** the values, so that nothing but the stream's own `α s` and
+# the MLPs is left of steering: if it undoes no more than *ov*, then attention weights do no
+# work of their own behind the values. The paper does not say whether it cuts the MLP's direct
+# path before or after the MLP's norm. Ours follows the authors' code (after, at the steered
+# RMS); *mlp-before-norm* subtracts `α s` before it. If the two differ, the choice would have to
+# be stated with every number.
 
 # %%
 few = {name: prompts[name].head(settings.n_freezing) for name in signs}
+dim = {"dim": steerings["dim"]}
 kept = answers.prompt.isin(pd.concat(few.values()).prompt) & (answers.method == "dim")
-runs = [answers[kept]]
-for kind, name in product(["q", "k", "qk+ov", "mlp-before-norm"], signs):
-    judged = sp.judged_responses(model, few[name], steerings[name][:1], kind, **how)
-    runs.append(judged.assign(method="dim", frozen=kind, prompts=name))
-parts = sp.rates(pd.concat(runs), ["frozen", "prompts"])
+more = [sp.judged_both_ways(model, few, dim, kind, **how).assign(frozen=kind)
+        for kind in ("q", "k", "qk+ov", "mlp-before-norm")]
+parts = sp.rates(pd.concat([answers[kept], *more]), ["frozen", "prompts"])
 sp.save_table(preset, "freeze_parts", parts)
-kinds = ["none", "q", "k", "qk", "ov", "qk+ov", "svv", "mlp", "mlp-before-norm"]
-by_part = parts.pivot(index="frozen", columns="prompts", values=["asr", "clean"]).loc[kinds]
-by_part.round(2)
+order = ["none", "q", "k", "qk", "ov", "qk+ov", "svv", "mlp", "mlp-before-norm"]
+shown = parts.pivot(index="frozen", columns="prompts")[["asr", "asr_low", "asr_high"]]
+shown.loc[order].round(2)
 
-# %%
-change = 100 * (by_part.asr - by_part.asr.loc["none"]).abs().mean(axis=1)
-widest = 100 * (parts.asr_high - parts.asr_low).max()
-display(Markdown(
-    f"**Reading** ({len(few['harmful'])} prompts per class; the widest interval spans {widest:.0f} points). Change of "
-    f"ASR in points, mean of both classes: queries alone {change['q']:.1f}, keys alone {change['k']:.1f}, both "
-    f"{change['qk']:.1f}; values {change['ov']:.1f}, with the attention weights on top {change['qk+ov']:.1f}. Cutting "
-    f"the MLP's direct path after the norm changes it by {change['mlp']:.1f}, before it by "
-    f"{change['mlp-before-norm']:.1f}."
-))
+# %% [markdown]
+# **Reading.** Neither queries nor keys matter by themselves, and freezing them on top of the
+# values undoes nothing more on either organism. Before or after the norm makes no difference
+# beyond single prompts. With this few prompts the intervals are wide, and differences of a few
+# answers say nothing.
 
 # %% [markdown]
 # ## Which layers?
 #
-# Freezing attention in one layer, in all layers up to one, and in all layers from one on. If one layer did the work,
-# its single freeze would stand out; if the work is spread, or if layers stand in for each other, only the curves of
-# many layers move. Where *all from here on* is back at the steered level, later layers are not needed; where *all up to
-# here* reaches its full effect, later layers cannot make up for what the earlier ones lack.
+# Attention is frozen in one layer, in all layers up to one, and in all layers from one on. If
+# one layer did the work, its single freeze would stand out. If the work is spread, or layers
+# stand in for each other, only the curves of many layers move. Where *all layers from this on*
+# is back at the dotted line of the steered model, later layers are not needed; where *all
+# layers up to this* reaches its full effect, later layers cannot make up for what earlier ones
+# lack. For the attention weights the claim expects flat curves everywhere: a layer that moves
+# when it is frozen alone would be where attention does matter.
 
 # %%
-layers, rows = range(layer, model.n_layers), []
-subsets = {tuple(own) for l in layers for own in ([l], range(layer, l + 1), range(l, model.n_layers))}
-for kind, name, own in product(["qk", "ov"], signs, sorted(subsets)):
-    judged = sp.judged_responses(model, few[name], steerings[name][:1], kind, own, **how)
-    rows.append(judged.assign(frozen=kind, prompts=name, first=own[0], last=own[-1]))
+subsets = {tuple(own) for i in layers
+           for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
+rows = [sp.judged_both_ways(model, few, dim, kind, own, **how)
+        .assign(frozen=kind, first=own[0], last=own[-1])
+        for kind, own in product(["qk", "ov"], sorted(subsets))]
 by_layer = sp.rates(pd.concat(rows), ["frozen", "prompts", "first", "last"])
 sp.save_table(preset, "freeze_by_layer", by_layer)
-single, upto = by_layer[by_layer["first"] == by_layer["last"]], by_layer[by_layer["first"] == layer]
-onward = by_layer[by_layer["last"] == layers[-1]]
-
-# %%
-scopes = {"one layer": ("first", "s:", single), "all up to here": ("last", "^--", upto),
-          "all from here on": ("first", "o-", onward)}
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 3.0), sharey=True)
-for ax, kind in zip(axes, ("qk", "ov")):
-    for name, (scope, (at, style, curves)) in product(signs, scopes.items()):
-        curve = curves[(curves.frozen == kind) & (curves.prompts == name)]
-        ax.plot(curve[at], curve.asr, style, color=sp.PALETTE[name], mfc="white", ms=4, label=f"{name}, {scope}")
-    for name in signs:
-        ax.axhline(by_part.asr.loc["none", name], color=sp.PALETTE[name], lw=0.5)
-    ax.set(title=f"{kind} frozen", xlabel="layer", ylim=(-0.03, 1.03), xticks=list(layers))
-axes[0].set(ylabel="attack success rate")
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, handlelength=3)
+fig = sp.draw_layers(by_layer, parts[parts.frozen == "none"])
 sp.save_figure(fig, preset, "freeze_by_layer")
 
-# %%
-moved = by_layer.assign(points=100 * (by_layer.asr - by_layer.prompts.map(by_part.asr.loc["none"])).abs())
-moved = moved.groupby(["frozen", "first", "last"]).points.mean()
-alone = {k: moved[k][[first == last for first, last in moved[k].index]].droplevel("last") for k in ("qk", "ov")}
-from_on = {k: moved[k].xs(layers[-1], level="last") for k in ("qk", "ov")}
-up_to = {k: moved[k].xs(layer, level="first") for k in ("qk", "ov")}
-half = {k: from_on[k].index[from_on[k] >= from_on[k].max() / 2].max() for k in ("qk", "ov")}
-reached = {k: up_to[k].index[up_to[k] >= up_to[k].max() / 2].min() for k in ("qk", "ov")}
-
-# %%
-widest = 100 * (by_layer.asr_high - by_layer.asr_low).max()
-display(Markdown("**Reading** (thin lines: nothing frozen; changes of ASR in points, mean of both classes; as few "
-    f"prompts as before, the widest 95 % interval of an ASR spans {widest:.0f} points). " + " ".join(
-    f"**{k}**: no choice of layers changes ASR by more than {moved[k].max():.1f}." if moved[k].max() < 10 else
-    f"**{k}**: all layers {from_on[k][layer]:.1f}; the single layer that matters most is {alone[k].idxmax()} with "
-    f"{alone[k].max():.1f}, all single layers together make {alone[k].sum():.1f}. Freezing from layer {half[k]} on "
-    f"still has half of the largest effect or more, from any later one less; freezing up to layer {reached[k]} has as "
-    "much, up to any earlier one less." for k in ("qk", "ov"))
-))
+# %% [markdown]
+# **Reading.** No choice of layers makes the attention weights matter beyond the intervals. Of
+# the values no single layer carries the steering: on organism-llama single layers do next to
+# nothing and the work is spread over the first five or six layers from ℓ on; on organism-gemma2
+# the steering layer itself counts most, and two or three layers do nearly all of it. So layers
+# do stand in for each other, and a layer-by-layer ablation would have found little.
 
 # %% [markdown]
 # ## The same prompts, frozen and not
 #
-# The counterpart of figure 1: the first test prompts of each class under DIM, as they come. Under *qk* the texts
-# should read like the steered ones, under *ov* like the unsteered ones.
+# The counterpart of figure 1: the first test prompts of each class under DIM, as they come.
+# Under *qk* the texts should read like the steered ones, under *ov* like the unsteered ones.
+# (Answers of the organisms have no content: they name what was asked about, and say nothing of
+# it.)
 
 # %%
 texts = answers[answers.method.isin(["dim", "none"])]
 unfrozen = texts.method.map({"dim": "steered", "none": "base"})
 texts = texts.assign(run=texts.frozen.where(texts.frozen != "none", unfrozen))
-columns = ["base", "steered", *frozen[1:]]
-shown = pd.concat([few[name].head(2) for name in signs]).prompt
-examples = texts.pivot(index="prompt", columns="run", values="text").loc[shown, columns].stack().rename("text")
+shown = [prompt for table in few.values() for prompt in table.prompt[:2]]
+examples = texts.pivot(index="prompt", columns="run", values="text")
+examples = examples.loc[shown, ["base", "steered", *kinds[1:]]].stack().rename("text")
 sp.save_table(preset, "freeze_examples", examples.reset_index())
-with pd.option_context("display.max_colwidth", None):
-    display(examples.to_frame())
+pd.set_option("display.max_colwidth", None)
+examples.to_frame()
 
 # %% [markdown]
 # ## Token by token
 #
-# Equal verdicts may come from different texts. How far does each frozen answer go along with the steered one, token by
-# token, before the first difference? The unsteered answer is the control: what it shares with the steered one
-# (first words, say) needs no steering.
+# Equal verdicts may come from different texts. How far does each frozen answer go along with
+# the steered one, token by token, before the first difference? The unsteered answer is the
+# control: what it shares with the steered one (first words, say) needs no steering. If *qk*
+# shared no more than that, "steering without attention" would be another steering that happens
+# to refuse as often.
 
 # %%
-tokens = texts.pivot(index=["prompts", "prompt"], columns="run", values="completion")
-rows = []
-for kind in ["base", *frozen[1:]]:
-    for (name, _), one, other in zip(tokens.index, tokens.steered, tokens[kind]):
-        until = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
-        rows.append((name, kind, until / len(one), one == other))
-agreement = pd.DataFrame(rows, columns=["prompts", "frozen", "shared", "identical"])
-agreement = agreement.groupby(["prompts", "frozen"], sort=False)[["shared", "identical"]].mean().reset_index()
+agreement = sp.shared_start(texts, "steered").rename(columns={"run": "frozen"})
 sp.save_table(preset, "freeze_agreement", agreement)
-agreement.pivot(index="frozen", columns="prompts", values=["shared", "identical"]).loc[["base", *frozen[1:]]].round(2)
+agreement.pivot(index="frozen", columns="prompts").loc[["base", *kinds[1:]]].round(2)
 
-# %%
-mean = agreement.groupby("frozen")[["shared", "identical"]].mean()
-same = "also stands for nearly the same text" if mean.shared["qk"] > 0.8 else "does not mean the same text"
-display(Markdown(
-    f"**Reading** (shares of the steered answer's tokens before the first difference, and of answers that are the same "
-    f"to the end). With the attention weights frozen the answers follow the steered ones for {mean.shared['qk']:.0%} "
-    f"of their tokens and {mean.identical['qk']:.0%} are identical; with the values frozen {mean.shared['ov']:.0%} and "
-    f"{mean.identical['ov']:.0%}. Unsteered answers share {mean.shared['base']:.0%}. So an ASR that a freeze leaves "
-    f"where it was {same} here."
-))
+# %% [markdown]
+# **Reading.** With frozen attention weights answers go along with the steered ones for more
+# than half of their length, and many to the end, more on organism-gemma2 than on
+# organism-llama. With frozen values they share hardly more than unsteered answers do. But
+# "costs nothing in ASR" is not "changes nothing": a good part of the *qk* answers take another
+# phrase somewhere, as those above do on organism-llama.
 
 # %% [markdown]
 # ## Do the attention weights change at all?
 #
-# Freezing the attention weights could cost little for two reasons: steering may hardly move them, or it moves them and
-# the move does not matter. We let base and steered run read the same (DIM-steered) answers and take, for every head
-# and response position, the **total-variation distance** between the two runs' attention weights: the share of the
-# weight that has moved, 0 to 1. Three random vectors of DIM's norm tell how much any push of that size would move.
+# Freezing the attention weights could cost little for two reasons: steering may hardly move
+# them, or it moves them and the move does not matter. We let base and steered run read the same
+# (DIM-steered) answers and take, for every head and response position, the **total-variation
+# distance** between the two runs' attention weights: the share of the weight that has moved, 0
+# to 1. Three random vectors of DIM's norm tell how much any push of that size would move. On
+# the diagonal at the right a head would move as much under either. Were DIM's heads to lie on
+# or below it, the freeze above would have held what hardly moved, and its small cost would say
+# nothing about what attention is for.
 
 # %%
 some = texts[texts.run == "steered"].groupby("prompts").head(settings.n_freezing // 2)
-responses = [sp.Response(model.tokenize(p), ids) for p, ids in zip(some.prompt, some.completion)]
-pushes = [(m, vectors[m], coefficients[m]) for m in methods]
-pushes += [("random", sp.random_vector(vectors["dim"], seed + i), coefficients["dim"]) for i in range(3)]
-changes = []
-for name, vector, coefficient in pushes:
-    own = [sp.Steering(vector, layer, signs[kind] * coefficient) for kind in some.prompts]
-    changes.append(sp.attention_change(model, responses, own).assign(method=name))
-changes = pd.concat(changes).groupby(["method", "layer", "head"], as_index=False).total_variation.mean()
+responses = [sp.Response(model.tokenize(p), ids)
+             for p, ids in zip(some.prompt, some.completion)]
+alpha, pushes, changes = steerings["dim"].coefficient, [*steerings.items()], []
+for i in range(3):
+    vector = sp.random_vector(steerings["dim"].vector, seed + i)
+    pushes.append(("random", sp.Steering(vector, layer, alpha)))
+for method, push in pushes:
+    alphas = [signs[name] * push.coefficient for name in some.prompts]
+    own = [sp.Steering(push.vector, layer, alpha) for alpha in alphas]
+    changes.append(sp.attention_change(model, responses, own).assign(method=method))
+changes = pd.concat(changes).groupby(["method", "layer", "head"], as_index=False)
+changes = changes.total_variation.mean()
 sp.save_table(preset, "attention_change", changes)
-
-# %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(6.8, 2.7))
-for name, curve in changes.groupby("method"):
-    left.plot(curve.groupby("layer").total_variation.mean(), "o-", color=sp.PALETTE[name], label=name)
-left.set(xlabel="layer", ylabel="total variation\n(mean over heads)", xticks=list(layers))
-left.set(ylim=(0, 1.1 * left.get_ylim()[1]))
-left.legend(loc="lower left", ncols=2)
-heads = changes.pivot(index=["layer", "head"], columns="method", values="total_variation")
-right.plot(heads.random, heads.dim, ".", color=sp.PALETTE["dim"])
-right.axline((0, 0), slope=1, color=sp.PALETTE["random"], lw=1)
-ends = (0, 1.05 * heads[["dim", "random"]].max().max())
-right.set(xlabel="each head under random vectors", ylabel="under dim", xlim=ends, ylim=ends, aspect="equal")
+fig = sp.draw_attention_change(changes)
 sp.save_figure(fig, preset, "attention_change")
 
-# %%
-tv, top = heads.mean(), heads.dim.idxmax()
-ratio, share = tv.dim / tv.random, points.qk["dim"] / possible["dim"]
-moves = ("DIM moves attention, and more than a push of that size does anyway" if ratio > 1.2 else
-         "DIM moves attention no more than any push of that size does")
-matters = "a good part of steering needs it" if share > 0.25 else "whether the model refuses depends little on it"
-display(Markdown(
-    f"**Reading.** DIM moves {tv.dim:.1%} of a head's attention weight on average, NTP {tv.ntp:.1%}, PO {tv.po:.1%}, "
-    f"random vectors of DIM's norm {tv.random:.1%} (DIM: {ratio:.1f} times that). Head a{top[0]}.h{top[1]} changes "
-    f"most under DIM: {heads.dim.max():.1%}. The qk freeze undoes all of these changes and costs "
-    f"{points.qk['dim']:.1f} of a possible {possible['dim']:.1f} points of ASR: {moves}, and {matters}."
-))
+# %% [markdown]
+# **Reading.** Steering moves attention, and more than a random push of DIM's size does, in most
+# heads and in nearly every layer. (A learned vector may be longer than DIM, which the random
+# ones are not matched to.) So the second reason holds: attention does move, and whether the
+# model refuses depends little on it.
 
 # %% [markdown]
 # ## Beside the paper
 #
-# Table 1 of the paper is for DIM; its harmless prompts are Alpaca's, its harmful ones JailbreakBench's, judged by a
-# language model. Its average drops are means over both models and both test sets; we print them beside those
-# recomputed from its own table. An organism is another model with other prompts: what can be compared is the
-# pattern, not the number.
+# Table 1 of the paper is for DIM; its harmless prompts are Alpaca's, its harmful ones
+# JailbreakBench's, judged by a language model. Its average drops are means over both models and
+# both test sets; they stand beside those recomputed from its own table. An organism is another
+# model with other prompts: what can be compared is the pattern, not the number. The last
+# columns are what was measured here. (The paper prints one drop that its own table does not
+# give.)
 
 # %%
-reported = pd.read_csv(paths.DATA / "paper" / "table1_ablations.csv").rename(
-    columns={"ablation": "frozen", "alpaca_asr": "harmless", "jailbreakbench_asr": "harmful"})
-reported = reported.assign(method="dim").set_index(["model", "method", "frozen"])[["harmful", "harmless"]]
-measured = table.query("method != 'none'").pivot(index=["method", "frozen"], columns="prompts", values="asr")
-measured = pd.concat({preset: measured}, names=["model"])
-both = pd.concat({"reported": reported, "measured here": measured}, names=["source"]).stack().unstack("frozen")
-both[frozen].unstack().swaplevel(axis=1)[["harmful", "harmless"]].round(2)
+both = pd.concat([reported, table[table.method != "none"].assign(model=preset)])
+both.pivot_table("asr", ["prompts", "model", "method"], "frozen")[kinds].round(2)
 
 # %%
-whole = reported.xs("none", level="frozen")
-recomputed = 100 * (reported - whole).abs().mean(axis=1).groupby("frozen").mean()
-drop = pd.read_csv(paths.DATA / "paper" / "table1_average_drop.csv").set_index("ablation")
-beside = drop.rename_axis("frozen").set_axis(["paper, reported"], axis=1)
-beside["paper, from its table"] = recomputed
-for m in methods:
-    beside[f"{m}, measured here"] = points.loc[m]
-beside.round(2)
+printed = paper["table1_average_drop"].set_index("frozen").drop_points
+recomputed = sp.average_drop(reported).groupby("frozen").drop_points.mean()
+beside = {"paper, as printed": printed, "paper, from its table": recomputed, **drops}
+pd.DataFrame(beside).loc[kinds[1:]].round(2)
+
+# %% [markdown]
+# ## What we learned
+#
+# Share of the steering that each freeze undoes, mean of harmful and harmless prompts, of every
+# model on record:
 
 # %%
-printed, again = beside["paper, reported"], beside["paper, from its table"]
-unlike = [f"{kind} {again[kind]:.2f} where {printed[kind]:.2f} is printed" for kind in beside.index
-          if not np.isclose(again[kind], printed[kind])]
-paper_order = list(printed.sort_values(ascending=False, kind="stable").index)
-same_order = [m for m in methods if by_drop[m] == paper_order]
-over = [m for m in methods if points.mlp[m] > points.ov[m]]
+at = dict(made_by="03_qk_freeze", recorded=True)
+records = [sp.load_table(name, "table1_ablations", **at).assign(model=name)
+           for name in ("organism-llama", "organism-gemma2")]
+undone = sp.share_undone(pd.concat([*records, of_paper]))
+undone = undone.pivot_table("undone", ["model", "method"], "frozen", sort=False)
+undone[kinds[1:]].round(2)
 
-# %%
-display(Markdown(
-    "**Reading.** The paper's table gives its printed averages" + (f", but for {'; '.join(unlike)}" if unlike else "")
-    + f". Under *qk* we lose {points.qk.min():.1f} to {points.qk.max():.1f} points (the paper {printed.qk:g}), under "
-    f"*svv* {(points.svv / points.ov).min():.0%} to {(points.svv / points.ov).max():.0%} of what *ov* costs (by its "
-    f"table {again.svv / again.ov:.0%}). The paper's order, {' > '.join(paper_order)}, is that of "
-    f"{', '.join(same_order) or 'none'} of the three vectors here"
-    + (f"; cutting the MLPs' direct path costs {' and '.join(over)} even more than freezing all values." if over else
-       ".")
-))
+# %% [markdown]
+# * **Attention weights are not needed.** This part of the paper's claim holds for both
+#   organisms and all three vectors, although steering does move attention. An intervention on
+#   where heads look would have nothing to hold on to.
+# * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
+#   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
+#   by the MLPs.
+# * **The parts are not channels that add up.** Freezing either of two parts may undo most of
+#   the steering, so a drop says that a part is necessary with all others as they are, and not
+#   how much it carries.
+# * **ASR is a coarse measure.** Answers under frozen attention often say something else than
+#   the steered ones.
+#
+# [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
+# 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook
+# 06](06_scorecard.ipynb) holds the claim against its rule.

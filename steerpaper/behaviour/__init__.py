@@ -1,5 +1,6 @@
 """What a model does with its prompts: how its answers begin, judges, and rates with their intervals."""
 
+from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
 from steerpaper.behaviour.judges import Judge, SubstringJudge, judge_agreement
@@ -7,5 +8,5 @@ from steerpaper.behaviour.judging import judged_responses, rates
 
 __all__ = [
     "Judge", "LlamaGuardJudge", "SubstringJudge", "first_token_ids", "first_token_log_odds", "judge_agreement",
-    "judged_responses", "load_judge", "rates",
+    "judged_both_ways", "judged_responses", "load_judge", "rates", "share_undone", "shared_start",
 ]

@@ -6,5 +6,7 @@ from steerpaper.paper.claims import VERDICTS
 from steerpaper.paper.tables import average_drop, paper_graph, paper_text, reported, sparsity_kept
 from steerpaper.paper.verdicts import scorecard
 
-__all__ = ["VERDICTS", "average_drop", "paper_arithmetic", "paper_graph", "paper_text", "reported", "reported_numbers",
-           "scorecard", "sparsity_kept", "verdict_counts"]
+__all__ = [
+    "VERDICTS", "average_drop", "paper_arithmetic", "paper_graph", "paper_text", "reported", "reported_numbers",
+    "scorecard", "sparsity_kept", "verdict_counts",
+]

@@ -1,5 +1,6 @@
 """Steering vectors: extracted, trained, chosen and made sparse."""
 
+from steerpaper.vectors.cosines import cosine_table
 from steerpaper.vectors.extraction import (
     LearnedVector, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
 )
@@ -12,7 +13,7 @@ from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, effect_ratio, s
 
 __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
-    "apply_mask", "candidate_at", "contrast_pairs", "difference_in_means", "effect_ratio", "get_method",
+    "apply_mask", "candidate_at", "contrast_pairs", "cosine_table", "difference_in_means", "effect_ratio", "get_method",
     "next_token_vector", "preference_vector", "principal_component", "random_vector", "score_candidates",
     "select_by_generation", "select_coefficient", "sparsify",
 ]

@@ -1,0 +1,80 @@
+"""What steering does to the answers to both kinds of prompts, and what a freeze leaves of it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from steerpaper.behaviour.rates import judged_responses
+from steerpaper.models.model import Model
+from steerpaper.steering import Steering
+
+_SIGNS = {"harmful": -1, "harmless": 1}  # of alpha, away from what the model does by itself
+
+
+def judged_both_ways(
+    model: Model, prompts: Mapping[str, pd.DataFrame], steerings: Mapping[str, Steering | None],
+    frozen: str | None = None, frozen_layers: Collection[int] | None = None, **how,
+) -> pd.DataFrame:
+    """Judged responses to harmful prompts under every steering at -alpha, and to harmless ones at +alpha.
+
+    Args:
+        prompts: "harmful" and "harmless", tables as for `judged_responses`.
+        steerings: by the name of their method, each at its |alpha|; None for the unsteered model.
+        frozen, frozen_layers, how: as for `judged_responses`.
+
+    Returns:
+        The rows of `judged_responses` with the columns prompts, method and coefficient (signed, 0 unsteered).
+    """
+    methods, tables = list(steerings), []
+    for name, sign in _SIGNS.items():
+        signed = [given and replace(given, coefficient=sign * given.coefficient) for given in steerings.values()]
+        judged = judged_responses(model, prompts[name], signed, frozen, frozen_layers, **how)
+        alphas = [given.coefficient if given else 0.0 for given in signed]
+        tables.append(judged.assign(prompts=name, method=[methods[run] for run in judged.run],
+                                    coefficient=[alphas[run] for run in judged.run]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def share_undone(ablations: pd.DataFrame) -> pd.DataFrame:
+    """Share of the steering that a freeze undoes (§6.3): 0 where ASR stays as steered, 1 where it is as unsteered.
+
+    That is (frozen - steered) / (unsteered - steered), in ASR. Its interval is that of the frozen ASR on this scale.
+
+    Args:
+        ablations: columns model, method, frozen, prompts, asr, and asr_low and asr_high where there are intervals.
+            Steered ASR has frozen "none", and unsteered ASR method "none", too.
+
+    Returns:
+        Columns model, method, frozen, prompts, undone, low, high; NaN where steering changes nothing.
+    """
+    where, keys = ["model", "prompts"], ["model", "prompts", "method"]
+    whole = ablations[ablations.frozen == "none"]
+    ends = whole.merge(whole[whole.method == "none"], on=where, suffixes=("_steered", "_unsteered"))
+    ends = ends.rename(columns={"method_steered": "method"})[[*keys, "asr_steered", "asr_unsteered"]]
+    rows = ablations[ablations.frozen != "none"].merge(ends, on=keys)
+    effect = (rows.asr_unsteered - rows.asr_steered).replace(0, np.nan)
+    share, *limits = ((rows[name] - rows.asr_steered) / effect for name in ("asr", "asr_low", "asr_high"))
+    rows = rows.assign(undone=share, low=np.minimum(*limits), high=np.maximum(*limits))
+    return rows[["model", "method", "frozen", "prompts", "undone", "low", "high"]]
+
+
+def shared_start(answers: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """How far answers go along with those of another run to the same prompts, token by token.
+
+    Args:
+        answers: columns prompts, prompt, run and completion (token ids); every run answers every prompt once.
+        reference: the run that the others are compared with.
+
+    Returns:
+        Columns prompts, run, shared (mean share of the reference's tokens before the first difference) and identical
+        (share of answers that are the same to the end); runs in the order in which they come.
+    """
+    tokens, rows = answers.pivot(index=["prompts", "prompt"], columns="run", values="completion"), []
+    for run in answers.run[answers.run != reference].unique():
+        for (prompts, _), one, other in zip(tokens.index, tokens[reference], tokens[run]):
+            until = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+            rows.append((prompts, run, until / len(one), one == other))
+    table = pd.DataFrame(rows, columns=["prompts", "run", "shared", "identical"])
+    return table.groupby(["prompts", "run"], sort=False, as_index=False).mean()

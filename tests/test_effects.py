@@ -1,0 +1,66 @@
+"""What steering does to answers, and what a freeze leaves of it, by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from steerpaper.behaviour import effects
+from steerpaper.steering import Steering
+
+
+def rows(**asr):
+    """A table of one model and method on harmful prompts, by frozen part; `base` is the unsteered model."""
+    table = pd.DataFrame([("toy", "none" if name == "base" else "dim", "none" if name == "base" else name, "harmful",
+                           value, value - 0.1, value + 0.1) for name, value in asr.items()],
+                         columns=["model", "method", "frozen", "prompts", "asr", "asr_low", "asr_high"])
+    return table
+
+
+def test_share_undone_counts_from_steered_to_unsteered():
+    shares = effects.share_undone(rows(base=0.0, none=0.8, qk=0.8, ov=0.0, mlp=0.6)).set_index("frozen")
+    assert shares.undone.to_dict() == pytest.approx({"qk": 0.0, "ov": 1.0, "mlp": 0.25})
+    assert (shares.low["mlp"], shares.high["mlp"]) == pytest.approx((0.125, 0.375))  # 0.7 and 0.5 on this scale
+
+
+def test_share_undone_where_steering_lowers_asr():
+    shares = effects.share_undone(rows(base=1.0, none=0.2, ov=0.4))
+    assert shares.undone.item() == pytest.approx(0.25)
+    assert (shares.low.item(), shares.high.item()) == pytest.approx((0.125, 0.375))
+
+
+def test_share_undone_of_no_steering_is_missing():
+    assert effects.share_undone(rows(base=0.5, none=0.5, ov=0.4)).undone.isna().all()
+
+
+def test_share_undone_takes_each_model_by_itself_and_needs_no_intervals():
+    paper = rows(base=0.0, none=0.5, ov=0.25).drop(columns=["asr_low", "asr_high"]).assign(model="paper")
+    shares = effects.share_undone(pd.concat([rows(base=0.0, none=1.0, ov=0.25), paper])).set_index("model")
+    assert shares.undone.to_dict() == pytest.approx({"toy": 0.75, "paper": 0.5})
+    assert np.isnan(shares.low["paper"])
+
+
+def test_shared_start_ends_at_the_first_difference():
+    answers = pd.DataFrame({
+        "prompts": "harmful", "prompt": ["a", "b"] * 3, "run": ["steered"] * 2 + ["qk"] * 2 + ["base"] * 2,
+        "completion": [[1, 2, 3, 4], [5, 6], [1, 2, 9, 4], [5, 6], [7], [5]],
+    })
+    table = effects.shared_start(answers, "steered")
+    assert list(table.run) == ["qk", "base"]
+    assert list(table.shared) == pytest.approx([(0.5 + 1) / 2, (0 + 0.5) / 2])
+    assert list(table.identical) == [0.5, 0.0]
+
+
+def test_judged_both_ways_gives_every_class_its_sign(monkeypatch):
+    asked = []
+
+    def judged(model, prompts, steerings, frozen, layers, **how):
+        asked.append([given and given.coefficient for given in steerings])
+        return pd.concat([prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True)
+
+    monkeypatch.setattr(effects, "judged_responses", judged)
+    prompts = {name: pd.DataFrame({"prompt": [name]}) for name in ("harmful", "harmless")}
+    table = effects.judged_both_ways(None, prompts, {"none": None, "dim": Steering(None, 3, 0.7)})
+    assert asked == [[None, -0.7], [None, 0.7]]
+    assert list(table.method) == ["none", "dim"] * 2
+    assert list(table.coefficient) == [0.0, -0.7, 0.0, 0.7]
+    assert list(table.prompts) == list(table.prompt)
