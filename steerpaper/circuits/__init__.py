@@ -1,6 +1,6 @@
 """Which edges of the model carry steering: attributed, patched, tested as circuits and compared."""
 
-from steerpaper.circuits.agreement import agreement
+from steerpaper.circuits.agreement import agreement, agreements
 from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.faithfulness import (
     Circuit, Faithfulness, faithfulness, faithfulness_of, minimum_faithful, overlap,
@@ -10,6 +10,6 @@ from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.patching import patch_edges
 
 __all__ = [
-    "Attribution", "Circuit", "Faithfulness", "Graph", "PatchingData", "agreement", "attribute", "edge_types",
-    "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
+    "Attribution", "Circuit", "Faithfulness", "Graph", "PatchingData", "agreement", "agreements", "attribute",
+    "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
 ]
