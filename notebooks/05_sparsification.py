@@ -153,7 +153,7 @@ reported = paper_tables()["table10_11_sparsity"].merge(none, on=["model", "test_
 once = reported.drop_duplicates(["model", "method", "threshold"])
 once = once.assign(rule="normalised", model=once.model + ", reported")
 panels = [by_rule.assign(model=f"{preset}, measured"), once]
-fig = sp.draw_thresholds(pd.concat(panels))
+fig = sp.figures.draw_thresholds(pd.concat(panels))
 sp.save_figure(fig, preset, "sparsity_by_threshold")
 
 # %% [markdown]
@@ -192,7 +192,7 @@ signs = {"harmless": 1.0, "harmful": -1.0, second: -1.0}
 names = zip(("harmless", "harmful", "second_harmful"), settings.n_sparsity)
 prompts = dict(zip(signs, [load(name, "test", n) for name, n in names]))
 n_draws, keys = 4, ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
-runs = sp.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
+runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
                          draws=n_draws, seed=seed)
 runs = runs.replace({"sparsifier": {"ie": "indirect_effect"}})
 print({name: len(table) for name, table in prompts.items()}, "prompts")
@@ -266,14 +266,16 @@ shown.loc[preset].sort_index(ascending=False).round(1)
 
 # %%
 here = ours[ours.prompts == "all three"]
-fig = sp.draw_asr_by_sparsity(curves[curves.rescaled], "method", here[here.rescaled])
+fig = sp.figures.draw_asr_by_sparsity(
+    curves[curves.rescaled], "method", here[here.rescaled])
 sp.save_figure(fig, preset, "fig6_asr_by_sparsity")
 
 # %% [markdown]
 # The same without rescaling, where a vector that loses dimensions also loses length.
 
 # %%
-fig = sp.draw_asr_by_sparsity(curves[~curves.rescaled], "method", here[~here.rescaled])
+fig = sp.figures.draw_asr_by_sparsity(
+    curves[~curves.rescaled], "method", here[~here.rescaled])
 sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 
 # %% [markdown]
@@ -312,8 +314,7 @@ whole.set_index(["prompts", "method", "vector"]).sort_index().round(3)
 short = results[np.isclose(results.sparsity, 1 - mask.double().mean().item())
                 & (results.sparsifier == "gradient") & results.rescaled]
 twice = short.merge(answers, on=["prompts", "method", "prompt"])
-same = (twice.refused_x == twice.refused_y).sum()
-print(f"short and whole answer have one verdict in {same} of {len(twice)} cases")
+print("short and whole answer, same verdict:", (twice.refused_x == twice.refused_y).mean())
 
 # %% [markdown]
 # **Reading.** ASR moves little. Where it does, harmless prompts under DIM's sparse vector are refused less often, on
@@ -355,20 +356,20 @@ own = own.subset(response_from="steered")
 random = [replace(push, vector=vectors["random"]) for push in own.steerings]
 on_few = {"dense": sp.attribute(model, own.responses, own.steerings),
           "random": sp.attribute(model, own.responses, random)}
-compared = {name: (vectors[name], gradients[name]) for name in methods}
-compared["dim, few answers"] = (vectors["dim"], on_few["dense"].gradient)
-compared["random vector"] = (vectors["random"], on_few["random"].gradient)
+compared = {name: (vectors[name], gradients[name]) for name in methods} | {
+    "dim, few answers": (vectors["dim"], on_few["dense"].gradient),
+    "random vector": (vectors["random"], on_few["random"].gradient)}
 
 # %%
 rule = partial(sp.sparsify, rule="normalised")
 masks = {(name, tau): rule(vector, gradient=g, threshold=tau)
          for (name, (vector, g)), tau in product(compared.items(), thresholds)}
 pairs = [*combinations(methods, 2), ("dim, few answers", "random vector")]
-agreements = sp.agreements(masks, pairs)
+agreements = sp.circuits.agreements(masks, pairs)
 control = agreements.method_b == "random vector"
 sp.save_table(preset, "fig7_agreement", agreements[~control])
 sp.save_table(preset, "agreement_control", agreements[control])
-fig = sp.draw_agreement(agreements)
+fig = sp.figures.draw_agreement(agreements)
 sp.save_figure(fig, preset, "fig7_agreement")
 
 # %% [markdown]
@@ -396,7 +397,7 @@ ranks = effects.abs().rank(ascending=False).astype(int)
 order = effects.abs().mean(axis=1).sort_values(ascending=False, kind="stable").index
 top = effects.join(ranks.add_prefix("rank_")).loc[order].rename_axis("dimension")
 sp.save_table(preset, "top_dimensions", top.reset_index())
-fig = sp.draw_top_dimensions(top.reset_index())
+fig = sp.figures.draw_top_dimensions(top.reset_index())
 sp.save_figure(fig, preset, "top_dimensions")
 
 # %%
@@ -493,14 +494,14 @@ pushes = [sp.Steering(kinds[kind][name], layer, alpha * strengths[name])
           for kind, name, alpha in effects.itertuples(index=False)]
 texts, how_many = list(prompts["harmless"].prompt), settings.batch_size
 effects = effects.join(
-    sp.next_token_kl(model, texts, pushes, seed=seed, batch_size=how_many))
+    sp.behaviour.next_token_kl(model, texts, pushes, seed=seed, batch_size=how_many))
 some = effects.index[(2 * effects.alpha) % 1 == 0]
 judged = sp.judged_responses(model, prompts["harmless"], [pushes[i] for i in some],
                              max_new_tokens=settings.max_new_tokens, **how)
 judged["row"] = some[judged.run]
 effects = effects.join(sp.rates(judged, ["row"]).set_index("row"))
 sp.save_table(preset, "side_effects", effects)
-fig = sp.draw_side_effects(effects)
+fig = sp.figures.draw_side_effects(effects)
 sp.save_figure(fig, preset, "side_effects")
 
 # %% [markdown]
@@ -521,7 +522,7 @@ sp.save_figure(fig, preset, "side_effects")
 # %%
 of_dim = both[(both.method == "dim") & both.rescaled].sort_values(
     "model", key=lambda names: names == preset, kind="stable")
-fig = sp.draw_asr_by_sparsity(
+fig = sp.figures.draw_asr_by_sparsity(
     of_dim, "model", ends[(ends.method == "dim") & ends.rescaled])
 sp.save_figure(fig, preset, "table10_11_beside_paper")
 
@@ -554,8 +555,9 @@ beside.sort_index(axis=1).round(1)
 
 # %%
 on_record = ["organism-llama", "organism-gemma2"]
-kept = pd.concat([sp.load_table(name, "sparsity_for_90", made_by="05_sparsification",
-                                recorded=True).assign(preset=name) for name in on_record])
+load = partial(sp.load_table, made_by="05_sparsification", recorded=True)
+kept = [load(name, "sparsity_for_90").assign(preset=name) for name in on_record]
+kept = pd.concat(kept)
 kept = kept[kept.prompts == "all three"].pivot(
     index=["rescaled", "sparsifier"], columns=["preset", "method"], values="sparsity")
 (100 * kept.sort_index(ascending=False)).round(1)

@@ -87,7 +87,7 @@ cases.loc[[case.name], ["quantity", "rule", "value", "met"]].round(3)
 # phenomenon occurs in a small transformer. It is no evidence about Gemma or Llama.
 
 # %%
-fig = sp.draw_scorecard(card, preset, sp.VERDICTS)
+fig = sp.figures.draw_scorecard(card, preset, sp.VERDICTS)
 sp.save_figure(fig, preset, "scorecard")
 
 # %% [markdown]
@@ -152,7 +152,7 @@ without.rename("numbers without").reset_index()
 # methods, models and thresholds.
 
 # %%
-fig = sp.draw_reported_measured(numbers, preset)
+fig = sp.figures.draw_reported_measured(numbers, preset)
 sp.save_figure(fig, preset, "reported_measured")
 
 # %%

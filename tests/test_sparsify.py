@@ -11,7 +11,9 @@ import torch
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
-from steerpaper.vectors.sparsify import RULES, SPARSIFIERS, apply_mask, check_attribution, sparsify, vector_digest
+from steerpaper.vectors.sparsify import (
+    RULES, SPARSIFIERS, apply_mask, check_attribution, sparse_vectors, sparsify, vector_digest,
+)
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
 G = torch.tensor([0.1, -2.0, 0.6, -0.5, 1.0, 3.0])
@@ -49,6 +51,23 @@ def test_sparsity_by_hand():
     assert kept(S, "ie", gradient=G, sparsity=0.5) == [1, 3, 4]
     assert kept(S, "bottom_k", sparsity=0.5) == [0, 3, 4]
     assert kept(torch.ones(4), "bottom_k", sparsity=0.5) == [2, 3]  # ties: the first go first
+
+
+def test_sparse_vectors_by_hand():
+    """r is 0.15, 2.91, 0.87, 0.73, 1.46, 4.37: a third is dropped by the middle of 0.73 and 0.87."""
+    runs = sparse_vectors({"a": S, "other": S}, {"a": G}, [1.0, 9.0], [1 / 3], draws=2)
+    none, rest = runs[runs.sparsifier == "none"], runs[runs.sparsifier != "none"]
+    assert none[["draw", "method"]].to_numpy().tolist() == [[0, "none"], [1, "none"], [0, "a"], [1, "a"]]
+    assert not none.vector[0].any() and torch.equal(none.vector[2], S)
+    assert len(rest) == 2 * 4 * 2 * 2  # points with something left, sparsifiers, draws, rescaled or not
+    assert sorted(set(rest.threshold)) == pytest.approx([0.8013, 1.0], abs=1e-4)
+    assert rest.groupby("threshold").sparsity.unique().explode().tolist() == pytest.approx([2 / 6, 3 / 6])
+    gradient = rest[(rest.sparsifier == "gradient") & (rest.draw == 0)].sort_values("threshold")
+    assert torch.equal(gradient[~gradient.rescaled].vector.iloc[0], torch.tensor([0, -1, 0.5, 0, -3, 0]))
+    assert torch.equal(gradient[~gradient.rescaled].vector.iloc[1], torch.tensor([0, -1, 0, 0, -3.0, 0]))
+    assert [vector.norm().item() for vector in gradient[gradient.rescaled].vector] == pytest.approx([5.5, 5.5])
+    dropout = [vector.tolist() for vector in rest[(rest.sparsifier == "dropout") & ~rest.rescaled].vector]
+    assert dropout[0] != dropout[1]  # another draw
 
 
 def normalised_by_the_letter(s, g, tau):

@@ -93,6 +93,6 @@ def next_token_kl(
     for steering in steerings:
         steered = next_token_logits(model, prompts, steering, batch_size=batch_size).log_softmax(-1)
         kl = (base.exp() * (base - steered)).sum(-1)
-        drawn = bootstrap([kl.numpy()], np.mean, method="percentile", rng=seed)
+        drawn = bootstrap([kl.double().numpy()], np.mean, method="percentile", rng=seed)
         rows.append((kl.mean().item(), *drawn.confidence_interval))
     return pd.DataFrame(rows, columns=["kl", "kl_low", "kl_high"])

@@ -122,7 +122,8 @@ def draw_side_effects(table: pd.DataFrame) -> Figure:
         table: as `side_effects`; measures are missing where they were not taken.
     """
     methods = table.method.unique()
-    fig, axes = plt.subplots(len(_MEASURES), len(methods), figsize=(DOUBLE_COLUMN, 4.8), sharex=True, sharey="row")
+    fig, axes = plt.subplots(len(_MEASURES), len(methods), figsize=(DOUBLE_COLUMN, 4.8), sharex=True, sharey="row",
+                             squeeze=False)
     for column, method in zip(axes.T, methods):
         looks = {"dense": ("o-", PALETTE["base"]), "sparse": ("^--", PALETTE[method])}
         column[0].set(title=method)
