@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import fisher_exact
 
-from steerpaper.circuits.chance import agreement
+from steerpaper.circuits.chance import agreement, agreements
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.graph import Graph
 
@@ -26,6 +26,15 @@ def test_by_hand():
     assert result.iou == 2 / 5
     # 120 ways to place 3 of 10; with 2 in the other set 6 * 6, with 3 of them 4.
     assert result.p == pytest.approx(40 / 120)
+
+
+def test_table_by_hand():
+    sets = {("x", 0.5): members(10, 0, 1, 2), ("y", 0.5): members(10, 1, 2, 3, 4), ("x", 1): members(10, 0),
+            ("y", 1): members(10)}
+    table = agreements(sets, [("x", "y")])
+    assert list(table)[:6] == ["method_a", "method_b", "threshold", "sparsity_a", "sparsity_b", "shared"]
+    assert table.iloc[:, :6].to_numpy().tolist() == [["x", "y", 0.5, 0.7, 0.6, 2]]  # at 1 nothing is left of y
+    assert table.p.item() == pytest.approx(40 / 120)
 
 
 @pytest.mark.parametrize("total, a, b", [(7, 3, 4), (8, 5, 6), (9, 1, 4), (6, 6, 2), (7, 0, 3)])

@@ -1,12 +1,18 @@
-"""The drawing of a circuit: every node has a place of its own, and every edge is drawn."""
+"""Figures show what their tables say; in the drawing of a circuit every node has a place of its own."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from steerpaper.circuits.graph import Graph
 from steerpaper.figures.circuits import draw_circuit, draw_faithfulness, layout
+from steerpaper.figures.scorecard import draw_reported_measured, draw_scorecard
+from steerpaper.figures.sparsity import (
+    draw_agreement, draw_asr_by_sparsity, draw_side_effects, draw_thresholds, draw_top_dimensions,
+)
+from steerpaper.figures.style import PALETTE
 
 GRAPH = Graph(n_layers=6, n_heads=4, n_kv_heads=2, steering_layer=2)
 
@@ -56,4 +62,112 @@ def test_faithfulness_curves_are_the_table():
         line = next(line for line in ax.lines if line.get_label() == "top")
         assert line.get_xdata() == pytest.approx([10, 50])
         assert line.get_ydata() == pytest.approx(expected)
+    plt.close(fig)
+
+
+# -- sparse vectors ------------------------------------------------------------------------------------------
+
+def curve_of(ax, colour: str):
+    """The one line of a colour that has markers and points."""
+    found = [line for line in ax.lines if line.get_color() == colour and line.get_marker() != "None"]
+    (found,) = [line for line in found if len(line.get_xdata())]
+    return found
+
+
+def test_sparsity_curves_stand_in_the_panel_of_their_sparsifier():
+    rows = [("dim", key, prompts, sparsity, value, unsteered) for key in ("gradient", "dropout")
+            for prompts, unsteered in (("harmless", 0.97), ("harmful", 0.02))
+            for sparsity, value in ((0.9, 0.4), (0, 0.1))]
+    curves = pd.DataFrame(rows, columns=["method", "sparsifier", "prompts", "sparsity", "asr", "unsteered"])
+    kept = pd.DataFrame({"method": ["dim"], "sparsifier": ["dropout"], "sparsity": [0.5]})
+    fig = draw_asr_by_sparsity(curves.assign(asr_low=curves.asr - 0.1, asr_high=curves.asr + 0.2), "method", kept)
+    gradient, *empty, dropout = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == ["gradient", "indirect effect", "smallest first", "dropout (at random)"]
+    for ax in (gradient, dropout):
+        curve = curve_of(ax, PALETTE["harmful"])
+        assert curve.get_xdata() == pytest.approx([100, 10]) and curve.get_ydata() == pytest.approx([0.1, 0.4])
+        band = ax.collections[0].get_paths()[0].vertices[:, 1]
+        assert (band.min(), band.max()) == pytest.approx((0, 0.6))
+    assert [line.get_xdata()[0] for line in dropout.lines if line.get_color() == "black"] == pytest.approx([50])
+    assert not any(len(ax.collections) for ax in empty)
+    plt.close(fig)
+
+
+def test_thresholds_have_a_panel_per_model():
+    table = pd.DataFrame({"model": ["a", "a", "b", "b"], "method": "dim", "rule": "normalised", "threshold": [0, 1] * 2,
+                          "sparsity": [0, 0.8, 0, 0.7]})
+    fig = draw_thresholds(table)
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b"]
+    assert [curve_of(ax, PALETTE["dim"]).get_ydata()[1] for ax in fig.axes] == pytest.approx([80, 70])
+    assert fig.axes[0].lines[1].get_ydata()[-1] == pytest.approx(68.27, abs=0.01)  # of a normal within one deviation
+    plt.close(fig)
+
+
+def test_agreement_sets_the_control_apart():
+    table = pd.DataFrame({
+        "method_a": ["dim", "dim", "dim, few answers"], "method_b": ["ntp", "ntp", "random vector"],
+        "threshold": [0.5, 1, 1], "iou": [0.8, 0.6, 0.2], "chance": 0.1, "chance_low": 0.0, "chance_high": 0.2,
+        "p": [1e-9, 1e-5, 0.3]})
+    fig = draw_agreement(table)
+    above, control, below, _ = fig.axes
+    assert above.lines[0].get_ydata() == pytest.approx([0.8, 0.6]) and above.get_title() == "dim and ntp"
+    assert below.lines[0].get_ydata() == pytest.approx([1e-9, 1e-5])
+    assert control.get_title().startswith("control") and control.lines[0].get_color() != above.lines[0].get_color()
+    plt.close(fig)
+
+
+def test_top_dimensions_are_bars_of_their_share():
+    table = pd.DataFrame({"dimension": [7, 3, 1], "dim": [0.2, -0.1, 0.0], "po": [0.3, 0.1, 0.0],
+                          "rank_dim": [1, 2, 3], "rank_po": [1, 2, 3]})
+    fig = draw_top_dimensions(table, 2)
+    ax = fig.axes[0]
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([20, -10, 30, 10])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["7", "3"]
+    plt.close(fig)
+
+
+def test_side_effects_show_what_was_taken_with_its_intervals():
+    table = pd.DataFrame({"vector": ["dense", "dense", "sparse", "sparse"], "method": "po", "alpha": [0, 1] * 2,
+                          "kl": [0, 0.5, 0, 0.7], "clean": [1, 0.9, 1, 0.4], "asr": [1, 0, np.nan, 0.1]})
+    for name in ("kl", "clean", "asr"):
+        table = table.assign(**{f"{name}_low": table[name] * 0.9, f"{name}_high": table[name] * 1.1})
+    fig = draw_side_effects(table)
+    kl, clean, asr = fig.axes
+    assert np.isnan(kl.lines[0].get_ydata()[0]) and kl.lines[1].get_ydata()[1] == 0.7
+    assert clean.lines[1].get_ydata() == pytest.approx([1, 0.4]) and asr.lines[1].get_ydata() == pytest.approx([0.1])
+    assert [len(ax.collections) for ax in fig.axes] == [2, 2, 2]
+    plt.close(fig)
+
+
+# -- scorecard -----------------------------------------------------------------------------------------------
+
+def test_scorecard_has_a_coloured_cell_per_claim_and_model():
+    card = pd.DataFrame({"title": ["It works", "It splits"], "paper verdict": ["holds", "stated"],
+                         "verdict": ["in part", "holds"], "met": [1, 4], "cases": [3, 4]})
+    fig = draw_scorecard(card, "tiny", {"holds": "#00ff00", "in part": "#ffff00", "stated": "#0000ff"})
+    ax = fig.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["holds", "in part (1/3)", "stated", "holds (4/4)"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1. It works", "2. It splits"]
+    fig.canvas.draw()
+    assert [to_hex(colour) for colour in ax.collections[0].get_facecolors()] == [
+        "#00ff00", "#ffff00", "#0000ff", "#00ff00"]
+    plt.close(fig)
+
+
+def test_reported_and_measured_rates():
+    rows = [("table1_ablations", "gemma", "dim, qk, alpaca: asr", "0.3", "0.5", "0.4", "0.7"),
+            ("table2_asr", "llama", "po, jailbreakbench: asr", "0.8", "1", "0.9", "1"),
+            ("table10_11_sparsity", "gemma", "dim, gradient, threshold 1, alpaca: asr", "0.1", "0.3", "0", "1"),
+            ("table10_11_sparsity", "llama", "dim, gradient, threshold 1, alpaca: asr", "0.1", "0.5", "0", "1"),
+            ("table10_11_sparsity", "llama", "po, bottom_k, threshold 1, strongreject: asr", "0.6", "0.2", "0", "1"),
+            ("table3_patching_data", "llama", "dim: responses", "100", "", "", "")]
+    columns = ["source", "model", "quantity", "reported", "measured", "low", "high"]
+    fig = draw_reported_measured(pd.DataFrame(rows, columns=columns), "tiny")
+    first, second, sparse = fig.axes
+    points, _, (bars,) = first.containers[0]
+    assert (points.get_xdata().item(), points.get_ydata().item()) == (0.3, 0.5)
+    assert bars.get_segments()[0][:, 1] == pytest.approx([0.4, 0.7])
+    assert second.containers[0][0].get_ydata().item() == 1
+    medians = {round(x, 6) for line in sparse.lines for x in line.get_xdata() if line.get_marker() == "o" and x == x}
+    assert medians == {0.3, -0.4}
     plt.close(fig)

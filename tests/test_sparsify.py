@@ -9,7 +9,9 @@ import torch
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
-from steerpaper.vectors.sparsify import RULES, SPARSIFIERS, apply_mask, effect_ratio, sparsify
+from steerpaper.vectors.sparsify import (
+    RULES, SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify,
+)
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
 G = torch.tensor([0.1, -2.0, 0.6, -0.5, 1.0, 3.0])
@@ -57,6 +59,23 @@ def test_ratios_by_hand():
     assert effect_ratio(S, G, "normalised").tolist() == pytest.approx(by_hand, rel=1e-7)
     with pytest.raises(ValueError, match="unknown rule 'normalized'.*did you mean 'normalised'"):
         effect_ratio(S, G, "normalized")
+
+
+def test_sparse_vectors_by_hand():
+    """r is 0.15, 2.91, 0.87, 0.73, 1.46, 4.37: a third is dropped by the middle of 0.73 and 0.87."""
+    runs = sparse_vectors({"a": S, "other": S}, {"a": G}, [1.0, 9.0], [1 / 3], draws=2)
+    none, rest = runs[runs.sparsifier == "none"], runs[runs.sparsifier != "none"]
+    assert none[["draw", "method"]].to_numpy().tolist() == [[0, "none"], [1, "none"], [0, "a"], [1, "a"]]
+    assert not none.vector[0].any() and torch.equal(none.vector[2], S)
+    assert len(rest) == 2 * 4 * 2 * 2  # points with something left, sparsifiers, draws, rescaled or not
+    assert sorted(set(rest.threshold)) == pytest.approx([0.8013, 1.0], abs=1e-4)
+    assert rest.groupby("threshold").sparsity.unique().explode().tolist() == pytest.approx([2 / 6, 3 / 6])
+    gradient = rest[(rest.sparsifier == "gradient") & (rest.draw == 0)].sort_values("threshold")
+    assert torch.equal(gradient[~gradient.rescaled].vector.iloc[0], torch.tensor([0, -1, 0.5, 0, -3, 0]))
+    assert torch.equal(gradient[~gradient.rescaled].vector.iloc[1], torch.tensor([0, -1, 0, 0, -3.0, 0]))
+    assert [vector.norm().item() for vector in gradient[gradient.rescaled].vector] == pytest.approx([5.5, 5.5])
+    dropout = [vector.tolist() for vector in rest[(rest.sparsifier == "dropout") & ~rest.rescaled].vector]
+    assert dropout[0] != dropout[1]  # another draw
 
 
 def normalised_by_the_letter(s, g, tau):

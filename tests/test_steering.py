@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from steerpaper.behaviour.rates import next_token_kl
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 
 # Unequal lengths; all but one longer than Gemma 2's sliding window of 6.
@@ -235,3 +236,14 @@ def test_positions_outside_a_prompt(llama, positions):
 def test_bad_ablation(llama, ablation, match):
     with pytest.raises(ValueError, match=match):
         next_token_logits(llama, ROWS, ablation=ablation)
+
+
+def test_next_token_kl_by_hand(llama):
+    """Nothing without steering, and the mean over prompts of what PyTorch gives."""
+    prompts = ["Why is a cat?", "Tell me of rain, please", "How to sing"]
+    push = Steering(torch.ones(llama.d_model), 1, 0.5)
+    table = next_token_kl(llama, prompts, [Steering(push.vector, 1, 0.0), push])
+    base, steered = (next_token_logits(llama, prompts, s).log_softmax(-1) for s in (None, push))
+    each = torch.nn.functional.kl_div(steered, base, log_target=True, reduction="none").sum(-1)
+    assert table.kl.tolist() == pytest.approx([0, each.mean().item()], rel=1e-4)
+    assert each.min() <= table.kl_low[1] <= table.kl[1] <= table.kl_high[1] <= each.max()

@@ -4,9 +4,9 @@ from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
 from steerpaper.behaviour.judges import Judge, SubstringJudge, judge_agreement
-from steerpaper.behaviour.judging import judged_responses, rates
+from steerpaper.behaviour.judging import judged_responses, next_token_kl, rates
 
 __all__ = [
     "Judge", "LlamaGuardJudge", "SubstringJudge", "first_token_ids", "first_token_log_odds", "judge_agreement",
-    "judged_both_ways", "judged_responses", "load_judge", "rates", "share_undone", "shared_start",
+    "judged_both_ways", "judged_responses", "load_judge", "next_token_kl", "rates", "share_undone", "shared_start",
 ]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from steerpaper.behaviour.rates import judged_responses
+from steerpaper.behaviour.judging import judged_responses
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering
 

@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
 from steerpaper.behaviour.judges import Judge, verdicts
 from steerpaper.models.model import Model
 from steerpaper.prompts.fluency import clean_text
-from steerpaper.steering import Steering, generate
+from steerpaper.steering import Steering, generate, next_token_logits
 
 
 def judged_responses(
@@ -77,6 +77,23 @@ def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
             row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(int(flags.sum()), len(group))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def next_token_kl(
+    model: Model, prompts: Sequence[str], steerings: Sequence[Steering], *, seed: int = 0, batch_size: int = 64,
+) -> pd.DataFrame:
+    """How far steering moves the next token after a prompt: KL(P_base || P_steered) in nats, a mean over prompts.
+
+    Returns:
+        One row per steering: `kl`, and `kl_low` and `kl_high`, its 95 % interval by resampling prompts.
+    """
+    base, rows = next_token_logits(model, prompts, batch_size=batch_size).log_softmax(-1), []
+    for steering in steerings:
+        steered = next_token_logits(model, prompts, steering, batch_size=batch_size).log_softmax(-1)
+        kl = (base.exp() * (base - steered)).sum(-1)
+        drawn = bootstrap([kl.double().numpy()], np.mean, method="percentile", rng=seed)
+        rows.append((kl.mean().item(), *drawn.confidence_interval))
+    return pd.DataFrame(rows, columns=["kl", "kl_low", "kl_high"])
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Which edges of the model carry steering: attributed, patched, tested as circuits and compared."""
 
 from steerpaper.circuits.attribution import Attribution, attribute
-from steerpaper.circuits.chance import agreement
+from steerpaper.circuits.chance import agreement, agreements
 from steerpaper.circuits.circuit import Circuit, overlap
 from steerpaper.circuits.flipped import FlippedResponses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
@@ -12,6 +12,6 @@ from steerpaper.circuits.search import minimum_faithful
 
 __all__ = [
     "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph", "LogitDifference",
-    "agreement", "attribute", "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful", "overlap",
-    "patch_edges", "patching_data",
+    "agreement", "agreements", "attribute", "edge_types", "faithfulness", "faithfulness_of", "minimum_faithful",
+    "overlap", "patch_edges", "patching_data",
 ]

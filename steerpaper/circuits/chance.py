@@ -1,8 +1,10 @@
 """Do two masks pick the same dimensions, or two circuits the same edges, more often than chance would (§7)?"""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool
 from scipy.stats import hypergeom
 from torch import Tensor
@@ -63,6 +65,27 @@ def agreement(one: Members, other: Members, among: Members | None = None) -> Agr
         a, b, shared, total, iou=_iou(shared, a, b), chance=float(drawn.pmf(overlaps) @ _iou(overlaps, a, b)),
         chance_low=float(_iou(low, a, b)), chance_high=float(_iou(high, a, b)), p=float(drawn.sf(shared - 1)),
     )
+
+
+def agreements(sets: Mapping[tuple[str, float], Members], pairs: Iterable[tuple[str, str]]) -> pd.DataFrame:
+    """`agreement` of pairs of methods at every threshold at which neither set is empty.
+
+    Args:
+        sets: by method and threshold.
+
+    Returns:
+        Columns method_a, method_b, threshold, sparsity_a and sparsity_b (shares that are not in the sets), shared, iou,
+        chance, chance_low, chance_high, p.
+    """
+    rows = []
+    for a, b in pairs:
+        for threshold in [threshold for name, threshold in sets if name == a]:
+            one, other = sets[a, threshold], sets[b, threshold]
+            if one.any() and other.any():
+                found = dict(vars(agreement(one, other)))
+                sizes = {f"sparsity_{end}": 1 - found.pop(f"size_{end}") / found["total"] for end in "ab"}
+                rows.append({"method_a": a, "method_b": b, "threshold": threshold, **sizes, **found})
+    return pd.DataFrame(rows).drop(columns="total")
 
 
 def _iou(shared, a: int, b: int):

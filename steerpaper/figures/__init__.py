@@ -2,13 +2,18 @@
 
 from steerpaper.figures.circuits import draw_circuit, draw_faithfulness
 from steerpaper.figures.freezing import draw_attention_change, draw_layers, draw_undone
+from steerpaper.figures.scorecard import draw_reported_measured, draw_scorecard
+from steerpaper.figures.sparsity import (
+    draw_agreement, draw_asr_by_sparsity, draw_side_effects, draw_thresholds, draw_top_dimensions,
+)
 from steerpaper.figures.style import PALETTE, save_figure, use_style
 from steerpaper.figures.vectors import (
     draw_asr, draw_cosines, draw_geometry, draw_learned_curves, draw_selection, draw_sweep,
 )
 
 __all__ = [
-    "PALETTE", "draw_asr", "draw_attention_change", "draw_circuit", "draw_cosines", "draw_faithfulness",
-    "draw_geometry", "draw_layers", "draw_learned_curves", "draw_selection", "draw_sweep", "draw_undone", "save_figure",
-    "use_style",
+    "PALETTE", "draw_agreement", "draw_asr", "draw_asr_by_sparsity", "draw_attention_change", "draw_circuit",
+    "draw_cosines", "draw_faithfulness", "draw_geometry", "draw_layers", "draw_learned_curves",
+    "draw_reported_measured", "draw_scorecard", "draw_selection", "draw_side_effects", "draw_sweep", "draw_thresholds",
+    "draw_top_dimensions", "draw_undone", "save_figure", "use_style",
 ]

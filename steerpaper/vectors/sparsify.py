@@ -2,7 +2,10 @@
 
 import math
 import zlib
+from collections.abc import Mapping, Sequence
+from itertools import product
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -119,6 +122,38 @@ def apply_mask(
         raise ValueError("the mask leaves nothing of the vector, which cannot be rescaled to a norm: take a lower "
                          "threshold or sparsity, or rescale=False for the zero vector")
     return sparse * (vector.norm() / sparse.norm())
+
+
+def sparse_vectors(
+    vectors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], thresholds: Sequence[float],
+    sparsities: Sequence[float] = (), *, draws: int = 1, seed: int = 0,
+) -> pd.DataFrame:
+    """Vectors under every sparsifier at every threshold, the normalised rule, rescaled to the dense norm and not.
+
+    Args:
+        vectors: by method.
+        gradients: of the same methods, as for `sparsify`.
+        sparsities: more points: the thresholds, one per method, that drop these shares of the dimensions.
+        draws: seeds of "dropout", from `seed` on; the other sparsifiers give the same vector for each.
+
+    Returns:
+        Columns draw, method, sparsifier, rescaled, threshold, sparsity and vector. First, with sparsifier "none", no
+        vector at all (method "none", zeros) and the dense ones. Those of which nothing is left are not listed.
+    """
+    points = list(product(gradients, thresholds))
+    for name, share in product(gradients, sparsities):
+        s, g = vectors[name].double(), gradients[name].double()
+        k = _n_dropped(s, None, None, share, "normalised")
+        points.append((name, effect_ratio(s, g, "normalised").sort().values[k - 1:k + 1].mean().item()))
+    whole = {"none": torch.zeros_like(vectors[points[0][0]])} | {name: vectors[name] for name in gradients}
+    rows = [(draw, name, "none", False, 0.0, 0.0, whole[name]) for name in whole for draw in range(draws)]
+    for (name, tau), sparsifier, draw in product(points, SPARSIFIERS, range(draws)):
+        mask = sparsify(vectors[name], sparsifier, gradient=gradients[name], threshold=tau, rule="normalised",
+                        seed=seed + draw)
+        rows += [(draw, name, sparsifier, rescaled, tau, 1 - mask.double().mean().item(),
+                  apply_mask(vectors[name], mask, rescale=rescaled)) for rescaled in (True, False) if mask.any()]
+    columns = ["draw", "method", "sparsifier", "rescaled", "threshold", "sparsity", "vector"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _checked(name: str, values: Tensor, shape: torch.Size | None = None) -> Float[Tensor, "d_model"]:
