@@ -157,6 +157,21 @@ class Faithfulness:
         return float(low), float(high)
 
 
+def by_labels(faithfulness: Faithfulness, labels: pd.Series, seed: int = 0) -> pd.DataFrame:
+    """Faithfulness on the responses of each label, with the ends of its 95 % interval.
+
+    Args:
+        labels: one per response; the series' name becomes the first column, before faithfulness, low and high.
+
+    Raises:
+        ValueError: as for `Faithfulness.value` and `Faithfulness.interval`.
+    """
+    groups = faithfulness.table.groupby(faithfulness.table.response.map(labels))
+    parts = {label: Faithfulness(table) for label, table in groups}
+    rows = [(label, part.value, *part.interval(seed=seed)) for label, part in parts.items()]
+    return pd.DataFrame(rows, columns=[labels.name, "faithfulness", "low", "high"])
+
+
 def _ratio(sums: np.ndarray):
     """Faithfulness from the sums of m_base, m_circuit and m_steered."""
     base, circuit, steered = sums

@@ -2,8 +2,11 @@
 
 import pandas as pd
 
+from steerpaper import paths
+from steerpaper.artifacts import load_table
 from steerpaper.paper.arithmetic import MODELS
 from steerpaper.paper.claims import Claim, cases, claims, our_table, paper_table, summary, verdict
+from steerpaper.presets import PRESETS
 
 
 def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -30,6 +33,14 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows.append(row | {"verdict": verdict(own.met), "met": int(own.met.sum()), "cases": len(own), "close": close,
                            "measured": summary(own)})
     return pd.DataFrame(rows), pd.concat(all_cases.values(), ignore_index=True)
+
+
+def recorded_verdicts(claims: list[str]) -> pd.DataFrame:
+    """The verdicts on record on some claims, one row per claim, by title, and one column per preset."""
+    on_record = [name for name in PRESETS if (paths.recorded_results(name) / "scorecard_claims.csv").is_file()]
+    tables = {name: load_table(name, "scorecard_claims", made_by="06_scorecard", recorded=True) for name in on_record}
+    return pd.DataFrame({name: table.set_index("claim").loc[claims].set_index("title").verdict
+                         for name, table in tables.items()})
 
 
 def as_reported(claim: Claim, model: str) -> tuple[str, str]:
