@@ -362,7 +362,7 @@ fig = sp.figures.draw_patching_check(patched, checks)
 display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 
 # %% [markdown]
-# **Reading** (axes linear within ±0.01, logarithmic beyond; grey: the diagonal). Attribution ranks
+# **Reading** (axes linear within ±0.001, logarithmic beyond; grey: the diagonal). Attribution ranks
 # edges nearly as patching does, at ten steps as well as at twenty, and overstates the strong ones.
 # Skipping the norm's Jacobian correlates better on organism-llama, worse on organism-gemma2, and
 # finds nearly the same strongest tenth on both.
@@ -407,7 +407,7 @@ for circuit in sp.circuits.top_circuits({"circuit": scores}, settings.circuit_sh
 tested = pd.Series(tested).rename_axis(["kind", "share"]).sort_index()
 curves = sp.circuits.faithfulness_by_class(model, tested, test, seed=seed)
 columns = ["prompts", "share", "n_edges", "faithfulness", "low", "high"]
-sp.save_table(preset, "fig2_faithfulness", curves[["kind", *columns]])
+sp.save_table(preset, "fig2_faithfulness", curves[["prompts", "kind", *columns[1:]]])
 
 # %%
 looks = {"circuit": (sp.PALETTE["dim"], "o-"), "complement": (sp.PALETTE["dim"], "s--"),

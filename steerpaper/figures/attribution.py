@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, SINGLE_COLUMN
 
-_LINEAR = 0.01  # logits: below it, the scale of the patched edges is linear
+_LINEAR = 0.001  # logits: below it, the scale of the patched edges is linear
 
 
 def draw_effect_by_position(table: pd.DataFrame) -> Figure:
@@ -65,7 +65,7 @@ def draw_patching_check(patched: pd.DataFrame, checks: pd.DataFrame) -> Figure:
     correlation.
     """
     fig, axes = plt.subplots(1, 3, figsize=(DOUBLE_COLUMN, 2.4))
-    ticks = [-1, -0.1, 0, 0.1, 1]
+    ticks = [-1, -0.01, 0, 0.01, 1]
     for ax, name in zip(axes, ("exact", "norm skipped")):
         ax.axline((0, 0), slope=1, color=PALETTE["random"], lw=1)
         ax.plot(patched.exact_patching, patched[f"{name}, T = 10"], ".", ms=4, color="black", alpha=0.4, mew=0)
