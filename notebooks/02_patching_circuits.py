@@ -52,7 +52,6 @@ seed = 0
 # %%
 from dataclasses import replace
 from itertools import product
-from operator import attrgetter
 
 import pandas as pd
 import torch
@@ -66,6 +65,7 @@ sp.check_parameters(preset=preset, seed=seed)
 
 # %%
 sp.use_style()
+pd.set_option("display.max_colwidth", None)
 settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
@@ -113,7 +113,8 @@ for name, split in product(methods, sizes):
 counts = pd.concat({key: part.counts for key, part in data.items()},
                    names=["method", "split"]).reset_index(["method", "split"])
 sp.save_table(preset, "table3_patching_data", counts)
-counts[counts.split == "train"].drop(columns="split").set_index(["method", "prompts"])
+sets = ["prompts", "response_from"]
+counts[counts.split == "train"].drop(columns="split").set_index(["method", *sets])
 
 # %% [markdown]
 # **Reading.** On both organisms steering flips nearly all prompts of either class, so the four sets
@@ -125,7 +126,6 @@ counts[counts.split == "train"].drop(columns="split").set_index(["method", "prom
 train, test = data["dim", "train"], data["dim", "test"].subset(response_from="steered")
 checked = train.subset(n=settings.n_checked)  # for what is slow
 few = test.subset(n=settings.n_patching_test // 2)
-sets = ["prompts", "response_from"]
 
 # %% [markdown]
 # ## Why more than one token
@@ -137,7 +137,8 @@ sets = ["prompts", "response_from"]
 # steering, the effect is spread out. Two numbers say how far: the share at each
 # response's *first* unmasked position, and the share at the *largest* single
 # position, counted from the start of the answer. Only if both are small does
-# one token miss most.
+# one token miss most. In the table `at` is that largest position, and the last
+# row takes the four sets together, each with the same weight.
 
 # %%
 empty = sp.Circuit.of(graph, graph.edges[:0])
@@ -439,7 +440,7 @@ for name in methods:
     part = data[name, "train"]
     if name != "dim":
         rankings[name] = sp.attribute(model, part.responses, part.steerings, steps=10)
-    ranking, found = rankings[name], []
+    ranking, found = rankings[name], {}
     sp.save_tensors(preset, f"{name}_attribution", {
         "scores": torch.from_numpy(ranking.scores), "gradient": ranking.gradient,
         "nodes": torch.from_numpy(ranking.nodes.score.to_numpy().copy()),
@@ -448,9 +449,10 @@ for name in methods:
         "vector_sha256": sp.vector_digest(vectors[name])})
     for prompts in ("harmful", "harmless"):
         part = data[name, "validation"].subset(prompts, "steered")
-        found.append(sp.minimum_faithful(
-            ranking, model, part.responses, part.steerings, 0.85).circuit)
-    circuits[name] = max(found, key=attrgetter("n_edges"))
+        circuit = sp.minimum_faithful(
+            ranking, model, part.responses, part.steerings, 0.85).circuit
+        found[circuit.n_edges] = circuit
+    circuits[name] = found[max(found)]
 minimum = circuits["dim"]
 
 # %%
@@ -615,8 +617,8 @@ display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 
 # %% [markdown]
 # **Reading** (table: minimum-faithful circuits, sized on validation prompts). On organism-gemma2
-# all methods need about as many edges. On organism-llama the learned vectors rise later on harmless
-# prompts, and PO needs the largest circuit.
+# all methods need about as many edges. On organism-llama the learned vectors reach 0.85 later on
+# harmless prompts, PO last although it rises first, and PO needs the largest circuit.
 
 # %% [markdown]
 # The right part of figure 3: each vector's steering, on its own answers,
@@ -626,7 +628,9 @@ display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 # the circuits, should carry nothing. And the **random vector** of notebook 01,
 # which steers nothing, has top edges too: if its circuit carried the steering
 # just as well, the circuit would be the model's way of passing on any push, and
-# not one of refusal. Its own row uses DIM's answers, for it flips none.
+# not one of refusal. Its own row uses DIM's answers, for it flips none: what
+# the base and the randomly pushed model say differently on them is little, and
+# its ratios are of small numbers.
 
 # %%
 part = train.subset(response_from="steered")
@@ -642,8 +646,7 @@ interchange = pd.concat({
     name: sp.circuits.faithfulness_by_class(model, through, part, both=True, seed=seed)
     for name, part in own.items()}, names=["vector"]).reset_index("vector")
 sp.save_table(preset, "fig3_interchange", interchange.drop(columns="n_edges"))
-fig = sp.figures.draw_interchange(interchange)
-sp.save_figure(fig, preset, "fig3_interchange")
+sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchange")
 
 # %% [markdown]
 # **Reading.** The methods' circuits serve each other nearly as well as themselves on both
@@ -668,8 +671,7 @@ rankings["random vector"] = pushed
 tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
 overlaps = sp.circuits.circuit_overlaps(tops, pairs)
 sp.save_table(preset, "fig4_overlap", overlaps)
-fig = sp.figures.draw_overlap(overlaps)
-sp.save_figure(fig, preset, "fig4_overlap")
+sp.save_figure(sp.figures.draw_overlap(overlaps), preset, "fig4_overlap")
 
 # %% [markdown]
 # **Reading.** At every size the methods' circuits share most of their edges, but on both organisms
@@ -686,7 +688,10 @@ sp.save_figure(fig, preset, "fig4_overlap")
 #
 # A share means little without the share of that kind among all edges, so the
 # whole graph stands in the first row. If steering acted through attention
-# weights, queries and keys would be kept or enriched.
+# weights, queries and keys would be kept or enriched; if through values and
+# MLPs, these would. The claim in the quotation is about shares alone, and on a
+# graph whose edges mostly leave heads and mostly arrive at queries and keys the
+# first half of it is nearly free, the second half is not.
 
 # %%
 kinds = {("dim", "all edges"): graph.edges}
@@ -739,10 +744,10 @@ for file, name in zip(files, methods):
     display(sp.save_figure(fig, preset, file))
 
 # %% [markdown]
-# **Reading.** The three drawings are alike on each organism. The thickest edges form one chain: the
-# steering into the MLP of its own layer, MLPs into MLPs and into the logits. On organism-gemma2
-# values of the steering layer's heads are a second thick way. Hardly any edge is red, and hardly
-# any arrives at a query or key.
+# **Reading.** The three drawings are alike on each organism. The thickest edges lead from the
+# steering into the first MLPs and straight to the logits, and from the MLPs to the logits; on
+# organism-gemma2 also into values of the first layers' heads. Few edges are red, and hardly any
+# arrives at a query or key.
 
 # %% [markdown]
 # ## Beside the paper
@@ -751,7 +756,9 @@ for file, name in zip(files, methods):
 # and the positions of table 9. An organism is another model, a thousandth of
 # the size, on other prompts with shorter answers: what can be compared with it
 # is the *share* of edges, not the counts. In the paper circuits are found and
-# judged on the same prompts; here on different ones.
+# judged on the same prompts; here on different ones. The second row of each
+# pair in table 3 says how many positions steering decides: in the paper, too,
+# that depends more on the method and the set than on the number of answers.
 
 # %%
 ours = {"fig3_minimum_faithful": needed, "table3_patching_data": counts,
@@ -793,10 +800,9 @@ numbers
 # the numbers behind them, for every model on record:
 
 # %%
-claims = ["few-edges", "interchangeable", "overlap", "complement", "random-circuit",
-          "edge-types"]
-verdicts = recorded_verdicts(claims)
+verdicts = recorded_verdicts(["few-edges", "interchangeable", "overlap", "complement",
+                              "random-circuit", "edge-types"])
 through = {name: sp.load_table(name, "fig3_interchange", made_by="02_patching_circuits",
                                recorded=True).query("prompts == 'both'").pivot_table(
     "faithfulness", "vector", "circuit") for name in verdicts}
-display(verdicts, pd.concat(through, names=["faithfulness"]).round(2))
+display(verdicts, pd.concat(through, names=["model"]).round(2))

@@ -65,6 +65,7 @@ sp.check_parameters(preset=preset, seed=seed)
 
 # %%
 sp.use_style()
+pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 settings = sp.get_preset(preset)
 preset = settings.name
 # As the authors do here; in bfloat16 rounding would hide the identity.
@@ -119,23 +120,25 @@ rest = A @ (c[:, None] * (h * gamma) @ W_V @ W_O)  # A D_c (h ⊙ γ) W_V W_O
 direct = (A @ c)[:, None] * alpha * svv  # (A c) α svv(s)
 write = z.unflatten(-1, (model.n_heads, -1))[0, :, head].double() @ W_O
 error = (write - rest - direct).norm(dim=-1) / write.norm(dim=-1)
-bound = 1e-5
-print(f"error below {bound:.0e} of the write everywhere:", bool((error < bound).all()))
+print("error below 1e-5 of the write everywhere:", bool((error < 1e-5).all()))
 
 # %% [markdown]
 # ## The identity, for every head
 #
 # [`decompose_heads`](../steerpaper/heads/ov.py) does the same for all heads,
 # methods and answers, with layers after ℓ reading streams that steering has
-# already changed.
+# already changed. There h is what is left of the steered stream when α s is
+# taken out, and not the base run's stream: the identity is about one run, the
+# next question but one about two.
 
 # %%
 tables = {(m, prompts): sp.decompose_heads(
-    model, data.subset(prompts).responses, sp.Steering(vectors[m], layer, sign * alphas[m]))
+    model, data.subset(prompts).responses,
+    sp.Steering(vectors[m], layer, sign * alphas[m]))
     for m in methods for prompts, sign in signs.items()}
 keys = ["method", "prompts", "layer", "head"]
 heads = pd.concat(tables, names=keys[:2]).reset_index(keys[:2]).reset_index(drop=True)
-identity = heads[keys].assign(bound=bound, within=heads.relative_error <= bound)
+identity = heads[keys].assign(bound=1e-5, within=heads.relative_error <= 1e-5)
 sp.save_table(preset, "ov_identity", identity)
 identity.groupby(keys[:2], sort=False).within.agg(heads="size", within="sum")
 
@@ -418,8 +421,7 @@ beside["token"] = beside.token.str.strip()
 beside = beside.groupby(columns[:3], sort=False).token.agg(", ".join)
 beside = beside.rename("top three tokens").reset_index()
 sp.save_table(preset, "svv_beside", beside)
-with pd.option_context("display.max_rows", None, "display.max_colwidth", None):
-    display(beside.set_index(columns[:3]))
+beside.set_index(columns[:3])
 
 # %% [markdown]
 # The paper measures the direct term in behaviour: how much less steering

@@ -14,7 +14,8 @@ from steerpaper import arguments
 from steerpaper.circuits.flips import PatchingData
 from steerpaper.models.maps import rms
 from steerpaper.models.model import Model
-from steerpaper.prompts import corpus, load_prompts
+from steerpaper.prompts import corpus
+from steerpaper.prompts.sets import load_prompts
 
 
 def lens_logits(model: Model, vectors: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
