@@ -9,247 +9,330 @@
 # %% [markdown]
 # # 2. Patching circuits
 #
-# > *The paper's claim, in our words (§4, §5).* Patching every edge of the model's graph over whole answers, not over
-# > one token, finds the circuit that steering acts through. About a tenth of the edges is enough to carry it, what is
-# > left over carries next to nothing, and neither does a random circuit of twice the size.
+# > *The paper's claim, in our words (§4, §5).* Patching every edge of the
+# > model's graph over whole answers, not over one token, finds the circuit that
+# > steering acts through. About a tenth of the edges is enough to carry it,
+# > what is left over carries next to nothing, and neither does a random circuit
+# > of twice the size.
 #
-# Steering adds `α s` to the residual stream entering layer ℓ. Everything after that reaches the logits along *edges*,
-# from what writes to the stream (the steering itself, attention heads, MLPs) to what reads from it (queries, keys and
-# values of the heads, MLPs, the logits). This notebook scores every edge by **multi-token integrated gradients**,
-# checks the scores against patching edges one by one, and asks how few edges carry the steering.
+# Steering adds `α s` to the residual stream entering layer ℓ. Everything after
+# that reaches the logits along *edges*, from what writes to the stream (the
+# steering itself, attention heads, MLPs) to what reads from it (queries, keys
+# and values of the heads, MLPs, the logits). This notebook
 #
-# *Reads* the vector of notebook 01 and the prompt sets. *Writes* the scores
-# (`build/<preset>/artifacts/dim_attribution.safetensors`), tidy tables and figures. Edges are ranked on training
-# prompts, sizes chosen on validation prompts, and every faithfulness shown is measured on test prompts.
+# 1. scores every edge by **multi-token integrated gradients**, once by hand and
+#    then by [`attribute`](../steerpaper/circuits/attribution.py);
+# 2. checks the scores against identities and against patching edges one by one;
+# 3. asks how few edges carry the steering, and what has a claim to be compared
+#    with that;
+# 4. asks whether the circuits of other vectors are the same.
+#
+# *How to read a name.* The stream is a sum, so what a component reads is what
+# all components before it have written: every pair of a writer and a later
+# reader is an edge, and cutting one leaves the others alone. Writers are
+# `steer`, the heads (`a4.h0` is head 0 of layer 4) and the MLPs (`m4`). Readers
+# are the queries, keys and values of the heads (`a4.h0<q>`; heads that share
+# keys and values share a reader), the MLPs, and `logits`. A head's own work,
+# from what it reads to what it writes, is no edge but left to the model.
+# [`graph.py`](../steerpaper/circuits/graph.py) holds nothing else.
+#
+# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt
+# sets. *Writes* the scores
+# (`build/<preset>/artifacts/<method>_attribution.safetensors`, which
+# [04](04_ov_decomposition.ipynb) and [05](05_sparsification.ipynb) read), tidy
+# tables and figures; [06](06_scorecard.ipynb) judges the claims by them, and
+# [RESULTS.md](../RESULTS.md) has the verdicts of every model. Edges are ranked
+# on training prompts, sizes chosen on validation prompts, and every
+# faithfulness shown is measured on test prompts.
 
 # %% tags=["parameters"]
 preset = "organism-llama"
 seed = 0
 
 # %%
+from dataclasses import replace
 from itertools import product
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 
 import steerpaper as sp
-from steerpaper import paths
+from steerpaper.paper.scorecard import recorded_verdicts
+from steerpaper.paper.tables import paper_tables
 
 sp.check_parameters(preset=preset, seed=seed)
 
 # %%
 sp.use_style()
+pd.set_option("display.max_colwidth", None)
 settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
-tensors, about = sp.load_tensors(preset, "dim", made_by="01_extract_vectors")
-vector, layer, coefficient = tensors["vector"], about["layer"], about["coefficient"]
+methods = ["dim", "ntp", "po", "pca"]
+loaded = {name: sp.load_tensors(preset, name, made_by="01_extract_vectors")
+          for name in [*methods, "random"]}
+vectors = {name: tensors["vector"] for name, (tensors, _) in loaded.items()}
+alphas = {name: about["coefficient"] for name, (_, about) in loaded.items()}
+layer = loaded["dim"][1]["layer"]
 graph = sp.Graph.of(model, layer)
-print(f"steering enters layer {layer} of {model.n_layers} with α = ±{coefficient}; the graph from there on has "
-      f"{len(graph.sources)} sources, {len(graph.targets)} targets and {graph.n_edges:,} edges")
+print(f"{graph.n_edges:,} edges from layer {layer} of {model.n_layers} on")
 
 # %% [markdown]
 # ## Four data sets
 #
-# > *In our words (§5, table 3).* Harmful and harmless prompts, each with the base model's and the steered model's
-# > answer; only prompts whose behaviour steering flips.
+# > *In our words (§5, table 3).* Harmful and harmless prompts, each with the
+# > base model's and the steered model's answer; only prompts whose behaviour
+# > steering flips.
 #
-# A harmful prompt counts if the base model refuses it and the model under −α does not; a harmless one if the base
-# model answers it and the model under +α refuses. Where steering works (notebook 01), most prompts should pass. Base
-# and steered run then read the same answer, and the **metric** at each of its positions is the logit of the steered
-# run's favourite token minus that of the base run's, `m = logit(y) − logit(y*)`. Where both agree, m is zero whatever
-# happens and the position is *masked*.
+# A harmful prompt counts if the base model refuses it and the model under −α
+# does not; a harmless one if the base model answers it and the model under +α
+# refuses. Where steering works (notebook 01), most prompts should pass. Base
+# and steered run then read the same answer, and the **metric** at each of its
+# positions is the logit of the steered run's favourite token y minus that of
+# the base run's, y\*: `m = logit(y) − logit(y*)`. Where both agree, m is zero
+# whatever happens, and the position is *masked*. Both answers are taken,
+# because steering has to keep working in either direction: against the base
+# answer, which it would not have given, and along its own. On answers of the
+# steered model the paper swaps the two runs; then the difference of activations
+# and the gradient both change sign, and the score stays what it is, so here all
+# four sets go through alike. Every method of notebook 01 gets data of its own:
+# its vector, its coefficient, its flipped prompts and its answers.
 
 # %%
-split_sizes = {"train": settings.n_patching, "validation": min(settings.n_patching, settings.n_validation),
-               "test": settings.n_patching_test}
-how = dict(judge=sp.load_judge(settings), max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
-data = {}
-for split, n in split_sizes.items():
-    texts = [sp.load_prompts(name, split, n, settings.prompts).prompt for name in ("harmful", "harmless")]
-    data[split] = sp.patching_data(model, *texts, vector, layer, coefficient, **how)
-counts = pd.concat({split: part.counts for split, part in data.items()}, names=["split"]).reset_index("split")
-counts.set_index(["split", "prompts", "response_from"])
+how = dict(max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+sizes = {"train": settings.n_patching,
+         "validation": min(settings.n_patching, settings.n_validation),
+         "test": settings.n_patching_test}
+data, judge = {}, sp.load_judge(settings)
+for name, split in product(methods, sizes):
+    texts = [sp.load_prompts(prompts, split, sizes[split], settings.prompts).prompt
+             for prompts in ("harmful", "harmless")]
+    data[name, split] = sp.patching_data(
+        model, *texts, vectors[name], layer, alphas[name], judge, **how)
+counts = pd.concat({key: part.counts for key, part in data.items()},
+                   names=["method", "split"]).reset_index(["method", "split"])
+sp.save_table(preset, "table3_patching_data", counts)
+sets = ["prompts", "response_from"]
+counts[counts.split == "train"].drop(columns="split").set_index(["method", *sets])
+
+# %% [markdown]
+# **Reading.** On both organisms steering flips nearly all prompts of either class, so the four sets
+# are about as large as they can be. Most positions are masked: on the same text base and steered
+# model mostly agree about the next token, and where they do not, steering decides. Everything up to
+# *Three vectors* below looks at DIM.
 
 # %%
-train = data["train"]
-flips = counts.drop_duplicates(["split", "prompts"]).groupby("prompts")[["responses", "asked"]].sum()
-shares = counts.assign(share=counts.positions / counts.response_positions).groupby(["prompts", "response_from"]).share
-low, high = shares.mean().min(), shares.mean().max()
-display(Markdown(
-    f"**Reading.** Steering flips {flips.responses['harmful']} of {flips.asked['harmful']} harmful and "
-    f"{flips.responses['harmless']} of {flips.asked['harmless']} harmless prompts. On the same text base and steered "
-    f"run disagree at {low:.0%} to {high:.0%} of the response positions, depending on the set; the rest is masked."
-))
+train, test = data["dim", "train"], data["dim", "test"].subset(response_from="steered")
+checked = train.subset(n=settings.n_checked)  # for what is slow
+few = test.subset(n=settings.n_patching_test // 2)
 
 # %% [markdown]
 # ## Why more than one token
 #
-# Work on refusal often looks at one token only, the one where answering and refusing part ways. If steering acted
-# there and the rest followed by itself, the effect m(steered) − m(base) would sit at the first unmasked position of a
-# response, for later positions read the same text in both runs. If it goes on steering, the effect is spread out.
+# Work on refusal often looks at one token only, the one where answering and
+# refusing part ways. If steering acted there and the rest followed by itself,
+# the effect m(steered) − m(base) would sit at the first unmasked position of a
+# response, for later positions read the same text in both runs. If it goes on
+# steering, the effect is spread out. Two numbers say how far: the share at each
+# response's *first* unmasked position, and the share at the *largest* single
+# position, counted from the start of the answer. Only if both are small does
+# one token miss most. In the table `at` is that largest position, and the last
+# row takes the four sets together, each with the same weight.
 
 # %%
-empty, full = sp.Circuit.of(graph, graph.edges[:0]), sp.Circuit.of(graph, graph.edges)
-nothing, everything = sp.faithfulness_of(model, [empty, full], train.responses, train.steerings)
-effects = everything.table.join(train.labels[["prompts", "response_from"]], on="response")
-starts = pd.Series([len(response.prompt) - 1 for response in train.responses])
-effects["token"] = effects.position - effects.response.map(starts)
-effects["effect"] = effects.m_steered - effects.m_base
-effects["first"] = effects.groupby("response").cumcount() == 0
-sets = train.counts.set_index(["prompts", "response_from"]).responses
-by_token = effects.groupby([*sets.index.names, "token"]).effect.sum().unstack()
-by_token = by_token.reindex(columns=range(by_token.columns.max() + 1)).fillna(0.0).div(sets, axis=0)
-sp.save_table(preset, "effect_by_position", by_token.stack().rename("effect_per_response").reset_index())
-
-# %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.5))
-for (prompts, source), curve in by_token.iterrows():
-    style = "-" if source == "steered" else "--"
-    looks = dict(color=sp.PALETTE[prompts], ls=style, label=f"{prompts}, {source}")
-    axes[0].plot(curve, **looks)
-    axes[1].plot(curve.cumsum() / curve.sum(), **looks)
-axes[0].set(xlabel="response position", ylabel="effect on m per response\n(logits)")
-axes[1].set(xlabel="response position", ylabel="cumulative share of the effect", ylim=(0, 1.03))
-axes[0].legend(title="prompts, response")
+empty = sp.Circuit.of(graph, graph.edges[:0])
+full = sp.Circuit.of(graph, graph.edges)
+ends = sp.faithfulness_of(model, [empty, full], train.responses, train.steerings)
+effects = sp.circuits.position_effects(ends[1], train)
+by_token = effects.pivot_table("effect", sets, "token", aggfunc="sum", fill_value=0.0)
+by_token = by_token.reindex(columns=range(effects.token.max() + 1), fill_value=0.0)
+responses = train.counts.set_index(sets).responses
+by_token = by_token.div(responses, axis=0)
+by_position = by_token.stack().rename("effect_per_response").reset_index()
+sp.save_table(preset, "effect_by_position", by_position)
+fig = sp.figures.draw_effect_by_position(by_position)
 sp.save_figure(fig, preset, "effect_by_position")
 
 # %%
-at_first = effects[effects["first"]].groupby(["prompts", "response_from"]).effect.sum()
-share = at_first / effects.groupby(["prompts", "response_from"]).effect.sum()
-total = at_first.sum() / effects.effect.sum()
-display(Markdown(
-    f"**Reading.** The first unmasked position, on average position {effects.token[effects['first']].mean():.1f} of "
-    f"the response, holds {total:.0%} of the effect of all four sets, from {share.min():.0%} "
-    f"({', '.join(share.idxmin())} responses) to {share.max():.0%} ({', '.join(share.idxmax())}). A one-token analysis "
-    f"leaves out the other {1 - total:.0%}. Figure 19 below asks whether it would also find another circuit."
-))
+by_token.loc[("together", ""), :] = by_token.sum()
+at_first = effects[effects["first"]].groupby(sets).effect.sum() / responses
+at_first.loc[("together", "")] = at_first.sum()
+shares = pd.DataFrame({"first": at_first, "largest": by_token.max(axis=1)})
+shares = shares.div(by_token.sum(axis=1), axis=0).assign(at=by_token.idxmax(axis=1))
+sp.save_table(preset, "effect_shares", shares.reset_index())
+shares.round(2)
 
 # %% [markdown]
-# ## The scores
+# **Reading.** The *first* unmasked position misses most of the effect. But one position, the third
+# of the answer, holds about half of the pooled effect on organism-gemma2, more on organism-llama,
+# and most of it on steered answers. Base answers to harmful prompts, on organism-gemma2 to harmless
+# ones, too, go on being steered until late.
 #
-# > *In our words (§5, F).* The indirect effect of edge (u, v) is the difference of u's write between the two runs,
-# > times the gradient of m at v's input, averaged over T = 10 midpoints between the base and the steered stream.
+# So the two ways to look at one token disagree: where the runs first part is
+# often an unimportant word before the decision, while the decision itself is
+# one position. What a one-token analysis finds depends on which of the two it
+# takes; its circuit is tested below.
+
+# %% [markdown]
+# ## The score of one edge, by hand
 #
-# Scores are in units of m: logits per unmasked position. We compute the four sets apart and pool them, which is
-# exact: a score is a mean over positions.
+# > *In our words (§5, F).* The indirect effect of edge (u, v) is the difference
+# > of u's write between the two runs, times the gradient of m at v's input,
+# > averaged over T = 10 midpoints between the base and the steered stream.
+#
+# For one response of n unmasked positions, with h the base run's stream
+# entering layer ℓ and ⟨·,·⟩ summed over positions and dimensions,
+#
+# `IE(u → v) = 1/n · 1/T · Σᵢ ⟨u_steered − u_base, ∂m/∂v_in⟩`, the gradient
+# taken in the run that enters layer ℓ with `h + (i + ½)/T · α s`.
+#
+# Why an average along the path? With one step the gradient at the base run (or
+# in the middle) says how m *begins* to change; where the model saturates, as a
+# softmax does, that is not how far it gets. Along the whole path gradients add
+# up to the difference, as in the fundamental theorem of calculus, so that
+# nothing of the effect is lost or counted twice.
+#
+# The cell below does that for an edge that every model has, from the steering
+# node to the MLP of layer ℓ. The source writes `α s` in the steered run and
+# nothing in the base run, so its difference is `α s` at every position. The
+# target reads the stream before the MLP's norm, and *only* through the MLP: a
+# copy of the stream is put where the norm reads, so that the gradient does not
+# go round it along the residual stream. m is summed over all positions of the
+# answer, from the prompt's last token to the answer's last but one; where y =
+# y\* it is zero.
 
 # %%
-parts = {}
-for key in sets.index:
+one, T = checked.subset("harmful", "base", n=1), 10
+response, push = one.responses[0], one.steerings[0].coefficient * vectors["dim"]
+ids, mask = model.pad([response.tokens])
+answer = slice(len(response.prompt) - 1, len(response.tokens) - 1)
+push = push.to(ids.device, model.dtype)
+with torch.no_grad(), model.trace(ids, mask):
+    h = model.layer(layer).input.save()
+    base = model.logits.save()
+with torch.no_grad(), model.trace(ids, mask):
+    model.start_at(layer, h + push)
+    steered = model.logits.save()
+y, y_star = (run[:, answer].argmax(-1, keepdim=True) for run in (steered, base))
+
+# %%
+score = 0.0
+for i in range(T):
+    point = (h + (i + 0.5) / T * push).requires_grad_()
+    with model.trace(ids, mask):
+        model.start_at(layer, point)
+        read = model.mlp_norm(layer).input.clone().save()  # v's input
+        model.mlp_norm(layer).input = read
+        logits = model.logits[:, answer].save()
+    m = (logits.gather(-1, y) - logits.gather(-1, y_star)).sum()
+    score += (push * torch.autograd.grad(m, read)[0]).sum().item() / T
+score /= (y != y_star).sum().item()
+
+# %%
+att = sp.attribute(model, one.responses, one.steerings, steps=T)
+edge = att.edges.set_index(["source", "target"]).score["steer", f"m{layer}"]
+bound = 1e-4 if model.dtype == torch.float32 else 1e-1  # of the score
+print(f"by hand as by the package, to {bound:.0e}:", abs(score / edge - 1) <= bound)
+
+# %% [markdown]
+# [`gradients.py`](../steerpaper/circuits/gradients.py) gets the gradients of
+# *all* targets from those same T passes, every head's queries, keys and values
+# apart, without a copy of the stream for each: gradients are taken at the
+# outputs of the projections and pulled back through the head's rows of the
+# weight and through the norm.
+#
+# ## All scores
+#
+# Scores are in units of m: logits per unmasked position. We compute the four
+# sets apart and pool them, which is exact: a score is a mean over positions. If
+# a tenth of the edges is to carry the steering, scores should fall steeply with
+# rank.
+
+# %%
+by_set = {}
+for key in responses.index:
     part = train.subset(*key)
-    parts[key] = sp.attribute(model, part.responses, part.steerings, steps=10)
-scores = sp.Attribution.pooled(list(parts.values()))
-
-# %%
-ranked = scores.edges.sort_values("score", key=abs, ascending=False, ignore_index=True)
-ranked["share"] = (ranked.index + 1) / graph.n_edges
-ranked["cumulative"] = ranked.score.abs().cumsum() / ranked.score.abs().sum()
+    by_set[key] = sp.attribute(model, part.responses, part.steerings, steps=10)
+scores = sp.Attribution.pooled(list(by_set.values()))
 # Saved in the graph's order: which of two weak edges comes first is rounding.
 sp.save_table(preset, "edge_scores", scores.edges)
-ranked[["source", "target", "score"]].head(8).round(2)
-
-# %% [markdown]
-# How concentrated are they? If a tenth of the edges is to carry the steering, scores should fall steeply with rank.
+ranked = scores.edges.sort_values("score", key=abs, ascending=False, ignore_index=True)
+ranked.head(8).round(2)
 
 # %%
-fig, axes = plt.subplots(1, 2, figsize=(6.8, 2.4))
-for name, sign in (("positive", 1), ("negative", -1)):
-    sizes = ranked.score[ranked.score * sign > 0].abs()
-    axes[0].plot(np.arange(1, len(sizes) + 1), sizes, color=sp.PALETTE[name], label=f"{name} ({len(sizes):,} edges)")
-axes[0].set(xscale="log", yscale="log", xlabel="rank among the edges of that sign")
-axes[0].set(ylabel="|score| (logits per position)", ylim=(ranked.score.abs().max() * 1e-5, None))
-axes[0].legend(loc="lower left")
-axes[1].plot(100 * ranked.share, ranked.cumulative, color="black")
-axes[1].axvline(10, color=sp.PALETTE["random"], ls="--", lw=1, label="a tenth of the edges")
-axes[1].set(xlabel="strongest edges (% of all)", ylabel="their share of Σ |score|", ylim=(0, 1.03))
-axes[1].legend(loc="lower right")
+fig = sp.figures.draw_score_distribution(scores.edges)
 sp.save_figure(fig, preset, "score_distribution")
 
-# %%
-tenth = ranked.cumulative[ranked.share <= 0.1].max()
-strong = ranked[ranked.share <= 0.1]
-display(Markdown(
-    f"**Reading.** The strongest tenth holds {tenth:.0%} of Σ |score|; half of it lies "
-    f"in the first {ranked.share[ranked.cumulative >= 0.5].min():.1%}. Of the strongest tenth "
-    f"{(strong.score < 0).mean():.0%} are negative: steering is also worked against, which is why we rank by |score|."
-))
+# %% [markdown]
+# **Reading.** On both organisms a tenth of the edges holds most of Σ |score|. A part even of the
+# strongest is negative: steering is also worked against, which is why edges are ranked by |score|.
+# The very strongest leave the steering node or arrive at the logits.
 
 # %% [markdown]
 # ## Checks that must hold exactly
 #
-# Four identities that the code has to meet whatever the model does. A run of the *empty* circuit is the base run, one
-# of the *full* circuit the steered run. The scores of the steering node's edges add up to the score of the node. In
-# float32 rounding should leave less than 1e-4 logits of difference in each of the three. And integrated gradients are
-# *complete*: that score tends to m(steered) − m(base) as T grows, with the midpoint rule's error falling as 1/T².
+# Identities that the code has to meet whatever the model does. A run of the
+# *empty* circuit is the base run, one of the *full* circuit the steered run.
+# The scores of the steering node's edges add up to the score of the node. The
+# first two would fail if an edge were missing from the graph or a run mixed in
+# the wrong activations, the third if a gradient were pulled back wrongly. In
+# float32 rounding should leave less than 1e-4 logits of difference in each of
+# them.
 
 # %%
-effect = (everything.table.m_steered - everything.table.m_base).mean()
-steering_edges = scores.edges[scores.edges.source == "steer"].score.sum()
-steering_node = scores.nodes.score[0]
-identities = pd.DataFrame([
-    ("empty circuit − base run, |Δm| at every position", (nothing.table.m_circuit - nothing.table.m_base).abs().max()),
-    ("full circuit − steered run, |Δm| at every position",
-     (everything.table.m_circuit - everything.table.m_steered).abs().max()),
-    ("Σ edges of the steering node − the node's score", abs(steering_edges - steering_node)),
-], columns=["check", "logits"])
+nothing, everything = (result.table for result in ends)
+of_steer = scores.edges.score[scores.edges.source == "steer"].sum()
+rows = [("empty circuit − base run, |Δm| at every position",
+         (nothing.m_circuit - nothing.m_base).abs().max()),
+        ("full circuit − steered run, |Δm| at every position",
+         (everything.m_circuit - everything.m_steered).abs().max()),
+        ("Σ edges of the steering node − the node's score",
+         abs(of_steer - scores.nodes.score[0]))]
 # What is left is rounding, other digits on every processor: the bound is what counts.
-bound = 1e-4
-identities = identities[["check"]].assign(bound=bound, within=identities.logits <= bound)
+identities = pd.DataFrame([(check, 1e-4, left <= 1e-4) for check, left in rows],
+                          columns=["check", "bound", "within"])
 sp.save_table(preset, "identity_checks", identities)
-print(f"m(steered) − m(base), mean over positions: {effect:.2g} logits")
-identities
+identities.set_index("check")
+
+# %% [markdown]
+# And integrated gradients are *complete*: the steering node's score tends to
+# m(steered) − m(base) as T grows, with the midpoint rule's error falling as
+# 1/T². A line that leaves that slope, or stops falling, would mean a gradient
+# that is not the metric's.
 
 # %%
-checked = train.subset(n=settings.n_checked)
-steps = (1, 2, 5, 10, 20)
 by_steps, rows = {}, []
-for key in sets.index:
+for key in by_set:
     part = checked.subset(*key)
     table = sp.faithfulness(model, full, part.responses, part.steerings).table
     truth = (table.m_steered - table.m_base).mean()
-    for T in steps:
+    for T in (1, 2, 5, 10, 20):
         by_steps[T, key] = sp.attribute(model, part.responses, part.steerings, steps=T)
         rows.append((*key, T, abs(by_steps[T, key].nodes.score[0] / truth - 1)))
-completeness = pd.DataFrame(rows, columns=["prompts", "response_from", "steps", "relative_error"])
+completeness = pd.DataFrame(rows, columns=[*sets, "steps", "relative_error"])
 sp.save_table(preset, "completeness", completeness)
-
-# %%
-fig, ax = plt.subplots(figsize=(3.3, 2.4))
-for (prompts, source), curve in completeness.groupby(["prompts", "response_from"]):
-    style = "o-" if source == "steered" else "o--"
-    ax.plot(curve.steps, curve.relative_error, style, color=sp.PALETTE[prompts], label=f"{prompts}, {source}")
-worst = completeness.groupby("steps").relative_error.max()
-ax.plot(steps, worst[5] * (np.array(steps) / 5.0) ** -2, color=sp.PALETTE["random"], ls=":", label="1/T²")
-ax.set(xscale="log", yscale="log", xlabel="steps T", ylabel="error of Σ scores\n(share of the effect)")
-ax.set_xticks(steps, steps)
-ax.minorticks_off()
-ax.legend()
+fig = sp.figures.draw_completeness(completeness)
 sp.save_figure(fig, preset, "completeness")
 
-# %%
-means = completeness.groupby("steps").relative_error.mean()
-slope = np.log(means[20] / means[5]) / np.log(20 / 5)
-display(Markdown(
-    f"**Reading.** {identities.within.sum()} of {len(identities)} differences stay within {bound:.0e} logits"
-    + (", as rounding does" if identities.within.all() else f" (in {settings.dtype})")
-    + f". With one step the steering node's score misses the effect by {means[1]:.1%} on "
-    f"average, with 10 by {means[10]:.2%}; from 5 to 20 steps the error falls as T to the power {slope:.1f} "
-    "(expected −2)."
-))
+# %% [markdown]
+# **Reading.** One step misses some of the effect, the paper's ten miss next to nothing. From ten
+# steps on the error falls as it should in every set; before that it falls unevenly, most so on
+# organism-gemma2, where errors of opposite sign cancel in some sets.
 
 # %% [markdown]
 # ## Attribution against exact patching
 #
-# The scores are an approximation. The true effect of an edge is found by patching it alone and running the model,
-# which is what attribution saves us from doing for every edge. On a sample of edges, the strongest ones and others at
-# random, a good attribution lies on the diagonal. The authors' code takes gradients *after* a target's norm and
-# leaves the norm's Jacobian out; those scores have other units, so there the question is the correlation, not the
-# slope.
+# The scores are an approximation. The true effect of an edge is found by
+# patching it alone: its reader gets the writer's steered instead of its base
+# activation, everything after that reader responds, and m of that run is
+# compared with the base run's. That is one run of the model per edge and
+# response ([`patch_edges`](../steerpaper/circuits/patching.py)), which
+# attribution saves us from doing for every edge. On a sample of edges, half of
+# them the strongest and half at random, a good attribution lies on the
+# diagonal. The authors' code takes gradients *after* a target's norm and leaves
+# the norm's Jacobian out; those scores have other units, so there the question
+# is the correlation, not the slope.
 
 # %%
 half = settings.n_patched_edges // 2
@@ -257,562 +340,469 @@ half = settings.n_patched_edges // 2
 others = ranked[half:].sort_values(["source", "target"]).sample(half, random_state=seed)
 sample = pd.concat([ranked[:half], others])[["source", "target"]]
 exact = sp.patch_edges(model, checked.responses, checked.steerings, sample).score
-variants = {("exact", T): sp.Attribution.pooled([by_steps[T, key] for key in parts]) for T in (1, 5, 10, 20)}
-for T in (1, 5, 10, 20):
-    variants["norm skipped", T] = sp.attribute(
-        model, checked.responses, checked.steerings, steps=T, norm_jacobian=False)
-index = pd.MultiIndex.from_frame(sample)
-patched = pd.DataFrame({key: att.edges.set_index(["source", "target"]).score[index].to_numpy()
-                        for key, att in variants.items()}, index=sample.index)
+variants = {("exact", T): sp.Attribution.pooled([by_steps[T, key] for key in by_set])
+            for T in (1, 5, 10, 20)}
+variants |= {("norm skipped", T): sp.attribute(
+    model, checked.responses, checked.steerings, steps=T, norm_jacobian=False)
+    for T in (1, 5, 10, 20)}
 
 # %%
-reference = sp.Circuit.top(variants["exact", 20], graph.n_edges // 10)
-checks = pd.DataFrame([{
-    "gradient": name, "steps": T,
-    "slope": (patched[name, T] * exact).sum() / (exact**2).sum(),
-    "correlation": patched[name, T].corr(exact), "rank_correlation": patched[name, T].corr(exact, method="spearman"),
-    "overlap_of_top_tenth": sp.overlap(reference, sp.Circuit.top(variants[name, T], graph.n_edges // 10)),
-} for name, T in variants])
+patched, rows = sample.assign(exact_patching=exact), []
+tenths = {key: sp.Circuit.top(variants[key], graph.n_edges // 10) for key in variants}
+for (name, T), att in variants.items():
+    found = sample.merge(att.edges, how="left").set_axis(sample.index).score
+    patched[f"{name}, T = {T}"] = found
+    rows.append((name, T, (found * exact).sum() / (exact**2).sum(), found.corr(exact),
+                 found.corr(exact, method="spearman"),
+                 sp.overlap(tenths["exact", 20], tenths[name, T])))
+checks = pd.DataFrame(rows, columns=["gradient", "steps", "slope", "correlation",
+                                     "rank_correlation", "overlap_of_top_tenth"])
 sp.save_table(preset, "patching_check", checks)
-flat = patched.set_axis([f"{name}, T = {T}" for name, T in patched.columns], axis=1)
-sp.save_table(preset, "patched_edges", sample.assign(exact_patching=exact).join(flat))
-with pd.option_context("display.float_format", "{:.3g}".format):
-    display(checks)
+sp.save_table(preset, "patched_edges", patched)
+fig = sp.figures.draw_patching_check(patched, checks)
+display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 
-# %%
-fig, axes = plt.subplots(1, 3, figsize=(6.8, 2.4))
-for ax, name in zip(axes, ("exact", "norm skipped")):
-    ax.axline((0, 0), slope=1, color=sp.PALETTE["random"], lw=1)
-    ax.plot(exact, patched[name, 10], ".", ms=4, color="black", alpha=0.5)
-    ax.set(title=f"{name}, T = 10", xlabel="exact patching (logits)", ylabel="attribution")
-for (name, curve), style in zip(checks.groupby("gradient"), ("o-", "s--")):
-    axes[2].plot(curve.steps, curve.correlation, style, color="black", label=name)
-axes[2].set(xscale="log", xlabel="steps T", ylabel="correlation", ylim=(None, 1))
-axes[2].set_xticks((1, 5, 10, 20), (1, 5, 10, 20))
-axes[2].minorticks_off()
-axes[2].legend(title="gradient")
-sp.save_figure(fig, preset, "patching_check")
-
-# %%
-row = checks.set_index(["gradient", "steps"])
-verdict = "below" if row.correlation["norm skipped", 10] < row.correlation["exact", 10] else "not below"
-display(Markdown(
-    f"**Reading** (grey: the diagonal; {len(sample)} edges, {len(checked.responses)} responses). With T = 10 the exact "
-    f"gradient has slope {row.slope['exact', 10]:.2f} and correlation {row.correlation['exact', 10]:.3f} with exact "
-    f"patching, with T = 1 {row.slope['exact', 1]:.2f} and {row.correlation['exact', 1]:.3f}. Leaving out the norm's "
-    f"Jacobian gives slope {row.slope['norm skipped', 10]:.2f} and correlation "
-    f"{row.correlation['norm skipped', 10]:.3f}, {verdict} the exact gradient's; its strongest tenth shares "
-    f"{row.overlap_of_top_tenth['norm skipped', 10]:.0%} of its edges with the exact one's. What is left of the error "
-    f"at T = 20 (correlation {row.correlation['exact', 20]:.3f}) is no matter of steps: patching "
-    "moves one input alone from base to steered, the path of integration moves all of them together."
-))
+# %% [markdown]
+# **Reading** (axes linear within ±0.001, logarithmic beyond; grey: the diagonal). Attribution ranks
+# edges nearly as patching does, at ten steps as well as at twenty, and overstates the strong ones.
+# Skipping the norm's Jacobian correlates better on organism-llama, worse on organism-gemma2, and
+# finds nearly the same strongest tenth on both.
+#
+# What is left of the error is no matter of steps: patching moves one input
+# alone from base to steered, the path of integration moves all of them
+# together. Where inputs interact, as in an MLP that reads the steering and what
+# earlier MLPs made of it, both are right about different things.
 
 # %% [markdown]
 # ## Faithfulness
 #
-# > *The paper's figure 2, in our words (§5.2).* Circuits of about 10 % of the edges (900 of 8,790 in Gemma-2-2B) and
-# > 11 % (13,500 of 124,441 in Llama-3.2-3B) recover at least 85 % of the steered logit difference. Without them
-# > almost nothing is recovered, and random circuits of twice the size recover less than 10 %.
+# > *The paper's figure 2, in our words (§5.2).* Circuits of about 10 % of the
+# > edges (900 of 8,790 in Gemma-2-2B) and 11 % (13,500 of 124,441 in
+# > Llama-3.2-3B) recover at least 85 % of the steered logit difference. Without
+# > them almost nothing is recovered, and random circuits of twice the size
+# > recover less than 10 %.
 #
-# The *faithfulness* of a circuit is `(m(C) − m(base)) / (m(steered) − m(base))`, where in m(C) the edges of C carry
-# their steered and all others their base activations: 0 is the base run, 1 the steered one. Measured on the steered
-# answers to **test** prompts, with edges ranked on training prompts. The claim holds if the circuit's curve climbs to
-# the dotted line early while its complement and the random circuit of twice its size stay low.
+# The *faithfulness* of a circuit is
+# `(m(C) − m(base)) / (m(steered) − m(base))`, where in m(C) the edges of C
+# carry their steered and all others their base activations: 0 is the base run,
+# 1 the steered one, as the endpoint identities above showed for the empty and
+# the full circuit. Each m is averaged over all positions first and the ratio
+# taken last, for position by position it has denominators near zero. Intervals
+# are bootstrapped over prompts, which is what a new sample would draw anew;
+# they do not contain the choice of the edges. A circuit holds the strongest
+# edges that lie on some path from the steering node to the logits: others
+# change nothing. Measured on the steered answers to **test** prompts, with
+# edges ranked on training prompts. The claim holds if the circuit's curve
+# climbs to the dotted line early, while the complement (drawn at the size of
+# the circuit that it lacks) and random edges (at their own size) stay low.
 
 # %%
-top = [sp.Circuit.top(scores, max(1, round(share * graph.n_edges))) for share in settings.circuit_shares]
-kinds = {"circuit": top, "complement": [circuit.complement() for circuit in top]}
-doubled = [2 * circuit.n_edges for circuit in top if 2 * circuit.n_edges < graph.n_edges]
-kinds["random, twice the size"] = [sp.Circuit.random(graph, n, seed) for n in doubled]
-tested = [(kind, top[i].n_edges, circuit) for kind, group in kinds.items() for i, circuit in enumerate(group)]
-steered = data["test"].subset(response_from="steered")
-results = sp.faithfulness_of(model, [circuit for *_, circuit in tested], steered.responses, steered.steerings)
+tested = {}
+for circuit in sp.circuits.top_circuits({"circuit": scores}, settings.circuit_shares):
+    share, twice = circuit.n_edges / graph.n_edges, 2 * circuit.n_edges
+    tested["circuit", share] = circuit
+    tested["complement", share] = circuit.complement()
+    if twice < graph.n_edges:
+        drawn = sp.Circuit.random(graph, twice, seed)
+        tested["random edges", drawn.n_edges / graph.n_edges] = drawn
+tested = pd.Series(tested).rename_axis(["kind", "share"]).sort_index()
+curves = sp.circuits.faithfulness_by_class(model, tested, test, seed=seed)
+columns = ["prompts", "share", "n_edges", "faithfulness", "low", "high"]
+sp.save_table(preset, "fig2_faithfulness", curves[["prompts", "kind", *columns[1:]]])
 
 # %%
-rows = []
-for (kind, n, circuit), result in zip(tested, results):
-    for prompts, table in result.table.groupby(result.table.response.map(steered.labels.prompts)):
-        part = sp.Faithfulness(table)
-        rows.append((prompts, kind, n / graph.n_edges, circuit.n_edges, part.value, *part.interval(seed=seed)))
-curves = pd.DataFrame(rows, columns=["prompts", "kind", "share", "n_edges", "faithfulness", "low", "high"])
-sp.save_table(preset, "fig2_faithfulness", curves)
-
-# %%
-looks = {"circuit": (sp.PALETTE["dim"], "o-"), "complement": (sp.PALETTE["dim"], "s--")}
-looks["random, twice the size"] = (sp.PALETTE["random"], "^:")
-fig = sp.draw_faithfulness(curves, "kind", looks)
+looks = {"circuit": (sp.PALETTE["dim"], "o-"), "complement": (sp.PALETTE["dim"], "s--"),
+         "random edges": (sp.PALETTE["random"], "^:")}
+fig = sp.figures.draw_faithfulness(curves, "kind", looks)
 sp.save_figure(fig, preset, "fig2_faithfulness")
 
-# %%
-reached = curves[(curves.kind == "circuit") & (curves.faithfulness >= 0.85)].groupby("prompts").share.min()
-near = (curves[curves.kind == "circuit"].share - 0.1).abs().idxmin()
-at = curves[np.isclose(curves.share, curves.share[near])].set_index(["prompts", "kind"]).faithfulness.unstack()
-display(Markdown(
-    "**Reading** (bands: 95 % bootstrap over prompts). On this grid 0.85 is reached with "
-    + " and ".join(f"{share:.0%} of the edges on {prompts} prompts" for prompts, share in reached.items())
-    + f". At {curves.share[near]:.0%}: " + "; ".join(
-        f"{prompts}: " + ", ".join(f"{kind} {value:.2f}" for kind, value in values.items())
-        for prompts, values in at.iterrows()) + "."
-))
+# %% [markdown]
+# **Reading.** On both organisms the circuit is faithful at a tenth of the edges or less, sooner on
+# harmful than on harmless prompts on organism-llama, and its complement carries next to nothing
+# from there on. Random edges carry little where they are few; on organism-gemma2 a fifth of the
+# edges can carry more than the paper's tenth of the effect, depending on the draw.
 
 # %% [markdown]
 # ## The minimum-faithful circuit
 #
-# The smallest size that reaches 0.85, by bisection in steps of 1 % of the edges, is found on validation prompts, for
-# harmful and harmless ones apart; the larger one is taken, so that neither class hides behind the other. On test
-# prompts we then measure that circuit, its complement and random circuits of the same and of twice the size (three
-# draws each). The size was not chosen on them, so it may fall short of 0.85 there.
+# The smallest size that reaches 0.85, by bisection in steps of 1 % of the
+# edges, is found on validation prompts, for harmful and harmless ones apart;
+# the larger one is taken, so that neither class hides behind the other.
+# (Faithfulness need not grow with size, for some edges work against the
+# steering; then this is one size that reaches it while the next smaller one
+# does not.) On test prompts we then measure that circuit, its complement and
+# random circuits of the same and of twice the size, three draws each. The size
+# was not chosen on them, so it may fall short of 0.85 there.
 
 # %%
-found = {}
-for prompts in ("harmful", "harmless"):
-    part = data["validation"].subset(prompts, "steered")
-    found[prompts] = sp.minimum_faithful(scores, model, part.responses, part.steerings, 0.85)
-minimum = max(found.values(), key=lambda result: result.circuit.n_edges).circuit
+rankings, circuits = {"dim": scores}, {}
+for name in methods:
+    part = data[name, "train"]
+    if name != "dim":
+        rankings[name] = sp.attribute(model, part.responses, part.steerings, steps=10)
+    ranking, found = rankings[name], {}
+    sp.save_tensors(preset, f"{name}_attribution", {
+        "scores": torch.from_numpy(ranking.scores), "gradient": ranking.gradient,
+        "nodes": torch.from_numpy(ranking.nodes.score.to_numpy().copy()),
+    }, {"layer": layer, "coefficient": alphas[name], "steps": 10, "seed": seed,
+        "positions": ranking.positions,
+        "vector_sha256": sp.vector_digest(vectors[name])})
+    for prompts in ("harmful", "harmless"):
+        part = data[name, "validation"].subset(prompts, "steered")
+        circuit = sp.minimum_faithful(
+            ranking, model, part.responses, part.steerings, 0.85).circuit
+        found[circuit.n_edges] = circuit
+    circuits[name] = found[max(found)]
+minimum = circuits["dim"]
+
+# %%
 others = {"circuit": minimum, "complement": minimum.complement()}
-for i, factor in np.ndindex(3, 2):
-    size = min((factor + 1) * minimum.n_edges, graph.n_edges)
-    others[f"random, {('same', 'twice the')[factor]} size, draw {i + 1}"] = sp.Circuit.random(graph, size, seed + i)
-results = sp.faithfulness_of(model, list(others.values()), steered.responses, steered.steerings)
-
-# %%
-rows = []
-for (name, circuit), result in zip(others.items(), results):
-    classes = result.table.response.map(steered.labels.prompts)
-    for prompts in ("both", "harmful", "harmless"):
-        part = sp.Faithfulness(result.table[(classes == prompts) | (prompts == "both")])
-        size = (circuit.n_edges, circuit.n_edges / graph.n_edges)
-        rows.append((name, prompts, *size, part.value, *part.interval(seed=seed)))
-controls = pd.DataFrame(rows, columns=["circuit", "prompts", "n_edges", "share", "faithfulness", "low", "high"])
-sp.save_table(preset, "minimum_faithful", controls)
+for draw in (1, 2, 3):
+    for size, n in (("same", minimum.n_edges), ("twice the", 2 * minimum.n_edges)):
+        circuit = sp.Circuit.random(graph, min(n, graph.n_edges), seed + draw - 1)
+        others[f"random, {size} size, draw {draw}"] = circuit
+others = pd.Series(others).rename_axis("circuit")
+controls = sp.circuits.faithfulness_by_class(model, others, test, both=True, seed=seed)
+controls["share"] = controls.n_edges / graph.n_edges
+order = ["circuit", "prompts", "n_edges", "share", "faithfulness", "low", "high"]
+sp.save_table(preset, "minimum_faithful", controls[order])
 controls[controls.prompts == "both"].drop(columns="prompts").round(3)
 
-# %%
-row = controls.set_index(["circuit", "prompts"])
-draws = controls[controls.circuit.str.contains("twice") & (controls.prompts == "both")].faithfulness
-display(Markdown(
-    f"**Reading.** On validation prompts 0.85 takes {found['harmful'].circuit.n_edges} edges for harmful and "
-    f"{found['harmless'].circuit.n_edges} for harmless prompts. **{minimum.n_edges} of {graph.n_edges:,} edges "
-    f"({minimum.n_edges / graph.n_edges:.1%})** carry, on test prompts, " + ", ".join(
-        f"{row.faithfulness['circuit', name]:.2f} ({row.low['circuit', name]:.2f} to {row.high['circuit', name]:.2f}) "
-        f"on {name}" for name in ("harmful", "harmless", "both"))
-    + f". Their complement carries {row.faithfulness['complement', 'both']:.2f}, random circuits of twice the size "
-    f"{draws.min():.2f} to {draws.max():.2f}."
-))
-
 # %% [markdown]
-# ## What the circuit is made of
+# **Reading.** Both organisms need less than a tenth of the edges, faithful on test prompts of
+# either class, too. The complement carries about nothing. Random circuits of twice the size stay
+# below the paper's limit on organism-gemma2, where one of the *same* size does not, and in one of
+# three draws on organism-llama.
 #
-# > *Tables 5 to 8, in our words.* In the paper's models most of the circuit's edges leave attention heads, and more
-# > arrive at values and MLPs than at queries and keys; among the strongest edges hardly any arrive at keys.
-#
-# A share means little without the share of that kind among all edges, so the whole graph stands beside it.
-
-# %%
-strongest = sp.Circuit.top(scores, min(100, graph.n_edges))
-kinds = {"all edges": graph.edges, "circuit": minimum.edges, "top": strongest.edges}
-measured = pd.DataFrame({name: 100 * sp.edge_types(edges) / len(edges) for name, edges in kinds.items()}).T
-files = ("5_outgoing_circuit", "6_outgoing_top", "7_incoming_circuit", "8_incoming_top")
-reported = [pd.read_csv(paths.DATA / "paper" / f"table{name}.csv").query("method == 'dim'") for name in files]
-reported = [table.set_index("model").drop(columns="method") for table in reported]
-reported = [table.add_prefix(prefix) for table, prefix in zip(reported, ("from_", "from_", "into_", "into_"))]
-reported = {"circuit": pd.concat(reported[::2], axis=1), "top": pd.concat(reported[1::2], axis=1)}
-measured = {name: measured.loc[[name]].set_axis([preset]).rename_axis("model") for name in measured.index}
-tables = {("reported", k): t for k, t in reported.items()} | {("measured here", k): t for k, t in measured.items()}
-
-# %%
-beside = pd.concat(tables, names=["source", "edges"]).swaplevel(0, 1).sort_index()
-print("share of edges in % (measured: top 100)")
-beside.round(1)
-
-# %%
-llama_mlp = reported["circuit"].into_mlp["llama-3.2-3b-instruct"]
-all_edges, own, best = (measured[name].iloc[0] for name in ("all edges", "circuit", "top"))
-display(Markdown(
-    f"**Reading.** {own.from_attention_head:.0f} % of the circuit's edges leave heads (all edges: "
-    f"{all_edges.from_attention_head:.0f} %), {own.from_steering:.0f} % the steering node "
-    f"({all_edges.from_steering:.0f} %); {own.into_mlp:.0f} % arrive at MLPs ({all_edges.into_mlp:.0f} %), "
-    f"{own.into_value:.0f} % at values ({all_edges.into_value:.0f} %), {own.into_key:.0f} % at keys "
-    f"({all_edges.into_key:.0f} %) and {own.into_query:.0f} % at queries ({all_edges.into_query:.0f} %). Among the top "
-    f"100, {best.from_steering:.0f} % leave the steering node and {best.into_mlp + best.into_logits:.0f} % arrive at "
-    f"MLPs or logits. The paper's table 7 for Llama cannot be right: {llama_mlp} % of 13,500 edges would be "
-    f"{135 * llama_mlp:,.0f} into MLPs, of which that graph has 3,400."
-))
-
-# %% [markdown]
-# ## The hundred strongest edges
-#
-# The counterpart of figures 13 to 18, read from left to right. The bottom row is the residual stream's own line: the
-# steering node, the MLPs (m) and the logits, with the edges among them as arcs. Above it, per layer, the inputs of
-# the attention heads (q, k and v with their head's number) and the heads (h). Blue edges carry the steering, red ones
-# work against it; widths are
-# |score| in logits per unmasked position.
-
-# %%
-fig = sp.draw_circuit(graph, ranked.merge(strongest.edges, on=["source", "target"]))
-sp.save_figure(fig, preset, "fig13_circuit")
-
-# %%
-drawn = ranked.merge(strongest.edges, on=["source", "target"])
-heads = drawn.source[drawn.source.str.startswith("a")]
-display(Markdown(
-    f"**Reading.** {(drawn.score < 0).sum()} of the {len(drawn)} edges are negative. {heads.nunique()} of "
-    f"{model.n_heads * len(graph.layers)} heads write along them. The strongest edge is {drawn.source[0]} → "
-    f"{drawn.target[0]} ({drawn.score[0]:+.2f} logits per position); the strongest that leaves a head is "
-    f"{heads.iloc[0]} → {drawn.target[heads.index[0]]} ({drawn.score[heads.index[0]]:+.2f})."
-))
+# Three draws are few: what a random circuit carries depends on which edges of
+# the steering node it happens to hold, and above all on the one that leads
+# straight to the logits.
 
 # %% [markdown]
 # ## Circuits from a single data set, and from one token
 #
-# > *Figure 19, in our words.* The paper also finds circuits on each of the four sets by itself.
+# > *Figure 19, in our words.* The paper also finds circuits on each of the four
+# > sets by itself.
 #
-# If harmful and harmless prompts, base and steered answers used different edges, a circuit found on one set would
-# fail on the other kind of test prompts. The same figure holds the circuit of a one-token analysis: all four sets,
-# each answer cut after the first position at which base and steered run disagree.
+# If harmful and harmless prompts, base and steered answers used different
+# edges, a circuit found on one set would fail on the other kind of test
+# prompts. The same figure holds the circuit of a one-token analysis: all four
+# sets, each answer cut after the first position at which base and steered run
+# disagree. If patching over whole answers is needed, that curve lies below.
 
 # %%
-until = effects[effects["first"]].token + 1
-one_token = [sp.Response(train.responses[i].prompt, train.responses[i].completion[:n])
-             for i, n in zip(effects.response[effects["first"]], until)]
-own_steering = [train.steerings[i] for i in effects.response[effects["first"]]]
-rankings = {"all four sets": scores, "one token only": sp.attribute(model, one_token, own_steering)}
-rankings |= {f"{prompts}, {source}": part for (prompts, source), part in parts.items()}
-some = [max(1, round(share * graph.n_edges)) for share in settings.compared_shares]
-few = steered.subset(n=settings.n_patching_test // 2)
-tested = [(name, n, sp.Circuit.top(ranking, n)) for name, ranking in rankings.items() for n in some]
-results = sp.faithfulness_of(model, [circuit for *_, circuit in tested], few.responses, few.steerings)
+cut, steerings = [], []
+for row in effects[effects["first"]].itertuples():
+    whole = train.responses[row.response]
+    cut.append(sp.Response(whole.prompt, whole.completion[:row.token + 1]))
+    steerings.append(train.steerings[row.response])
+ranked_on = {"all four sets": scores,
+             "one token only": sp.attribute(model, cut, steerings)}
+ranked_on |= {", ".join(key): part for key, part in by_set.items()}
+some = [round(share * graph.n_edges) / graph.n_edges
+        for share in settings.compared_shares]
 
 # %%
-rows = []
-for (name, n, circuit), result in zip(tested, results):
-    for prompts, table in result.table.groupby(result.table.response.map(few.labels.prompts)):
-        common = sp.overlap(circuit, sp.Circuit.top(scores, n))
-        rows.append((name, prompts, n / graph.n_edges, circuit.n_edges, sp.Faithfulness(table).value, common))
-columns = ["ranked_on", "prompts", "share", "n_edges", "faithfulness", "overlap_with_all"]
-single = pd.DataFrame(rows, columns=columns)
-sp.save_table(preset, "fig19_single_sets", single)
+tested = sp.circuits.top_circuits(ranked_on, some, "ranked_on")
+shared = pd.Series([sp.overlap(circuit, tested["all four sets", share])
+                    for (_, share), circuit in tested.items()], tested.index)
+single = sp.circuits.faithfulness_by_class(model, tested, few, seed=seed)
+single = single.join(shared.rename("overlap_with_all"), on=tested.index.names)
+sp.save_table(preset, "fig19_single_sets",
+              single[["ranked_on", *columns, "overlap_with_all"]])
 
 # %%
-looks = {"all four sets": ("black", "o-"), "one token only": (sp.PALETTE["random"], "^:")}
-for prompts, source in parts:
-    looks[f"{prompts}, {source}"] = (sp.PALETTE[prompts], "s-" if source == "steered" else "s--")
-fig = sp.draw_faithfulness(single, "ranked_on", looks)
+looks = {"all four sets": ("black", "o-"),
+         "one token only": (sp.PALETTE["random"], "^:")}
+for prompts, source in by_set:
+    style = "s-" if source == "steered" else "s--"
+    looks[f"{prompts}, {source}"] = (sp.PALETTE[prompts], style)
+fig = sp.figures.draw_faithfulness(single, "ranked_on", looks)
 sp.save_figure(fig, preset, "fig19_single_sets")
 
 # %%
-close = single[np.isclose(single.share, single.share.iloc[(single.share - 0.1).abs().argmin()])]
-table = close.pivot(index="ranked_on", columns="prompts", values="faithfulness")
-table["overlap_with_all"] = close.groupby("ranked_on").overlap_with_all.first()
-worst = table[["harmful", "harmless"]].stack().idxmin()
-alone = table.overlap_with_all.drop(["all four sets", "one token only"])
-display(table.round(2), Markdown(
-    f"**Reading** (table: at {close.share.iloc[0]:.0%} of the edges). Weakest is the circuit ranked on *{worst[0]}*, "
-    f"on {worst[1]} prompts: {table.loc[worst]:.2f}, where the circuit of all sets has "
-    f"{table.loc['all four sets', worst[1]]:.2f}. Single sets share {alone.min():.0%} or more of their edges with it, "
-    f"the one-token circuit {table.overlap_with_all['one token only']:.0%}; the latter carries "
-    f"{table.harmful['one token only']:.2f} on harmful and {table.harmless['one token only']:.2f} on harmless prompts."
-))
+single[single.share.round(2) == 0.1].pivot_table(
+    ["faithfulness", "overlap_with_all"], "ranked_on", "prompts", sort=False).round(2)
+
+# %% [markdown]
+# **Reading.** Each single set finds a circuit that serves the other class nearly as well. So does
+# one token: at a tenth of the edges its circuit is as good as the others on organism-llama and a
+# little below them on organism-gemma2, where it shares fewer edges with the circuit of all sets. On
+# these short answers whole ones are the safer choice, not a necessary one.
 
 # %% [markdown]
 # ## Another metric: directional KL
 #
-# > *Figure 20 and table 9, in our words (E.2).* The metric may be KL(base‖·) − KL(steered‖·), with positions below a
-# > threshold of KL(steered‖base) left out.
+# > *Figure 20 and table 9, in our words (E.2).* The metric may be KL(base‖·) −
+# > KL(steered‖·), with positions below a threshold of KL(steered‖base) left
+# > out.
 #
-# With threshold 0 every response position counts. A circuit found by KL and judged by the logit difference should not
-# fall far behind one found by the logit difference on the same responses (a quarter of the training prompts).
+# The logit difference looks at two tokens and is blind where both runs prefer
+# the same one. KL compares whole distributions: it is largest where the run has
+# left the base model's and come to the steered one's. With threshold 0 every
+# response position counts, with a high one only those at which steering changes
+# the prediction drastically. A circuit found by KL and judged by the logit
+# difference should not fall far behind one found by the logit difference on the
+# same responses (a quarter of the training prompts).
 
 # %%
 part = train.subset(n=max(1, settings.n_patching // 4))
-rankings = {"logit difference": sp.attribute(model, part.responses, part.steerings)}
+by_metric = {"logit difference": sp.attribute(model, part.responses, part.steerings)}
 for threshold in (0.0, 1.0, 5.0):
-    rankings[f"KL, threshold {threshold:.0f}"] = sp.attribute(
+    by_metric[f"KL, threshold {threshold:.0f}"] = sp.attribute(
         model, part.responses, part.steerings, metric="kl", kl_threshold=threshold)
-positions = pd.DataFrame({"metric": list(rankings), "positions": [part.positions for part in rankings.values()]})
+positions = {name: ranking.positions for name, ranking in by_metric.items()}
+positions = pd.Series(positions, name="positions").rename_axis("metric").reset_index()
 sp.save_table(preset, "table9_positions", positions)
-tested = [(name, n, sp.Circuit.top(ranking, n)) for name, ranking in rankings.items() for n in some]
-results = sp.faithfulness_of(model, [circuit for *_, circuit in tested], few.responses, few.steerings)
+tested = sp.circuits.top_circuits(by_metric, some, "metric")
+shared = pd.Series([sp.overlap(circuit, tested["logit difference", share])
+                    for (_, share), circuit in tested.items()], tested.index)
+kl = sp.circuits.faithfulness_by_class(model, tested, few, seed=seed)
+kl = kl.join(shared.rename("overlap"), on=tested.index.names)
+sp.save_table(preset, "fig20_kl", kl[["metric", *columns, "overlap"]])
 
 # %%
-rows = []
-for (name, n, circuit), result in zip(tested, results):
-    for prompts, table in result.table.groupby(result.table.response.map(few.labels.prompts)):
-        common = sp.overlap(circuit, sp.Circuit.top(rankings["logit difference"], n))
-        rows.append((name, prompts, n / graph.n_edges, circuit.n_edges, sp.Faithfulness(table).value, common))
-kl = pd.DataFrame(rows, columns=["metric", "prompts", "share", "n_edges", "faithfulness", "overlap"])
-sp.save_table(preset, "fig20_kl", kl)
-
-# %%
-colours = ("black", *plt.cm.viridis([0.15, 0.5, 0.8]))
-fig = sp.draw_faithfulness(kl, "metric", dict(zip(rankings, zip(colours, ("o-", "s-", "^-", "v-")))))
+greys = ("black", "#440154", "#21918c", "#b5a000")
+looks = dict(zip(by_metric, zip(greys, ("o-", "s-", "^-", "v-"))))
+fig = sp.figures.draw_faithfulness(kl, "metric", looks)
 sp.save_figure(fig, preset, "fig20_kl")
 
-# %%
-close = kl[np.isclose(kl.share, kl.share.iloc[(kl.share - 0.1).abs().argmin()])]
-table = close.pivot(index="metric", columns="prompts", values="faithfulness")
-table["overlap"] = close.groupby("metric").overlap.first()
-table["positions"] = positions.set_index("metric").positions
-gap = (table[["harmful", "harmless"]] - table.loc["logit difference", ["harmful", "harmless"]]).drop("logit difference")
-display(table.round(2), Markdown(
-    f"**Reading** (table: at {close.share.iloc[0]:.0%} of the edges). Against ranking by the logit difference, ranking "
-    f"by KL changes faithfulness by {gap.min().min():+.2f} to {gap.max().max():+.2f}; {table.overlap.min():.0%} or "
-    "more of the edges are the same."
-))
+# %% [markdown]
+# **Reading.** The four curves lie on each other on both organisms, far within their intervals:
+# which metric ranks the edges makes no difference that these prompts could show, although the
+# highest threshold counts only a small share of the positions.
 
 # %% [markdown]
 # ## Three vectors, one circuit?
 #
-# > *The paper's first finding, in our words (§5.2, figures 3 and 4).* DIM, NTP and PO point in different directions
-# > (cosines of 0.10 to 0.42), and yet a circuit found for one carries the steering of the others, and most of their
+# > *The paper's first finding, in our words (§5.2, figures 3 and 4).* DIM, NTP
+# > and PO point in different directions (cosines of 0.10 to 0.42), and yet a
+# > circuit found for one carries the steering of the others, and most of their
 # > edges are the same at every size.
 #
-# Everything above is now repeated for the learned vectors of notebook 01, each with its own coefficient, its own
-# flipped prompts and its own answers, and for one more baseline, the principal component of the paired differences.
+# Everything above is now repeated for the other vectors of notebook 01. How far
+# apart they are says how much a common circuit can mean here: nearly parallel
+# vectors have to share one. PCA, the principal component of the paired
+# differences, is a fourth method and a baseline.
 
 # %%
-methods = ["dim", "ntp", "po", "pca"]
-loaded = {name: sp.load_tensors(preset, name, made_by="01_extract_vectors") for name in [*methods, "random"]}
-vectors = {name: tensors["vector"] for name, (tensors, _) in loaded.items()}
-strengths = {name: about["coefficient"] for name, (_, about) in loaded.items()}
-by_method = {"dim": data} | {name: {} for name in methods[1:]}
-for name in methods[1:]:
-    for split, n in split_sizes.items():
-        texts = [sp.load_prompts(prompts, split, n, settings.prompts).prompt for prompts in ("harmful", "harmless")]
-        by_method[name][split] = sp.patching_data(model, *texts, vectors[name], layer, strengths[name], **how)
-
-# %%
-counts = pd.concat({(name, split): part.counts for name, parts in by_method.items() for split, part in parts.items()},
-                   names=["method", "split"]).reset_index(["method", "split"])
-sp.save_table(preset, "table3_patching_data", counts)
-counts[counts.split == "train"].set_index(["method", "prompts", "response_from"]).drop(columns="split")
-
-# %%
-rankings = {"dim": scores}
-for name in methods[1:]:
-    part = by_method[name]["train"]
-    rankings[name] = sp.attribute(model, part.responses, part.steerings, steps=10)
-for name, ranking in rankings.items():
-    sp.save_tensors(preset, f"{name}_attribution", {
-        "scores": torch.from_numpy(ranking.scores), "gradient": ranking.gradient,
-        "nodes": torch.from_numpy(ranking.nodes.score.to_numpy().copy()),
-    }, {"layer": layer, "coefficient": strengths[name], "steps": 10, "positions": ranking.positions, "seed": seed,
-        "vector_sha256": sp.vector_digest(vectors[name])})
+unit = torch.stack([vector / vector.norm() for vector in vectors.values()])
+pd.DataFrame((unit @ unit.T).numpy(), list(vectors), list(vectors)).round(2)
 
 # %% [markdown]
-# The left part of figure 3: how many edges does each vector need, on its own answers? If one method found a more
-# roundabout way to the same behaviour, its curve would rise later.
+# **Reading** (cosines). On both organisms DIM is far from the learned vectors, if not as far as in
+# the paper, and NTP and PO are close to each other, closer than any pair of the paper's. PCA is DIM
+# again: what is said of it is no evidence of its own. The random vector is as good as at right
+# angles to all of them.
+
+# %% [markdown]
+# The left part of figure 3: how many edges does each vector need, on its own
+# answers? If one method found a more roundabout way to the same behaviour, its
+# curve would rise later.
 
 # %%
-own = {name: parts["test"].subset(response_from="steered") for name, parts in by_method.items()}
-rows = []
-for name, ranking in rankings.items():
-    top = [sp.Circuit.top(ranking, max(1, round(share * graph.n_edges))) for share in settings.circuit_shares]
-    results = sp.faithfulness_of(model, top, own[name].responses, own[name].steerings)
-    for circuit, share, result in zip(top, settings.circuit_shares, results):
-        for prompts, table in result.table.groupby(result.table.response.map(own[name].labels.prompts)):
-            part = sp.Faithfulness(table)
-            rows.append((name, prompts, share, circuit.n_edges, part.value, *part.interval(seed=seed)))
-columns = ["method", "prompts", "share", "n_edges", "faithfulness", "low", "high"]
-by_size = pd.DataFrame(rows, columns=columns)
-sp.save_table(preset, "fig3_faithfulness", by_size)
-
-# %%
-looks = {name: (sp.PALETTE[name], style) for name, style in zip(methods, ("o-", "s-", "^-", "v--"))}
-fig = sp.draw_faithfulness(by_size, "method", looks)
-sp.save_figure(fig, preset, "fig3_faithfulness")
-
-# %%
-circuits = {"dim": minimum}
-for name in methods[1:]:
-    halves = [by_method[name]["validation"].subset(prompts, "steered") for prompts in ("harmful", "harmless")]
-    found = [sp.minimum_faithful(rankings[name], model, half.responses, half.steerings, 0.85) for half in halves]
-    circuits[name] = max((result.circuit for result in found), key=lambda circuit: circuit.n_edges)
-needed = pd.DataFrame({"method": methods, "n_edges": [circuits[name].n_edges for name in methods]})
-needed["share"] = needed.n_edges / graph.n_edges
+own = {name: data[name, "test"].subset(response_from="steered") for name in methods}
+tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
+by_size = [sp.circuits.faithfulness_by_class(model, part, own[name], seed=seed)
+           for name, part in tops.groupby("method", sort=False)]
+by_size = pd.concat(by_size)
+sp.save_table(preset, "fig3_faithfulness", by_size[["method", *columns]])
+needed = [(name, c.n_edges, c.n_edges / graph.n_edges) for name, c in circuits.items()]
+needed = pd.DataFrame(needed, columns=["method", "n_edges", "share"])
 sp.save_table(preset, "fig3_minimum_faithful", needed)
-
-# %%
-reached = by_size[by_size.faithfulness >= 0.85].groupby(["method", "prompts"]).share.min().unstack()
-display(needed.join(reached, on="method").round(3), Markdown(
-    "**Reading** (n_edges: minimum-faithful on validation prompts, both classes; harmful and harmless: share of the edges "
-    f"at which the test curve reaches 0.85). {needed.method[needed.n_edges.idxmin()]} needs the fewest edges "
-    f"({needed.share.min():.1%}), {needed.method[needed.n_edges.idxmax()]} the most ({needed.share.max():.1%})."
-))
+looks = {name: (sp.PALETTE[name], style) for name, style in
+         zip(methods, ("o-", "s-", "^-", "v--"))}
+fig = sp.figures.draw_faithfulness(by_size, "method", looks)
+display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 
 # %% [markdown]
-# The right part of figure 3: each vector's steering, on its own answers, through each vector's minimum-faithful
-# circuit. If the circuits are interchangeable, the whole block of methods is as dark as its diagonal. Two controls
-# tell what that is worth: *random edges*, as many as in the largest of the circuits, should carry nothing. And the
-# **random vector** of notebook 01, which steers nothing, has top edges too: if its circuit carried the steering just
-# as well, the circuit would be the model's way of passing on any push, and not one of refusal. Its own row uses DIM's
-# answers, for it flips none.
+# **Reading** (table: minimum-faithful circuits, sized on validation prompts). On organism-gemma2
+# all methods need about as many edges. On organism-llama the learned vectors reach 0.85 later on
+# harmless prompts, PO last although it rises first, and PO needs the largest circuit.
+
+# %% [markdown]
+# The right part of figure 3: each vector's steering, on its own answers,
+# through each vector's minimum-faithful circuit. If the circuits are
+# interchangeable, the whole block of methods is as dark as its diagonal. Two
+# controls tell what that is worth: *random edges*, as many as in the largest of
+# the circuits, should carry nothing. And the **random vector** of notebook 01,
+# which steers nothing, has top edges too: if its circuit carried the steering
+# just as well, the circuit would be the model's way of passing on any push, and
+# not one of refusal. Its own row uses DIM's answers, for it flips none: what
+# the base and the randomly pushed model say differently on them is little, and
+# its ratios are of small numbers.
 
 # %%
-dim_train, dim_test = (data[split].subset(response_from="steered") for split in ("train", "test"))
-pushes = {split: [sp.Steering(vectors["random"], layer, s.coefficient) for s in part.steerings]
-          for split, part in (("train", dim_train), ("test", dim_test))}
-pushed = sp.attribute(model, dim_train.responses, pushes["train"], steps=10)
+part = train.subset(response_from="steered")
+pushes = [[sp.Steering(vectors["random"], layer, s.coefficient) for s in steerings]
+          for steerings in (part.steerings, test.steerings)]
+pushed = sp.attribute(model, part.responses, pushes[0], steps=10)
+own["random vector"] = replace(test, steerings=pushes[1])
 largest = int(needed.n_edges.max())
-through = circuits | {"random vector": sp.Circuit.top(pushed, largest)}
-through["random edges"] = sp.Circuit.random(graph, largest, seed)
-rows_of = {name: (own[name], own[name].steerings) for name in methods} | {"random vector": (dim_test, pushes["test"])}
-
-# %%
-rows = []
-for vector_of, (part, steerings) in rows_of.items():
-    results = sp.faithfulness_of(model, list(through.values()), part.responses, steerings)
-    for circuit_of, result in zip(through, results):
-        classes = result.table.response.map(part.labels.prompts)
-        for prompts in ("both", "harmful", "harmless"):
-            if ((classes == prompts) | (prompts == "both")).any():
-                value = sp.Faithfulness(result.table[(classes == prompts) | (prompts == "both")])
-                rows.append((vector_of, circuit_of, prompts, value.value, *value.interval(seed=seed)))
-interchange = pd.DataFrame(rows, columns=["vector", "circuit", "prompts", "faithfulness", "low", "high"])
-sp.save_table(preset, "fig3_interchange", interchange)
-
-# %%
-both = interchange[interchange.prompts == "both"].pivot(index="vector", columns="circuit", values="faithfulness")
-both = both.loc[list(rows_of), list(through)]
-fig, ax = plt.subplots(figsize=(4.6, 3.0))
-sns.heatmap(both, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, ax=ax, cbar_kws={"label": "faithfulness"})
-ax.set(xlabel="circuit of", ylabel="steering by, on its answers")
-ax.tick_params(axis="x", rotation=30)
-ax.tick_params(axis="y", rotation=0)
-ax.grid(False)
-sp.save_figure(fig, preset, "fig3_interchange")
-
-# %%
-block = both.loc[methods, methods].to_numpy()
-diagonal, foreign = np.diag(block), block[~np.eye(len(methods), dtype=bool)]
-lowest = both.loc[methods, methods].where(~np.eye(len(methods), dtype=bool)).stack().idxmin()
-cosines = torch.stack([vectors[name] / vectors[name].norm() for name in methods[:3]])
-cosines = (cosines @ cosines.T)[~torch.eye(3, dtype=torch.bool)]
-
-# %%
-display(Markdown(
-    f"**Reading.** The three methods' vectors have cosines of {cosines.min():.2f} to {cosines.max():.2f}. With its own "
-    f"circuit a vector keeps {diagonal.min():.2f} to {diagonal.max():.2f} of its effect, with another's "
-    f"{foreign.min():.2f} to {foreign.max():.2f} (lowest: {lowest[0]} through the circuit of {lowest[1]}). Random edges "
-    f"carry {both['random edges'][methods].min():.2f} to {both['random edges'][methods].max():.2f}; the circuit of the "
-    f"random vector carries {both['random vector'][methods].min():.2f} to {both['random vector'][methods].max():.2f} of "
-    f"the refusal vectors' effect" + (
-        ", more than half of what their own circuits do: a good part of the shared circuit is the model's way of "
-        "passing on any push at this layer, which the paper's comparison with random edges does not show."
-        if both["random vector"][methods].mean() > diagonal.mean() / 2 else
-        ", less than half of what their own circuits do: the shared circuit is not that of just any push.")
-))
+through = circuits | {"random vector": sp.Circuit.top(pushed, largest),
+                      "random edges": sp.Circuit.random(graph, largest, seed)}
+through = pd.Series(through).rename_axis("circuit")
+interchange = pd.concat({
+    name: sp.circuits.faithfulness_by_class(model, through, part, both=True, seed=seed)
+    for name, part in own.items()}, names=["vector"]).reset_index("vector")
+sp.save_table(preset, "fig3_interchange", interchange.drop(columns="n_edges"))
+sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchange")
 
 # %% [markdown]
-# Figure 4: how many edges do the circuits share, size by size? By chance two circuits of a share p of all edges share
-# p of their edges.
+# **Reading.** The methods' circuits serve each other nearly as well as themselves on both
+# organisms, and random edges carry about nothing, as the paper finds. But the circuit of the random
+# vector carries half of the methods' effect and more.
+#
+# So a good part of the shared circuit is the model's way of passing on any push
+# at this layer, which the paper's comparison with random edges does not show.
+# Interchange is evidence about refusal only as far as it goes beyond that
+# column.
+
+# %% [markdown]
+# Figure 4: how many edges do the circuits share, size by size? By chance two
+# circuits of a share p of all edges share p of their edges. A column that is as
+# dark for the random vector as for the methods would say that the model reads
+# some edges more than others, whatever is written.
 
 # %%
-pairs = [("dim", "ntp"), ("dim", "po"), ("ntp", "po"), ("dim", "pca"), ("dim", "random vector")]
-ranked_by = rankings | {"random vector": pushed}
-rows = []
-for share, (one, other) in product(settings.circuit_shares, pairs):
-    a, b = (sp.Circuit.top(ranked_by[name], max(1, round(share * graph.n_edges))) for name in (one, other))
-    found = sp.agreement(a.mask, b.mask, among=graph.mask)
-    rows.append((one, other, share, sp.overlap(a, b), share, found.iou, found.chance, found.chance_low,
-                 found.chance_high, found.p))
-
-# %%
-columns = ["method_a", "method_b", "share", "overlap", "chance", "iou", "iou_chance", "iou_chance_low",
-           "iou_chance_high", "p"]
-overlaps = pd.DataFrame(rows, columns=columns)
+pairs = [("dim", "ntp"), ("dim", "po"), ("ntp", "po"), ("dim", "pca"),
+         ("dim", "random vector")]
+rankings["random vector"] = pushed
+tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
+overlaps = sp.circuits.circuit_overlaps(tops, pairs)
 sp.save_table(preset, "fig4_overlap", overlaps)
-overlaps[overlaps.share.between(0.04, 0.11)].round(3)
-
-# %%
-fig, ax = plt.subplots(figsize=(5.4, 2.9))
-styles = zip(pairs, ("#E69F00", "#882255", "#56B4E9", "#333333", sp.PALETTE["random"]), ("o-", "s-", "^-", "v--", "x--"))
-for (one, other), colour, style in styles:
-    curve = overlaps[(overlaps.method_a == one) & (overlaps.method_b == other)]
-    ax.plot(100 * curve.share, curve.overlap, style, color=colour, label=f"{one}, {other}")
-ax.plot(100 * curve.share, curve.chance, ":", color="black", label="chance")
-ax.set(xscale="log", xlabel="size of the circuits (% of all edges)", ylabel="overlap", ylim=(0, 1.03))
-ax.set_xticks((1, 3, 10, 30, 100), (1, 3, 10, 30, 100))
-ax.minorticks_off()
-ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-sp.save_figure(fig, preset, "fig4_overlap")
-
-# %%
-learned = overlaps[overlaps.method_a.isin(methods[:3]) & overlaps.method_b.isin(methods[:3]) & (overlaps.share < 1)]
-near = learned[np.isclose(learned.share, learned.share.iloc[(learned.share - 0.1).abs().argmin()])]
-control = overlaps[(overlaps.method_b == "random vector") & np.isclose(overlaps.share, near.share.iloc[0])].iloc[0]
-
-# %%
-display(Markdown(
-    f"**Reading.** Over all sizes below the whole graph the three methods' circuits share {learned.overlap.min():.0%} "
-    f"to {learned.overlap.max():.0%} of their edges, at {near.share.iloc[0]:.0%} of the edges {near.overlap.min():.0%} "
-    f"to {near.overlap.max():.0%} (paper: about 90 % and more). As IoU that is {near.iou.min():.2f} to "
-    f"{near.iou.max():.2f}, where 95 % of random pairs of circuits lie between {near.iou_chance_low.min():.2f} and "
-    f"{near.iou_chance_high.max():.2f}; p, the hypergeometric tail, is at most {learned.p.max():.0e} at any size. The "
-    f"circuits of DIM and of the random vector share {control.overlap:.0%} there, p = {control.p:.0e}" + (
-        ": far beyond chance as well, so a small p alone may only say that the model reads some edges more than others."
-        if control.p < 0.001 else ".")
-))
+sp.save_figure(sp.figures.draw_overlap(overlaps), preset, "fig4_overlap")
 
 # %% [markdown]
-# Tables 5 to 8 and figures 14 and 15 for the other methods: are the learned vectors' edges of other kinds?
+# **Reading.** At every size the methods' circuits share most of their edges, but on both organisms
+# fewer than the paper's nine tenths, with a single exception. All pairs lie far beyond chance (the
+# table's p), but so does DIM with the random vector, and with growing size it comes near the
+# methods: a small p alone says little.
+
+# %% [markdown]
+# ## What the circuits are made of
+#
+# > *Tables 5 to 8, in our words.* In the paper's models most of the circuit's
+# > edges leave attention heads, and more arrive at values and MLPs than at
+# > queries and keys; among the strongest edges hardly any arrive at keys.
+#
+# A share means little without the share of that kind among all edges, so the
+# whole graph stands in the first row. If steering acted through attention
+# weights, queries and keys would be kept or enriched; if through values and
+# MLPs, these would. The claim in the quotation is about shares alone, and on a
+# graph whose edges mostly leave heads and mostly arrive at queries and keys the
+# first half of it is nearly free, the second half is not.
 
 # %%
-rows = {("dim", "all edges"): graph.edges}
-for name, ranking in rankings.items():
-    rows[name, "circuit"] = circuits[name].edges
-    rows[name, "top"] = sp.Circuit.top(ranking, min(100, graph.n_edges)).edges
-types = pd.DataFrame({key: 100 * sp.edge_types(edges) / len(edges) for key, edges in rows.items()}).T
+kinds = {("dim", "all edges"): graph.edges}
+strongest = {name: sp.Circuit.top(rankings[name], min(100, graph.n_edges)).edges
+             for name in methods}
+for name in methods:
+    kinds |= {(name, "circuit"): circuits[name].edges, (name, "top"): strongest[name]}
+types = pd.DataFrame({key: 100 * sp.edge_types(edges) / len(edges)
+                      for key, edges in kinds.items()}).T
 types = types.rename_axis(["method", "edges"])
 sp.save_table(preset, "table5_8_edge_types", types.reset_index())
-types.round(1)
+paper = paper_tables()["table5_8_edge_types"].query("method == 'dim'")
+paper = paper.pivot(index=["model", "edges"], columns="type", values="percent")
+display(types.round(1), paper[types.columns])
+
+# %% [markdown]
+# **Reading** (% of edges; above ours, below the paper's for DIM). On both organisms heads are
+# depleted in the circuits: most of *all* edges leave heads, fewer of the circuit's. Steering node
+# and MLPs are enriched, and among the targets MLPs and logits. Queries and keys are rare in every
+# circuit, and rarer among the strongest edges, as the paper says.
+
+# %% [markdown]
+# The paper's table 7 for Llama cannot be right: its share of edges into MLPs
+# would be more edges than that graph has.
+# [`arithmetic.py`](../steerpaper/paper/arithmetic.py) does all such sums.
 
 # %%
-for number, name in ((14, "ntp"), (15, "po")):
-    strongest = sp.Circuit.top(rankings[name], min(100, graph.n_edges))
-    fig = sp.draw_circuit(graph, rankings[name].edges.merge(strongest.edges, on=["source", "target"]))
-    fig.suptitle(f"{name}: the hundred strongest edges")
-    display(sp.save_figure(fig, preset, f"fig{number}_circuit_{name}"))
+sums = sp.paper_arithmetic().query("locator == 'table 7' and agrees == 'no'")
+sums = sums[sums.quantity.str.contains("edge circuit")]
+sums[["quantity", "printed", "recomputed"]].set_index("quantity")
+
+# %% [markdown]
+# ## The hundred strongest edges
+#
+# The counterpart of figures 13 to 18, read from left to right. The bottom row
+# is the residual stream's own line: the steering node, the MLPs (m) and the
+# logits, with the edges among them as arcs. Above it, per layer, the inputs of
+# the attention heads (q, k and v with their head's number) and the heads (h).
+# Blue edges carry the steering, red ones work against it; widths are |score| in
+# logits per unmasked position, on one scale for the three methods. Like
+# drawings mean like ways through the model.
 
 # %%
-spread = types.xs("circuit", level="edges").drop("pca")
-widest = max(spread, key=lambda kind: spread[kind].max() - spread[kind].min())
-display(Markdown(
-    f"**Reading.** Between the three methods' minimum-faithful circuits the kind of edge that differs most is "
-    f"*{widest.replace('_', ' ')}*: {spread[widest].min():.0f} % ({spread[widest].idxmin()}) to {spread[widest].max():.0f} % "
-    f"({spread[widest].idxmax()}) of the edges."
-))
+edges = {name: rankings[name].edges.merge(strongest[name]) for name in methods}
+thickest = max(edges[name].score.abs().max() for name in methods[:3])
+files = ("fig13_circuit", "fig14_circuit_ntp", "fig15_circuit_po")
+for file, name in zip(files, methods):
+    title = f"{name.upper()}: the {len(edges[name])} strongest edges"
+    fig = sp.figures.draw_circuit(graph, edges[name], title, thickest)
+    display(sp.save_figure(fig, preset, file))
+
+# %% [markdown]
+# **Reading.** The three drawings are alike on each organism. The thickest edges lead from the
+# steering into the first MLPs and straight to the logits, and from the MLPs to the logits; on
+# organism-gemma2 also into values of the first layers' heads. Few edges are red, and hardly any
+# arrives at a query or key.
 
 # %% [markdown]
 # ## Beside the paper
 #
-# Sizes of the minimum-faithful circuits (§5.2), the patching data of table 3 and the positions of table 9. An organism
-# is another model, a thousandth of the size, on other prompts with shorter answers: what can be compared with it is
-# the *share* of edges, not the counts. In the paper circuits are found and judged on the same prompts; here on
-# different ones.
+# Sizes of the minimum-faithful circuits (§5.2), the patching data of table 3
+# and the positions of table 9. An organism is another model, a thousandth of
+# the size, on other prompts with shorter answers: what can be compared with it
+# is the *share* of edges, not the counts. In the paper circuits are found and
+# judged on the same prompts; here on different ones. The second row of each
+# pair in table 3 says how many positions steering decides: in the paper, too,
+# that depends more on the method and the set than on the number of answers.
 
 # %%
-graphs = pd.read_csv(paths.DATA / "paper" / "graph_counts.csv").pivot(index="model", columns="quantity", values="value")
-reported = pd.concat({name: graphs[["edges", f"minimum_faithful_{name}"]].set_axis(["edges", "minimum_faithful"], axis=1)
-                      for name in methods[:3]}, names=["method"]).dropna()
-measured = needed.assign(edges=graph.n_edges, model=preset, minimum_faithful=needed.n_edges)
-measured = measured.set_index(["method", "model"])[["edges", "minimum_faithful"]]
-sizes = pd.concat({"reported": reported, "measured here": measured}, names=["source"]).astype(int)
-sizes["share"] = (100 * sizes.minimum_faithful / sizes.edges).map("{:.1f} %".format)
-sizes
+ours = {"fig3_minimum_faithful": needed, "table3_patching_data": counts,
+        "table9_positions": positions}
+numbers = sp.reported_numbers(ours.get)
+numbers = numbers[(numbers.measured != "") & (numbers.reported != "")]
+numbers = numbers.pivot(index=["locator", "quantity", "measured"], columns="model",
+                        values="reported").fillna("").reset_index("measured")
+numbers
+
+# %% [markdown]
+# ## What we learned
+#
+# * **A small circuit carries the steering** in both organisms, as in the paper:
+#   less than a tenth of the edges for DIM, faithful on prompts that it was not
+#   found on.
+# * **Attribution can be trusted** to find it. It is complete, by hand and by
+#   the package the same, and ranks edges as exact patching does; ten steps are
+#   more than enough.
+# * **Whole answers are not what makes the difference here.** Half of the effect
+#   and more sits at one position, and the circuit of one token serves nearly as
+#   well. With the organisms' short, formulaic answers that is no evidence about
+#   longer ones.
+# * **"One circuit for all vectors" needs its control.** The circuits are
+#   interchangeable, but the circuit of a random vector does half of the work or
+#   more. What is special to refusal is the rest.
+# * **Random edges are a weak control**, and not always one that passes: now and
+#   then they hold a strong edge of the steering node.
+# * **Heads are depleted, MLPs enriched.** Most of the graph's edges leave
+#   heads, so a majority of head edges in a circuit says nothing; few edges into
+#   queries and keys does.
+#
+# What this cannot say: the organisms are small, their prompts few, and their
+# answers made of templates; each was trained once, with one seed; random
+# circuits were drawn three times. None of it is evidence about the paper's
+# models, whose numbers stand above under "reported".
+#
+# The verdicts of [06](06_scorecard.ipynb) on the claims of this notebook, and
+# the numbers behind them, for every model on record:
 
 # %%
-reported = pd.read_csv(paths.DATA / "paper" / "table3_patching_data.csv")
-reported = reported.set_index(["model", "method", "prompts", "response_from"])[["responses", "positions"]]
-measured = counts[counts.split == "train"].assign(model=preset).set_index(reported.index.names)
-beside = pd.concat({"reported": reported, "measured here": measured[reported.columns]}, names=["source"])
-beside["positions per response"] = (beside.positions / beside.responses).round(1)
-beside
-
-# %%
-reported = pd.read_csv(paths.DATA / "paper" / "table9_positions.csv")
-reported["metric"] = ["logit difference" if np.isnan(t) else f"KL, threshold {t:.0f}" for t in reported.threshold]
-reported = reported.set_index("metric").positions
-beside = pd.DataFrame({"reported": reported, "measured here": positions.set_index("metric").positions})
-shares = (beside / beside.loc["KL, threshold 0"]).add_suffix(", share of all positions")
-beside.join(shares.round(3))
+verdicts = recorded_verdicts(["few-edges", "interchangeable", "overlap", "complement",
+                              "random-circuit", "edge-types"])
+through = {name: sp.load_table(name, "fig3_interchange", made_by="02_patching_circuits",
+                               recorded=True).query("prompts == 'both'").pivot_table(
+    "faithfulness", "vector", "circuit") for name in verdicts}
+display(verdicts, pd.concat(through, names=["model"]).round(2))

@@ -13,7 +13,7 @@ from steerpaper.circuits import (
     edge_types, faithfulness, faithfulness_of, minimum_faithful, overlap, patch_edges, patching_data,
 )
 from steerpaper.concepts import CONCEPTS, REFUSAL, Concept, get_concept
-from steerpaper.figures import PALETTE, draw_circuit, draw_faithfulness, save_figure, use_style
+from steerpaper.figures import PALETTE, save_figure, use_style
 from steerpaper.heads import (
     attention_change, decompose_heads, lens_logits, lens_preference, logit_lens, mlp_value_vectors,
     steering_value_vectors, typical_tokens,
@@ -38,13 +38,12 @@ __all__ = [
     "LearnedVector", "LlamaGuardJudge", "LogitDifference", "Model", "Preset", "Response", "Steering", "SubstringJudge",
     "admissible", "agreement", "apply_mask", "attention_change", "attribute", "average_drop", "candidate_at",
     "check_parameters", "clean_text", "concept_prompts", "contrast_pairs", "decompose_heads", "difference_in_means",
-    "draw_circuit", "draw_faithfulness", "edge_types", "effect_ratio", "faithfulness", "faithfulness_of",
-    "first_token_ids", "first_token_log_odds", "generate", "get_concept", "get_preset", "judge_agreement",
-    "judged_responses", "lens_logits", "lens_preference", "load_judge", "load_model", "load_prompts", "load_steering",
-    "load_table", "load_tensors", "logit_lens", "minimum_faithful", "mlp_value_vectors", "next_token_logits",
-    "next_token_vector", "overlap", "paper_arithmetic", "patch_edges", "patching_data", "preference_vector",
-    "principal_component", "random_vector", "rates", "reported", "reported_numbers", "residual_stream", "save_figure",
-    "save_steering", "save_table", "save_tensors", "score_candidates", "scorecard", "select_by_generation",
-    "select_coefficient", "sparsify", "sparsity_kept", "steering_value_vectors", "typical_tokens", "use_style",
-    "verdict_counts", "vocabulary", "with_instruction",
+    "edge_types", "effect_ratio", "faithfulness", "faithfulness_of", "first_token_ids", "first_token_log_odds",
+    "generate", "get_concept", "get_preset", "judge_agreement", "judged_responses", "lens_logits", "lens_preference",
+    "load_judge", "load_model", "load_prompts", "load_steering", "load_table", "load_tensors", "logit_lens",
+    "minimum_faithful", "mlp_value_vectors", "next_token_logits", "next_token_vector", "overlap", "paper_arithmetic",
+    "patch_edges", "patching_data", "preference_vector", "principal_component", "random_vector", "rates", "reported",
+    "reported_numbers", "residual_stream", "save_figure", "save_steering", "save_table", "save_tensors",
+    "score_candidates", "scorecard", "select_by_generation", "select_coefficient", "sparsify", "sparsity_kept",
+    "steering_value_vectors", "typical_tokens", "use_style", "verdict_counts", "vocabulary", "with_instruction",
 ]

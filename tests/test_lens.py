@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, typical_tokens
+from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, token_labels, typical_texts, typical_tokens
 
 
 def vectors_for(model, n=3):
@@ -49,6 +49,21 @@ def test_shares_not_counts_decide(llama):
     """All three times as often on one side, whose texts are three times as long."""
     with pytest.raises(ValueError, match="more different"):
         typical_tokens(llama, ["abcd" * 300], ["abcd" * 100])
+
+
+def test_labels_say_in_which_texts_a_token_stands(llama):
+    """a is of refusals, c of answers, d of harmful prompts, z of none of the texts."""
+    labels = token_labels(llama, ["a" * 20 + "b" * 5], ["c" * 20 + "b" * 5], ["d" * 20 + "b" * 5], ["e" * 20 + "b" * 5])
+    ids = llama.tokenizer("abcdez", add_special_tokens=False)["input_ids"]
+    assert labels.about[ids].tolist() == ["refusal", "neither", "answer", "harm", "harmless", "unseen"]
+    assert labels.loc[ids[1]].tolist() == [5, 5, 5, 5, "neither"] and labels.refusals[ids[0]] == 20
+
+
+def test_texts_of_the_corpus_answer_their_prompts():
+    texts = typical_texts(None, "built-in", seed=0, n=20)
+    assert {name: len(own) for name, own in texts.items()} == {
+        "refusals": 40, "answers": 40, "harmful": 20, "harmless": 20}
+    assert texts == typical_texts(None, "built-in", seed=0, n=20) != typical_texts(None, "built-in", seed=1, n=20)
 
 
 def test_preference_by_hand():

@@ -7,7 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from steerpaper.heads import ov
-from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
+from steerpaper.heads.ov import (
+    chance_cosines, decompose_heads, mlp_value_vectors, pooled_explained, steering_value_vectors,
+)
 from steerpaper.models.model import load_model
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, residual_stream
@@ -130,6 +132,24 @@ def test_a_turned_stream_is_explained_whole(llama):
     for column in ("projection", "explained"):
         whole = (table[column] - 1).abs() < 1e-4
         assert whole[table.layer == LAYER].all() and not whole[table.layer > LAYER].any()
+
+
+def test_heads_together_count_by_their_change():
+    heads = pd.DataFrame({"layer": [2, 2, 1], "change": [3.0, 1.0, 2.0], "explained": [0.8, 0.0, 0.5],
+                          "projection": [1.0, 0.2, 0.6]})
+    pooled = pooled_explained(heads, ["layer"])
+    assert pooled.columns.tolist() == ["layer", "explained", "projection"]
+    assert pooled.to_numpy().ravel().tolist() == pytest.approx([2, 0.6, 0.8, 1, 0.5, 0.6])
+
+
+def test_chance_keeps_a_cosine_that_the_map_keeps():
+    """Under the identity svv have the vectors' own cosine, under one coordinate all or nothing of it."""
+    vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
+    for cosine in (1.0, 0.3, -0.5):
+        low, high = chance_cosines(vectors, vectors[:, None, None], cosine)
+        torch.testing.assert_close(torch.cat([low, high]).flatten(), torch.full((2,), cosine))
+    low, high = chance_cosines(vectors, vectors[:, None, None, :1], 0.0)
+    assert low == -1 and high == 1
 
 
 # -- MLPs --------------------------------------------------------------------------------------------------

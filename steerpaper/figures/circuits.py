@@ -1,12 +1,11 @@
-"""Figures of circuits: how faithful they are at which size (2, 19, 20), and the circuit itself (13 to 18).
+"""The drawing of a circuit (figures 13 to 18).
 
-In the drawing of a circuit time runs from left to right. The bottom row holds the steering node, the MLPs and
+Time runs from left to right. The bottom row holds the steering node, the MLPs and
 the logits, with the edges among them as arcs below it. Above it stand, layer by layer, the inputs of the
 attention heads (q, k, v) and right of them the heads, with thin grey lines from an input to the heads that it
 feeds.
 """
 
-from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,47 +22,16 @@ from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 _COLUMN, _ROW, _ARC = 0.29, 0.23, 0.09  # inches per column, per row, and of an arc's depth per column
 _GAP = 2.5  # rows between the bottom row and the lowest head
 _THIN, _THICK = 0.3, 3.5  # points
-_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _LINK = "#bbbbbb"
 
 
-def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]]) -> Figure:
-    """Faithfulness against the size of circuits, harmful and harmless prompts side by side.
-
-    Args:
-        curves: columns prompts, share (of all edges, in (0, 1]), faithfulness, the column `by`, and where there are
-            intervals low and high.
-        by: what tells the curves apart.
-        looks: colour and matplotlib's format of every curve, in the order of the legend.
-    """
-    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
-    for ax, (prompts, group) in zip(axes, curves.groupby("prompts")):
-        for name, (colour, style) in looks.items():
-            curve = group[group[by] == name]
-            ax.plot(100 * curve.share, curve.faithfulness, style, color=colour, label=name)
-            if "low" in curve:
-                ax.fill_between(100 * curve.share, curve.low, curve.high, color=colour, alpha=0.25, lw=0)
-        ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
-        ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
-    axes[0].set(ylabel="faithfulness")
-    _percent_ticks(axes[0], 100 * curves.share.min(), 100 * curves.share.max())
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
-    return fig
-
-
-def _percent_ticks(ax: Axes, low: float, high: float) -> None:
-    """Round numbers between two sizes, on a logarithmic axis."""
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100) if 0.95 * low <= tick <= 1.05 * high]
-    ax.set_xticks(ticks, ticks)
-    ax.minorticks_off()
-
-
-def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
+def draw_circuit(graph: Graph, edges: pd.DataFrame, title: str = "", thickest: float | None = None) -> Figure:
     """Draw scored edges, as large as they need, at least two text columns wide.
 
     Args:
         graph: where the edges come from; tells which heads share their keys and values.
         edges: columns source, target, score.
+        thickest: |score| of the thickest line, to draw several circuits on one scale; by default the largest here.
 
     Raises:
         ValueError: no edges, ones that the graph does not have, or scores that are missing or not finite.
@@ -84,9 +52,11 @@ def draw_circuit(graph: Graph, edges: pd.DataFrame) -> Figure:
     ax.axis("off")
     _bands(ax, places, rows)
     _links(ax, graph, places)
-    _edges(ax, places, edges)
+    thickest = thickest or edges.score.abs().max()
+    _edges(ax, places, edges, thickest)
     _nodes(ax, places)
-    _legend(ax, edges)
+    _legend(ax, thickest)
+    fig.suptitle(title)
     return fig
 
 
@@ -137,13 +107,13 @@ def _fed(graph: Graph, target: Node) -> range:
 # -- what is drawn -----------------------------------------------------------------------------------------
 
 def _bands(ax: Axes, places: pd.DataFrame, rows: float) -> None:
-    """A light band behind every other layer, and the layers' names above."""
+    """A light band behind every other layer, and the layers' numbers above."""
+    ax.text(-0.8, rows + 0.4, "layer", ha="left", va="center", size=7)
     for i, (layer, nodes) in enumerate(places[~places.index.isin(["steer", "logits"])].groupby("layer")):
         left, right = nodes.x.min() - 0.5, nodes.x.max() + 0.5
         if i % 2 == 0:
             ax.axvspan(left, right, color="#f4f4f4", lw=0, zorder=0)
-        ax.text((left + right) / 2, rows + 0.4, f"layer {layer}" if right - left > 1.9 else f"{layer}",
-                ha="center", va="center", size=7)
+        ax.text((left + right) / 2, rows + 0.4, f"{layer}", ha="center", va="center", size=7)
 
 
 def _links(ax: Axes, graph: Graph, places: pd.DataFrame) -> None:
@@ -155,18 +125,17 @@ def _links(ax: Axes, graph: Graph, places: pd.DataFrame) -> None:
                 ax.plot([place.x, end.x], [place.y, end.y], color=_LINK, lw=0.8, zorder=1)
 
 
-def _edges(ax: Axes, places: pd.DataFrame, edges: pd.DataFrame) -> None:
-    """The edges, the strongest on top."""
-    strongest = edges.score.abs().max()
+def _edges(ax: Axes, places: pd.DataFrame, edges: pd.DataFrame, thickest: float) -> None:
+    """The edges, the strongest on top and the weak ones faint."""
     for edge in edges.sort_values("score", key=abs).itertuples():
         start, end = places.loc[edge.source], places.loc[edge.target]
-        colour, width = PALETTE["positive" if edge.score > 0 else "negative"], _width(abs(edge.score) / strongest)
-        ax.add_patch(PathPatch(_curve(start, end), fc="none", ec=colour, lw=width, alpha=0.75, zorder=2,
-                               capstyle="round"))
+        colour, share = PALETTE["positive" if edge.score > 0 else "negative"], min(1, abs(edge.score) / thickest)
+        ax.add_patch(PathPatch(_curve(start, end), fc="none", ec=colour, lw=_width(share), alpha=0.4 + 0.5 * share,
+                               zorder=2, capstyle="round"))
 
 
 def _width(share: float) -> float:
-    """Points of the line of an edge whose |score| is this share of the strongest."""
+    """Points of the line of an edge whose |score| is this share of the thickest line's."""
     return _THIN + (_THICK - _THIN) * share
 
 
@@ -200,12 +169,11 @@ def _nodes(ax: Axes, places: pd.DataFrame) -> None:
                 bbox=dict(boxstyle=style, fc=face, ec="#666666", lw=0.5))
 
 
-def _legend(ax: Axes, edges: pd.DataFrame) -> None:
+def _legend(ax: Axes, thickest: float) -> None:
     """Signs, the scale of the widths, and the grey lines, above the drawing."""
-    strongest = edges.score.abs().max()
     lines = [(PALETTE["positive"], 1.5, "score > 0: carries the steering"),
              (PALETTE["negative"], 1.5, "score < 0: works against it"),
-             ("black", _THICK, f"{strongest:.2g} logits"), ("black", _width(0.2), f"{strongest / 5:.2g} logits"),
+             ("black", _THICK, f"{thickest:.2g} logits"), ("black", _width(0.2), f"{thickest / 5:.2g} logits"),
              (_LINK, 0.8, "input of a head")]
     handles = [Line2D([], [], color=colour, lw=width, label=label) for colour, width, label in lines]
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(lines), handlelength=1.2,

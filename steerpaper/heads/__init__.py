@@ -1,10 +1,13 @@
 """What heads and MLPs write under steering, read through the lens, and where the heads attend."""
 
-from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, typical_tokens
-from steerpaper.heads.ov import decompose_heads, mlp_value_vectors, steering_value_vectors
+from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, token_labels, typical_texts, typical_tokens
+from steerpaper.heads.ov import (
+    chance_cosines, decompose_heads, mlp_value_vectors, pooled_explained, steering_value_vectors,
+)
 from steerpaper.heads.patterns import attention_change
 
 __all__ = [
-    "attention_change", "decompose_heads", "lens_logits", "lens_preference", "logit_lens", "mlp_value_vectors",
-    "steering_value_vectors", "typical_tokens",
+    "attention_change", "chance_cosines", "decompose_heads", "lens_logits", "lens_preference", "logit_lens",
+    "mlp_value_vectors", "pooled_explained", "steering_value_vectors", "token_labels", "typical_texts",
+    "typical_tokens",
 ]

@@ -1,16 +1,21 @@
 """The logit lens (§6, figures 5 and 12): which tokens a vector of the residual stream stands for, and a measure of
 what they are about that needs no reader."""
 
+import random
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerpaper import arguments
+from steerpaper.circuits.flipped import FlippedResponses
 from steerpaper.models.maps import rms
 from steerpaper.models.model import Model
+from steerpaper.prompts import corpus
+from steerpaper.prompts.sets import load_prompts
 
 
 def lens_logits(model: Model, vectors: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
@@ -55,6 +60,15 @@ def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k:
     return pd.DataFrame(rows, columns=["vector", "rank_shown", "token", "id", "logit"])
 
 
+def token_counts(model: Model, texts: Sequence[str]) -> Int[Tensor, "vocab"]:
+    """How often every token of the vocabulary stands in some texts. Raises ValueError for what is none."""
+    texts = arguments.listed("texts", texts)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise ValueError(f"texts must be strings, {arguments.shown(wrong[0])} is none")
+    ids = model.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return torch.bincount(torch.tensor([token for row in ids for token in row], dtype=int), minlength=model.n_vocab)
+
+
 def typical_tokens(model: Model, texts: Sequence[str], others: Sequence[str]) -> Int[Tensor, "vocab"]:
     """Per token 1 if it is at least twice as common in `texts` as in `others`, -1 if half as common or less, else 0.
 
@@ -66,19 +80,48 @@ def typical_tokens(model: Model, texts: Sequence[str], others: Sequence[str]) ->
     sides = [arguments.listed("texts", side) for side in (texts, others)]
     if not all(sides):
         raise ValueError(f"{len(sides[0])} and {len(sides[1])} texts were given: pass some of both kinds")
-    if wrong := [text for side in sides for text in side if not isinstance(text, str)]:
-        raise ValueError(f"texts must be strings, {arguments.shown(wrong[0])} is none")
-    rates = []
-    for side in sides:
-        ids = model.tokenizer(side, add_special_tokens=False)["input_ids"]
-        counts = torch.bincount(torch.tensor([token for row in ids for token in row]), minlength=model.n_vocab)
-        rates.append((counts + 5) / counts.sum())
+    rates = [(counts + 5) / counts.sum() for counts in (token_counts(model, side) for side in sides)]
     ratio = rates[0] / rates[1]
     typical = (ratio >= 2).int() - (ratio <= 0.5).int()
     if not {1, -1} <= set(typical.tolist()):
         raise ValueError("one side has no token at least twice as common as on the other: pass more, or more "
                          "different, texts")
     return typical
+
+
+def typical_texts(data: FlippedResponses, source: str, seed: int, n: int = 1500) -> dict[str, list[str]]:
+    """Refusals, answers, harmful and harmless prompts, to count words in (see `token_labels`).
+
+    For the built-in prompts `n` of either class are drawn from the corpus. Other sources have no answers: these are
+    then those of `data`, and the prompts all training prompts, as many of either class.
+    """
+    rng, classes = random.Random(seed), ("harmful", "harmless")
+    if source == "built-in":
+        drawn = {kind: [corpus.draw(rng, "train", kind) for _ in range(n)] for kind in classes}
+        return {"refusals": [entry.refusal for own in drawn.values() for entry in own],
+                "answers": [entry.compliance for own in drawn.values() for entry in own],
+                **{kind: [entry.prompt for entry in own] for kind, own in drawn.items()}}
+    prompts = {kind: load_prompts(kind, "train", source=source).prompt.tolist() for kind in classes}
+    refuses = data.labels.prompts.eq("harmful") == data.labels.response_from.eq("base")
+    said = {name: [response.text for response, does in zip(data.responses, refuses) if does == wanted]
+            for name, wanted in (("refusals", True), ("answers", False))}
+    return said | {kind: own[:min(map(len, prompts.values()))] for kind, own in prompts.items()}
+
+
+def token_labels(model: Model, refusals: Sequence[str], answers: Sequence[str], harmful: Sequence[str],
+                 harmless: Sequence[str]) -> pd.DataFrame:
+    """In which texts every token stands, and what these say that it is about.
+
+    Returns:
+        Counts in refusals, answers, harmful and harmless, and about, by token id. That is "refusal" or "answer", else
+        "harm" or "harmless", by `typical_tokens`; "unseen" for what stands in none of the texts, else "neither".
+    """
+    sides = {"refusals": refusals, "answers": answers, "harmful": harmful, "harmless": harmless}
+    table = pd.DataFrame({name: token_counts(model, texts).numpy() for name, texts in sides.items()})
+    said, asked = (typical_tokens(model, *pair).numpy() for pair in ((refusals, answers), (harmful, harmless)))
+    rules = {"unseen": table.sum(axis=1) == 0, "refusal": said == 1, "harm": asked == 1, "answer": said == -1,
+             "harmless": asked == -1}
+    return table.assign(about=np.select(list(rules.values()), list(rules), "neither"))
 
 
 def lens_preference(

@@ -153,6 +153,30 @@ def _summary(layer: int, coefficient, error, change, overlap, rest) -> pd.DataFr
     return pd.DataFrame({name: column.ravel() for name, column in columns.items()})
 
 
+def pooled_explained(heads: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Share explained and projection of all heads of a group, told apart by the columns `by`, taken together.
+
+    `heads` are rows of `decompose_heads`; they count by the size of their change.
+    """
+    weighted = heads[by].assign(**{name: heads[name] * heads.change for name in ("explained", "projection")})
+    sums = weighted.assign(change=heads.change).groupby(by, sort=False).sum()
+    return sums[["explained", "projection"]].div(sums.change, axis=0).reset_index()
+
+
+def chance_cosines(
+    vectors: Float[Tensor, "sample d_model"], svv: Float[Tensor, "sample layer head d_model"], cosine: float,
+) -> tuple[Float[Tensor, "layer head"], Float[Tensor, "layer head"]]:
+    """Between which cosines lie 95 % of the svv of two random vectors that have a given cosine themselves.
+
+    Of the random unit `vectors`, the first half is paired with the second, turned to that cosine.
+    """
+    (first, second), (one, two) = vectors.chunk(2), svv.chunk(2)
+    dot = (first * second).sum(-1)[:, None, None, None]
+    across = (two - dot * one) / (1 - dot**2).sqrt()  # svv of the second's part at right angles to the first
+    cosines = torch.nn.functional.cosine_similarity(one, cosine * one + (1 - cosine**2) ** 0.5 * across, dim=-1)
+    return tuple(cosines.quantile(torch.tensor([0.025, 0.975]), dim=0))
+
+
 # -- MLPs --------------------------------------------------------------------------------------------------
 
 class MLPVectors(NamedTuple):

@@ -1,0 +1,73 @@
+"""Tidy tables of what several circuits carry and share, and of where along the answers steering acts (§5)."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from steerpaper.circuits.attribution import Attribution
+from steerpaper.circuits.chance import agreement
+from steerpaper.circuits.circuit import Circuit, overlap
+from steerpaper.circuits.flipped import FlippedResponses
+from steerpaper.circuits.recovery import Faithfulness, faithfulness_of
+from steerpaper.models.model import Model
+
+
+def top_circuits(rankings: Mapping[str, Attribution], shares: Sequence[float], by: str = "method") -> pd.Series:
+    """Circuits of the strongest edges, indexed by the ranking's name (level `by`) and size, a share of all edges."""
+    found = {(name, share): Circuit.top(ranking, max(1, round(share * ranking.graph.n_edges)))
+             for name, ranking in rankings.items() for share in shares}
+    return pd.Series(found).rename_axis([by, "share"])
+
+
+def faithfulness_by_class(model: Model, circuits: pd.Series, data: FlippedResponses, *, both: bool = False,
+                          seed: int = 0) -> pd.DataFrame:
+    """Faithfulness (§6) of every circuit on the harmful and on the harmless prompts.
+
+    Args:
+        circuits: Circuits; their index says which is which.
+        both: whether all prompts together come first, as class "both".
+
+    Returns:
+        The levels of that index, n_edges, prompts, faithfulness, low and high, see `Faithfulness.by`.
+
+    Raises:
+        ValueError: as for `faithfulness_of` and `Faithfulness.by`.
+    """
+    results = faithfulness_of(model, list(circuits), data.responses, data.steerings)
+    parts = [result.by(data.labels.prompts, "both" if both else None, seed=seed) for result in results]
+    table = circuits.map(lambda circuit: circuit.n_edges).rename("n_edges").reset_index()
+    return table.join(pd.concat(parts, keys=table.index).droplevel(1).drop(columns="responses")).reset_index(drop=True)
+
+
+def circuit_overlaps(circuits: pd.Series, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Edges that equally large circuits of two rankings share, beside chance (figure 4).
+
+    `circuits` as `top_circuits` gives them, `pairs` names of rankings. The overlap's `chance` is the share itself; for
+    iou, its counterparts by chance and p see `agreement`.
+    """
+    rows = []
+    for share in circuits.index.unique("share"):
+        for a, b in pairs:
+            one, other = circuits[a, share], circuits[b, share]
+            found = agreement(one.mask, other.mask, among=one.graph.mask)
+            rows.append((a, b, share, overlap(one, other), share, found.iou, found.chance, found.chance_low,
+                         found.chance_high, found.p))
+    return pd.DataFrame(rows, columns=["method_a", "method_b", "share", "overlap", "chance", "iou", "iou_chance",
+                                       "iou_chance_low", "iou_chance_high", "p"])
+
+
+def position_effects(faithfulness: Faithfulness, data: FlippedResponses) -> pd.DataFrame:
+    """The effect of steering, m(steered) - m(base) in logits, at every unmasked position of the answers.
+
+    Args:
+        faithfulness: of any circuit, on the responses of `data`.
+
+    Returns:
+        Columns response, prompts, response_from, token (position in the response, from 0), effect, and first: whether
+        this is the response's first unmasked position.
+    """
+    table = faithfulness.table.join(data.labels[["prompts", "response_from"]], on="response")
+    starts = pd.Series([len(response.prompt) - 1 for response in data.responses])
+    table = table.assign(token=table.position - table.response.map(starts), effect=table.m_steered - table.m_base,
+                         first=~table.response.duplicated())
+    return table[["response", "prompts", "response_from", "token", "effect", "first"]]

@@ -1,0 +1,75 @@
+"""Figures of how much circuits carry, and of how much they share (figures 2 to 4, 19 and 20)."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from steerpaper.figures.style import DOUBLE_COLUMN
+
+_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
+_TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100)
+
+
+def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]]) -> Figure:
+    """Faithfulness against the size of circuits, harmful and harmless prompts side by side.
+
+    Points of one size stand a little beside each other, so that their intervals can be told apart.
+
+    Args:
+        curves: columns prompts, share (of all edges, in (0, 1]), faithfulness, low, high, and the column `by`.
+        by: what tells the curves apart.
+        looks: colour and matplotlib's format of every curve, in the order of the legend.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
+    aside = 1.015 ** (np.arange(len(looks)) - (len(looks) - 1) / 2)
+    for ax, (prompts, group) in zip(axes, curves.groupby("prompts")):
+        for factor, (name, (colour, style)) in zip(aside, looks.items()):
+            curve = group[group[by] == name].sort_values("share")
+            x = 100 * curve.share * factor
+            ax.vlines(x, curve.low, curve.high, color=colour, lw=1)
+            ax.plot(x, curve.faithfulness, style, color=colour, ms=3, label=name)
+        ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
+        ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
+    axes[0].set(ylabel="faithfulness\n(bars: 95 % bootstrap over prompts)")
+    low, high = 100 * curves.share.min(), 100 * curves.share.max()
+    ticks = [tick for tick in _TICKS if 0.9 * low <= tick <= 1.1 * high]
+    axes[0].set_xticks(ticks, ticks)
+    axes[0].minorticks_off()
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
+    return fig
+
+
+def draw_interchange(table: pd.DataFrame) -> Figure:
+    """Every vector's steering through every vector's circuit (figure 3), in the rows whose prompts are "both"."""
+    both = table[table.prompts == "both"].pivot(index="vector", columns="circuit", values="faithfulness")
+    fig = _heatmap(both.loc[table.vector.unique(), table.circuit.unique()], "faithfulness", (4.6, 3.0))
+    fig.axes[0].set(xlabel="circuit of", ylabel="steering by, on its answers")
+    fig.axes[0].tick_params(axis="x", rotation=30)
+    return fig
+
+
+def draw_overlap(table: pd.DataFrame) -> Figure:
+    """Edges that equally large circuits of two vectors share (figure 4), as `circuit_overlaps` gives them.
+
+    The whole graph, which all share, is left out.
+    """
+    table = table[table.share < 1].assign(pair=table.method_a + " and " + table.method_b)
+    wide = table.pivot(index="pair", columns="share", values="overlap").loc[table.pair.unique()]
+    wide.loc["chance"] = table.groupby("share").chance.first()
+    fig = _heatmap(wide.rename(columns=lambda share: f"{100 * share:g}"), "share of the edges\nin common", (DOUBLE_COLUMN, 2.4))
+    fig.axes[0].set(xlabel="size of both circuits (% of all edges)", ylabel="circuits of")
+    return fig
+
+
+def _heatmap(wide: pd.DataFrame, label: str, size: tuple[float, float]) -> Figure:
+    """A table of shares, written into its cells."""
+    fig, ax = plt.subplots(figsize=size)
+    sns.heatmap(wide.round(2) + 0.0, annot=True, fmt=".2f", annot_kws={"size": 7}, cmap="Blues", vmin=0, vmax=1, ax=ax,
+                cbar_kws={"label": label})
+    ax.tick_params(axis="y", rotation=0)
+    ax.grid(False)
+    return fig

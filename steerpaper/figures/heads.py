@@ -1,0 +1,111 @@
+"""Figures of what heads write under steering: coefficients, what they explain, words, and cosines (figures 5, 12)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
+
+# What the texts of the corpus say of a word; "unseen" are words that stand in none of them.
+_ABOUT = {"refusal": PALETTE["+s"], "harm": PALETTE["harmful"], "answer": PALETTE["-s"],
+          "harmless": PALETTE["harmless"], "neither": "#555555", "unseen": "#aaaaaa"}
+_LEAST = -0.75  # below it, shares explained are drawn at the edge
+
+
+def draw_svv_coefficient(table: pd.DataFrame) -> Figure:
+    """Every head's coefficient of alpha svv, by one method: median, half and nine tenths of the positions."""
+    fig, ax = plt.subplots(figsize=(DOUBLE_COLUMN, 2.3))
+    for shift, (prompts, group) in zip((-0.18, 0.18), table.groupby("prompts")):
+        x, colour = np.arange(len(group)) + shift, PALETTE[prompts]
+        ax.vlines(x, group.q05, group.q95, color=colour, lw=0.7, label=f"{prompts}, nine tenths of the positions")
+        ax.vlines(x, group.q25, group.q75, color=colour, lw=2, label=f"{prompts}, half of them")
+        ax.plot(x, group.q50, "o", ms=2, color=colour, mfc="white", mew=0.6)
+    heads, layers = table["head"].nunique(), table.layer.unique()
+    ax.set_xticks((np.arange(len(layers)) + 0.5) * heads - 0.5, [f"layer {layer}" for layer in layers])
+    ax.set(ylim=(0, 1.3 * ax.get_ylim()[1]), xlabel="heads, layer by layer", ylabel="coefficient of α svv")
+    ax.legend(loc="upper right", ncols=2)
+    return fig
+
+
+def draw_svv_explained(heads: pd.DataFrame, layers: pd.DataFrame) -> Figure:
+    """Share of the change of a head's write that the direct term explains: dots heads, lines whole layers."""
+    fig, axes = _row([method.upper() for method in heads.method.unique()], 2.3)
+    for ax, method in zip(axes, heads.method.unique()):
+        for shift, prompts in zip((-0.12, 0.12), heads.prompts.unique()):
+            dots, line = (table[(table.method == method) & (table.prompts == prompts)] for table in (heads, layers))
+            ax.plot(dots.layer + shift, dots.explained.clip(_LEAST), ".", ms=3, alpha=0.6, color=PALETTE[prompts])
+            ax.plot(line.layer, line.explained, color=PALETTE[prompts], label=prompts)
+        ax.axhline(0, color="black", lw=0.8)
+        ax.set(xlabel="layer", ylim=(_LEAST - 0.03, 1.02), xticks=heads.layer.unique())
+    axes[0].set(ylabel="change of a head's write\nexplained by the direct term")
+    axes[0].legend(loc="lower left")
+    return fig
+
+
+def draw_svv_tokens(tokens: pd.DataFrame) -> Figure:
+    """The ten top tokens of every vector, coloured by what `token_labels` says that they are about."""
+    fig, axes = plt.subplots(3, 1, figsize=(DOUBLE_COLUMN, 5.4), subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
+    for ax, (method, own) in zip(axes, tokens[tokens.rank_shown <= 10].groupby("method", sort=False)):
+        ax.set(xlim=(-0.5, own.vector.nunique() - 0.5), ylim=(10.6, -0.9), title=method.upper())
+        for column, ((name, sign), words) in enumerate(own.groupby(["vector", "sign"], sort=False)):
+            ax.text(column, 0, _signed(name, sign), weight="bold", size=6.5, ha="center", va="center")
+            for row in words.itertuples():
+                text = row.token.strip() or repr(row.token)
+                ax.text(column, row.rank_shown, text, color=_ABOUT[row.about], size=6, ha="center", va="center",
+                        style="italic" if row.about == "unseen" else "normal")
+    squares = [Line2D([], [], color=colour, marker="s", ls="", label=about) for about, colour in _ABOUT.items()]
+    fig.legend(handles=squares, loc="outside upper center", ncols=len(squares), handletextpad=0.1)
+    return fig
+
+
+def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series) -> Figure:
+    """How far every vector prefers one kind of words, beside 95 % of random vectors.
+
+    `signs` tells by method and vector which were flipped (-1).
+    """
+    fig, grid = plt.subplots(2, 3, figsize=(DOUBLE_COLUMN, 3.8), sharey=True, sharex="col")
+    scales = {"refusal": "refusal before answer", "harm": "harm before harmless"}
+    for axes, (scale, words) in zip(grid, scales.items()):
+        own = preference[preference.scale == scale]
+        for ax, (method, group) in zip(axes, own.groupby("method", sort=False)):
+            x = np.arange(len(group))
+            luck = ax.vlines(x, group.chance_low, group.chance_high, color=PALETTE["random"], lw=4, alpha=0.5)
+            ax.plot(x, group.preference, "o", color=PALETTE[method])
+            ax.axhline(0.5, color="black", lw=0.6)
+            ax.set_xticks(x, [_signed(name, signs[method, name]) for name in group.vector], rotation=90)
+            if scale == "refusal":
+                ax.set(title=method.upper())
+        axes[0].set(ylabel=f"preference for\n{words}", ylim=(0, 1))
+    fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
+    return fig
+
+
+def draw_svv_cosines(cosines: pd.DataFrame) -> Figure:
+    """Cosines of two methods' svv, head by head, beside that of their vectors and 95 % of random pairs."""
+    pairs = cosines.groupby(["method_a", "method_b"], sort=False)
+    fig, axes = _row([f"{a.upper()} and {b.upper()}" for a, b in pairs.groups], 2.2)
+    for ax, (_, group) in zip(axes, pairs):
+        band = group.groupby("layer")[["low", "high"]].mean()
+        ax.fill_between(band.index, band.low, band.high, color=PALETTE["random"], alpha=0.3, lw=0,
+                        label="95 % of random pairs")
+        ax.axhline(group.vector_cosine.iloc[0], color="black", ls="--", lw=1, label="vectors")
+        ax.plot(group.layer, group.cosine, ".", ms=4, color="black", alpha=0.6, label="svv of a head")
+        ax.set(xlabel="layer", xticks=band.index)
+    axes[0].set(ylabel="cosine")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def _row(titles, height: float) -> tuple[Figure, list[Axes]]:
+    """Panels side by side, one per title, with one y axis."""
+    fig, axes = plt.subplots(1, len(titles), figsize=(DOUBLE_COLUMN, height), sharey=True)
+    for ax, title in zip(axes, titles):
+        ax.set(title=title)
+    return fig, axes
+
+
+def _signed(name: str, sign: float) -> str:
+    return f"−{name}" if sign < 0 else name
