@@ -53,9 +53,11 @@ if model.commit:
     print(f"{settings.model} at commit {model.commit}; {settings.note}")
 
 # %%
-prompts = {name: {split: sp.load_prompts(name, split, n, settings.prompts)
-                  for split, n in settings.split_sizes.items()}
-           for name in ("harmful", "harmless")}
+concept = sp.get_concept(settings.concept)
+splits = {split: sp.concept_prompts(concept, split, n, settings.prompts)
+          for split, n in settings.split_sizes.items()}
+prompts = {name: {split: sets[name] for split, sets in splits.items()}
+           for name in concept.sets}
 harmful, harmless = prompts.values()
 batch = dict(batch_size=settings.batch_size)
 how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
@@ -81,7 +83,7 @@ pd.DataFrame({name: table["test"].prompt.head(4) for name, table in prompts.item
 # nudge, around 1 it replaces much of what the stream says.
 
 # %%
-training = harmful["train"].prompt, harmless["train"].prompt
+training = harmful["train"], harmless["train"]
 candidates = sp.difference_in_means(model, *training, **batch)
 positions = range(-candidates.shape[1], 0)
 template = model.tokenizer.convert_ids_to_tokens(model.post_instruction_tokens)
@@ -98,7 +100,7 @@ layers = pd.RangeIndex(1, model.n_layers, name="layer_a")
 cosines = pd.DataFrame(unit @ unit.T, layers, layers.rename("layer_b"))
 cosines = cosines.stack().rename("cosine").reset_index()
 sp.save_table(preset, "dim_layer_cosines", cosines)
-fig = sp.draw_geometry(norms, cosines)
+fig = sp.figures.draw_geometry(norms, cosines)
 sp.save_figure(fig, preset, "dim_geometry")
 
 # %% [markdown]
@@ -123,14 +125,14 @@ sp.save_figure(fig, preset, "dim_geometry")
 # refuse, that difference would be rounded away.
 
 # %%
-refusal = sp.refusal_token_ids(model, settings.refusal_tokens)
+refusal = sp.first_token_ids(model, settings.first_tokens or concept.first_tokens)
 prompt = harmful["validation"].prompt[0]
 ids, mask = model.pad([model.tokenize(prompt)])
 with torch.no_grad(), model.trace(ids, mask):
     logits = model.logits[0, -1].save()
 p_refusal = logits.double().softmax(-1)[refusal].sum()
 by_hand = p_refusal.log() - (1 - p_refusal).log()
-metric = sp.refusal_metric(sp.next_token_logits(model, [prompt]), refusal)[0]
+metric = sp.first_token_log_odds(sp.next_token_logits(model, [prompt]), refusal)[0]
 bound = 1e-4 if model.dtype == torch.float32 else 0.1
 print(f"the metric by hand is the package's within {bound:g}:",
       bool(abs(by_hand.cpu() - metric) < bound))
@@ -143,11 +145,13 @@ print(f"the metric by hand is the package's within {bound:g}:",
 
 # %%
 validation = harmful["validation"], harmless["validation"]
-asked, limit = [table.prompt for table in validation], settings.kl_limit
-scores = sp.select(model, candidates, *asked, refusal, kl_limit=limit, **batch)
+limit = settings.kl_limit
+scores = sp.score_candidates(
+    model, candidates, *validation, refusal, kl_limit=limit, **batch)
 sp.save_table(preset, "dim_candidates", norms.merge(scores, on=["layer", "position"]))
 passed = scores[scores.admissible]
-counts = {f"{limit:g} (here)": len(passed), "0.1 (paper)": sum(passed.kl < 0.1)}
+strict = sp.vectors.admissible(scores, model.n_layers)
+counts = {f"{limit:g} (here)": len(passed), "0.1 (paper)": strict.sum()}
 pd.Series(counts, name="passed").rename_axis("limit on KL, nats").to_frame()
 
 # %% [markdown]
@@ -167,7 +171,7 @@ pd.Series(counts, name="passed").rename_axis("limit on KL, nats").to_frame()
 lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
 shortlist = passed[passed.layer.between(lowest, highest)].head(settings.n_candidates)
 if settings.layer is not None:
-    shortlist = sp.candidate_at(scores, settings.layer, settings.position)
+    shortlist = sp.vectors.candidate_at(scores, settings.layer, settings.position)
 chosen = sp.select_by_generation(
     model, candidates, shortlist, settings.coefficients, *validation, **how)
 sp.save_table(preset, "dim_selection", chosen)
@@ -184,7 +188,7 @@ chosen.head(6).round(2)
 # would be the darkest of the admissible ones.
 
 # %%
-fig = sp.draw_selection(scores, layer, position)
+fig = sp.figures.draw_selection(scores, layer, position)
 sp.save_figure(fig, preset, "dim_selection")
 
 # %% [markdown]
@@ -204,7 +208,7 @@ sp.save_figure(fig, preset, "dim_selection")
 # %%
 means = []
 for asked in training:
-    ids, mask = model.pad([model.tokenize(prompt) for prompt in asked])
+    ids, mask = model.pad([model.tokenize(prompt) for prompt in asked.prompt])
     with torch.no_grad(), model.trace(ids, mask, logits_to_keep=1):
         entering = model.layer(layer).input[:, position].save()
     means.append(entering.double().mean(0))
@@ -227,7 +231,7 @@ judged = pd.concat([table.assign(prompts=name) for name, table in zip(prompts, j
 judged["coefficient"] = judged.run.map(dict(enumerate(settings.sweep)))
 curves = sp.rates(judged, ["prompts", "coefficient"])
 sp.save_table(preset, "dim_sweep", curves)
-fig = sp.draw_sweep(curves, coefficient)
+fig = sp.figures.draw_sweep(curves, coefficient)
 sp.save_figure(fig, preset, "dim_sweep")
 
 # %% [markdown]
@@ -257,8 +261,9 @@ sizes = {"train": settings.n_pairs, "validation": settings.n_validation_pairs}
 lengths = dict(max_new_tokens=settings.max_new_tokens, **batch)
 pairs, counts = {}, {}
 for split, n in sizes.items():
-    asked = [sp.load_prompts(name, split, n, settings.prompts) for name in prompts]
-    pairs[split] = sp.contrast_pairs(model, *asked, dim, how["judge"], **lengths)
+    asked = sp.concept_prompts(concept, split, n, settings.prompts).values()
+    pairs[split] = sp.contrast_pairs(
+        model, *asked, dim, how["judge"], concept=concept, **lengths)
     counts[split] = pairs[split].counts
 counts = pd.concat(counts, names=["split"]).reset_index("split")
 sp.save_table(preset, "pair_counts", counts)
@@ -269,7 +274,8 @@ texts = [(given.text, wanted.text)
          for given, wanted in zip(pairs["train"].losers, pairs["train"].winners)]
 examples = pd.DataFrame(texts, pairs["train"].signs, ["loser", "winner"])
 pd.set_option("display.max_colwidth", None)
-examples.groupby(level=0).head(2).rename({1: "wanted: refuse", -1: "wanted: comply"})
+examples.groupby(level=0).head(2).rename(
+    {1: f"wanted: {concept.expresses}", -1: f"wanted: {concept.withholds}"})
 
 # %% [markdown]
 # **Reading.** Hardly a pair is lost, and those that are had a winner that refused in spite of
@@ -303,18 +309,14 @@ examples.groupby(level=0).head(2).rename({1: "wanted: refuse", -1: "wanted: comp
 tried = dict(
     batch_size=settings.pair_batch_sizes, learning_rate=settings.learning_rates,
     epochs=settings.epochs, seed=settings.training_seeds, phi=settings.phis)
-table4 = sp.paper_tables()["table4_training"].set_index("hyperparameter")["values"]
+table4 = sp.paper.reported("table4_training").set_index("hyperparameter")["values"]
 pd.DataFrame({"table 4": table4, preset: pd.Series(tried)}).loc[list(tried)]
 
 # %%
-grid = dict(
-    batch_sizes=settings.pair_batch_sizes, learning_rates=settings.learning_rates,
-    seeds=settings.training_seeds, more_seeds=settings.more_seeds,
-    norm=settings.learned_norm, epochs=settings.epochs,
-    coefficients=settings.training_coefficients, n_tokens=settings.training_tokens)
-data = pairs["train"], pairs["validation"], dim
-learned = {"ntp": sp.next_token_vector(model, *data, **grid),
-           "po": sp.preference_vector(model, *data, phis=settings.phis, **grid)}
+given = sp.Ingredients(model, *training, dim, position, pairs["train"],
+                       pairs["validation"], settings, seed)
+extracted = {name: method.extract(given) for name, method in sp.METHODS.items()}
+learned = {name: found.learned for name, found in extracted.items() if found.learned}
 runs = pd.concat([result.grid for result in learned.values()], ignore_index=True)
 sp.save_table(preset, "learned_grid", runs)
 
@@ -328,7 +330,7 @@ sp.save_table(preset, "learned_grid", runs)
 # %%
 curves = pd.concat([result.curves for result in learned.values()], ignore_index=True)
 sp.save_table(preset, "learned_curves", curves)
-fig = sp.draw_learned_curves(curves)
+fig = sp.figures.draw_learned_curves(curves)
 sp.save_figure(fig, preset, "learned_curves")
 
 # %% [markdown]
@@ -363,17 +365,16 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # is the product of both.
 
 # %%
-found = {name: result.vector for name, result in learned.items()}
-found["pca"] = sp.principal_component(model, *training, layer, position, **batch)
+vectors = {name: found.vector for name, found in extracted.items()}
+tuned = {name: vectors[name] for name, method in sp.METHODS.items()
+         if name != "dim" and not method.control}
 ranked = sp.select_coefficient(
-    model, found, layer, settings.coefficients, *validation, **how)
+    model, tuned, layer, settings.coefficients, *validation, **how)
 sp.save_table(preset, "learned_coefficients", ranked)
-controls = [sp.random_vector(vector, seed + i) for i in range(3)]
-vectors = {"dim": vector, **found, "random": controls[0]}
-alphas = {"dim": coefficient, "random": coefficient}
+alphas = dict.fromkeys(vectors, coefficient)  # DIM's, for itself and for controls
 alphas |= ranked.groupby("method").coefficient.first().to_dict()
 lengths = {name: float(v.norm()) for name, v in vectors.items()}
-pushes = pd.DataFrame({"|α|": alphas, "norm": lengths}).loc[list(vectors)]
+pushes = pd.DataFrame({"|α|": alphas, "norm": lengths})
 pushes.assign(push=pushes["|α|"] * pushes["norm"]).round(2)
 
 # %% [markdown]
@@ -385,13 +386,9 @@ pushes.assign(push=pushes["|α|"] * pushes["norm"]).round(2)
 # The vectors are saved with how they were made; later notebooks read them from there.
 
 # %%
-origin = {name: {"position": position} for name in ("dim", "pca")}
-origin |= {name: asdict(result.setting) for name, result in learned.items()}
-for name, v in vectors.items():
-    about = {key: x for key, x in origin.get(name, {}).items() if x is not None}
-    about = {"seed": seed, **about, "method": name, "layer": layer}
-    tensors = {"vector": v} | ({"candidates": candidates} if name == "dim" else {})
-    sp.save_tensors(preset, name, tensors, {**about, "coefficient": alphas[name]})
+found = {name: sp.Steering(v, layer, alphas[name]) for name, v in vectors.items()}
+for name, steering in found.items():
+    sp.save_steering(preset, name, steering, extracted[name].about)
 
 # %% [markdown]
 # ## Test prompts: ASR with intervals, and a random control
@@ -403,12 +400,12 @@ for name, v in vectors.items():
 # directions are pooled, and each of them stands by itself below.
 
 # %%
-tested = {"none": None} | {name: sp.Steering(vectors[name], layer, alphas[name])
-                           for name in ("dim", *found)}
-draws = {f"random {i}": sp.Steering(v, layer, coefficient)
-         for i, v in enumerate(controls)}
+tested = {"none": None, "dim": dim} | {name: found[name] for name in tuned}
+draws = {f"random {i}": sp.Steering(sp.vectors.random_vector(vector, seed + i), layer,
+                                    coefficient) for i in range(3)}
 asked = {name: table["test"] for name, table in prompts.items()}
-results = sp.judged_both_ways(model, asked, tested | draws, **how)
+results = sp.behaviour.judged_both_ways(
+    model, asked, tested | draws, concept=concept, **how)
 results["draw"] = results.method.str.extract(r"random (\d)")
 results["method"] = results.method.str.split().str[0]
 
@@ -418,14 +415,15 @@ checks = results.groupby(by)[["ended", "no_loop", "known_words", "on_topic"]].me
 table = sp.rates(results, by).merge(checks.reset_index(), on=by).set_index("method")
 table = table.loc[[*tested, "random"]].reset_index()
 condition = table.method.map({"none": "base", "random": "random"})
-signs = table.prompts.map({"harmful": "-s", "harmless": "+s"})
+signs = table.prompts.map({name: "+s" if sign > 0 else "-s"
+                           for name, sign in concept.signs.items()})
 table.insert(2, "condition", condition.fillna(signs))
 unsteered = table[table.method == "none"].set_index("prompts")
 # A share of hardly anything would say nothing.
 base = table.prompts.map(unsteered.clean.where(unsteered.clean >= 0.1))
 table["clean_share_of_base"] = table.clean / base
 sp.save_table(preset, "table2_asr", table)
-fig = sp.draw_asr(table)
+fig = sp.figures.draw_asr(table)
 sp.save_figure(fig, preset, "table2_asr")
 
 # %%
@@ -456,8 +454,8 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 
 # %%
 answers = results[results.prompts == "harmful"]
-by_substrings = sp.SubstringJudge().refused(answers.text.tolist())
-both = sp.judge_agreement(answers.refused, by_substrings)
+by_substrings = sp.SubstringJudge().expresses(answers.text.tolist())
+both = sp.behaviour.judge_agreement(answers.expressed, by_substrings)
 pd.Series(asdict(both), name=f"{settings.judge} and substrings").to_frame().round(2)
 
 # %% [markdown]
@@ -491,9 +489,9 @@ by_kind.set_index(["prompts", "kind"]).round(2)
 
 # %%
 seeds = {name: torch.stack([*of.by_seed.values()]) for name, of in learned.items()}
-angles = sp.cosine_table(vectors, seeds)
+angles = sp.vectors.cosine_table(vectors, seeds)
 sp.save_table(preset, "cosines", angles)
-fig = sp.draw_cosines(angles)
+fig = sp.figures.draw_cosines(angles)
 sp.save_figure(fig, preset, "cosines")
 
 # %% [markdown]
@@ -526,7 +524,8 @@ dim_examples.set_index(["prompts", "prompt"])
 # one kind, though not the same word for word.
 
 # %%
-compared = ["none", "dim", "ntp", "po"]
+studied = [name for name, method in sp.METHODS.items() if not method.baseline]
+compared = ["none", *studied]
 shown = results[results.method.isin(compared)].groupby(["prompts", "method"]).head(4)
 keys = ["prompts", "prompt"]
 examples = shown.pivot(index=keys, columns="method", values="text")[compared]
@@ -549,10 +548,10 @@ examples
 # the comparison is of the phenomenon, not of the number.
 
 # %%
-at = dict(made_by="01_extract_vectors", recorded=True)
 organisms = ["organism-llama", "organism-gemma2"]
-records = [sp.load_table(of, "table2_asr", **at).assign(model=of) for of in organisms]
-reported = sp.paper_tables()["table2_asr"].query("test_set != 'strongreject'")
+records = [sp.load_table(of, "table2_asr", recorded=True).assign(model=of)
+           for of in organisms]
+reported = sp.paper.reported("table2_asr", test_set=["alpaca", "jailbreakbench"])
 both = pd.concat([reported, *records, table.assign(model=f"{preset}, this run")])
 both = both.pivot_table("asr", ["prompts", "model"], "method", sort=False)
 both[compared].round(2)
@@ -561,7 +560,8 @@ both[compared].round(2)
 # The cosines of DIM, NTP and PO, of all models on record (the paper's: 0.10 to 0.42):
 
 # %%
-records = [sp.load_table(of, "cosines", **at).assign(model=of) for of in organisms]
+records = [sp.load_table(of, "cosines", recorded=True).assign(model=of)
+           for of in organisms]
 pairs = pd.concat(records).query("method_a != method_b")
 pairs = pairs[pairs.method_a.isin(compared) & pairs.method_b.isin(compared)]
 pairs.pivot(index=["method_a", "method_b"], columns="model", values="cosine").round(2)

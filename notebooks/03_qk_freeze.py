@@ -62,15 +62,13 @@ preset = settings.name
 model = sp.load_model(preset)
 
 # %%
-signs, steerings = {"harmful": -1, "harmless": 1}, {}
-for method in ("dim", "ntp", "po"):
-    tensors, about = sp.load_tensors(preset, method, made_by="01_extract_vectors")
-    where = about["layer"], about["coefficient"]
-    steerings[method] = sp.Steering(tensors["vector"], *where)
+concept = sp.get_concept(settings.concept)
+signs = concept.signs
+steerings = {name: sp.load_steering(preset, name)
+             for name, method in sp.METHODS.items() if not method.baseline}
 layer = steerings["dim"].layer
-prompts = {name: sp.load_prompts(name, "test", settings.n_test, settings.prompts)
-           for name in signs}
-how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
+prompts = sp.concept_prompts(concept, "test", settings.n_test, settings.prompts)
+how = dict(concept=concept, judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
            max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
 print(f"steering enters layer {layer} of {model.n_layers}")
 
@@ -132,9 +130,9 @@ pd.DataFrame(texts, index=signs)
 
 # %%
 kinds, unfrozen = ["none", "qk", "ov", "svv", "mlp"], steerings | {"none": None}
-answers = [sp.judged_both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
+answers = [sp.behaviour.judged_both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
 for kind in kinds[1:]:
-    more = sp.judged_both_ways(model, prompts, steerings, kind, **how)
+    more = sp.behaviour.judged_both_ways(model, prompts, steerings, kind, **how)
     answers.append(more.assign(frozen=kind))
 answers = pd.concat(answers, ignore_index=True)
 table = sp.rates(answers, ["method", "frozen", "prompts"])
@@ -155,13 +153,13 @@ table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[kinds].
 # values near 0.
 
 # %%
-paper = sp.paper_tables()
-reported, unsteered = paper["table1_ablations"], paper["table2_asr"]
-unsteered = unsteered.query("method == 'none' and test_set != 'strongreject'")
+reported = sp.paper.reported("table1_ablations")
+unsteered = sp.paper.reported("table2_asr", method="none",
+                              test_set=["alpaca", "jailbreakbench"])
 of_paper = pd.concat([reported, unsteered.assign(frozen="none")])
-shares = sp.share_undone(pd.concat([table.assign(model=preset), of_paper]))
+shares = sp.behaviour.share_undone(pd.concat([table.assign(model=preset), of_paper]))
 sp.save_table(preset, "table1_share_undone", shares)
-fig = sp.draw_undone(shares, preset)
+fig = sp.figures.draw_undone(shares, preset)
 sp.save_figure(fig, preset, "table1_ablations")
 
 # %% [markdown]
@@ -180,8 +178,7 @@ sp.save_figure(fig, preset, "table1_ablations")
 # does not refuse counts as success, so the least share of clean text stands beside them.
 
 # %%
-average = sp.average_drop(table.assign(model=preset, test_set=table.prompts))
-average = average[["method", "frozen", "drop_points"]]
+average = sp.paper.average_drop(table)
 sp.save_table(preset, "table1_average_drop", average)
 drops = average.pivot(index="frozen", columns="method", values="drop_points")
 clean = table[table.method != "none"].groupby("frozen").clean.min()
@@ -211,7 +208,7 @@ pd.concat({"average drop, points": drops.round(1),
 few = {name: prompts[name].head(settings.n_freezing) for name in signs}
 dim = {"dim": steerings["dim"]}
 kept = answers.prompt.isin(pd.concat(few.values()).prompt) & (answers.method == "dim")
-more = [sp.judged_both_ways(model, few, dim, kind, **how).assign(frozen=kind)
+more = [sp.behaviour.judged_both_ways(model, few, dim, kind, **how).assign(frozen=kind)
         for kind in ("q", "k", "qk+ov", "mlp-before-norm")]
 parts = sp.rates(pd.concat([answers[kept], *more]), ["frozen", "prompts"])
 sp.save_table(preset, "freeze_parts", parts)
@@ -239,12 +236,12 @@ shown.loc[order].round(2)
 # %%
 subsets = {tuple(own) for i in layers
            for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
-rows = [sp.judged_both_ways(model, few, dim, kind, own, **how)
+rows = [sp.behaviour.judged_both_ways(model, few, dim, kind, own, **how)
         .assign(frozen=kind, first=own[0], last=own[-1])
         for kind, own in product(["qk", "ov"], sorted(subsets))]
 by_layer = sp.rates(pd.concat(rows), ["frozen", "prompts", "first", "last"])
 sp.save_table(preset, "freeze_by_layer", by_layer)
-fig = sp.draw_layers(by_layer, parts[parts.frozen == "none"])
+fig = sp.figures.draw_layers(by_layer, parts[parts.frozen == "none"])
 sp.save_figure(fig, preset, "freeze_by_layer")
 
 # %% [markdown]
@@ -283,7 +280,7 @@ examples.to_frame()
 # to refuse as often.
 
 # %%
-agreement = sp.shared_start(texts, "steered").rename(columns={"run": "frozen"})
+agreement = sp.behaviour.shared_start(texts, "steered").rename(columns={"run": "frozen"})
 sp.save_table(preset, "freeze_agreement", agreement)
 agreement.pivot(index="frozen", columns="prompts").loc[["base", *kinds[1:]]].round(2)
 
@@ -312,16 +309,16 @@ responses = [sp.Response(model.tokenize(p), ids)
              for p, ids in zip(some.prompt, some.completion)]
 alpha, pushes, changes = steerings["dim"].coefficient, [*steerings.items()], []
 for i in range(3):
-    vector = sp.random_vector(steerings["dim"].vector, seed + i)
+    vector = sp.vectors.random_vector(steerings["dim"].vector, seed + i)
     pushes.append(("random", sp.Steering(vector, layer, alpha)))
 for method, push in pushes:
     alphas = [signs[name] * push.coefficient for name in some.prompts]
     own = [sp.Steering(push.vector, layer, alpha) for alpha in alphas]
-    changes.append(sp.attention_change(model, responses, own).assign(method=method))
+    changes.append(sp.heads.attention_change(model, responses, own).assign(method=method))
 changes = pd.concat(changes).groupby(["method", "layer", "head"], as_index=False)
 changes = changes.total_variation.mean()
 sp.save_table(preset, "attention_change", changes)
-fig = sp.draw_attention_change(changes)
+fig = sp.figures.draw_attention_change(changes)
 sp.save_figure(fig, preset, "attention_change")
 
 # %% [markdown]
@@ -345,8 +342,8 @@ both = pd.concat([reported, table[table.method != "none"].assign(model=preset)])
 both.pivot_table("asr", ["prompts", "model", "method"], "frozen")[kinds].round(2)
 
 # %%
-printed = paper["table1_average_drop"].set_index("frozen").drop_points
-recomputed = sp.average_drop(reported).groupby("frozen").drop_points.mean()
+printed = sp.paper.reported("table1_average_drop").set_index("frozen").drop_points
+recomputed = sp.paper.average_drop(reported).set_index("frozen").drop_points
 beside = {"paper, as printed": printed, "paper, from its table": recomputed, **drops}
 pd.DataFrame(beside).loc[kinds[1:]].round(2)
 
@@ -357,10 +354,9 @@ pd.DataFrame(beside).loc[kinds[1:]].round(2)
 # model on record:
 
 # %%
-at = dict(made_by="03_qk_freeze", recorded=True)
-records = [sp.load_table(name, "table1_ablations", **at).assign(model=name)
+records = [sp.load_table(name, "table1_ablations", recorded=True).assign(model=name)
            for name in ("organism-llama", "organism-gemma2")]
-undone = sp.share_undone(pd.concat([*records, of_paper]))
+undone = sp.behaviour.share_undone(pd.concat([*records, of_paper]))
 undone = undone.pivot_table("undone", ["model", "method"], "frozen", sort=False)
 undone[kinds[1:]].round(2)
 

@@ -58,8 +58,6 @@ import torch
 from IPython.display import display
 
 import steerpaper as sp
-from steerpaper.paper.scorecard import recorded_verdicts
-from steerpaper.paper.tables import paper_tables
 
 sp.check_parameters(preset=preset, seed=seed)
 
@@ -70,11 +68,11 @@ settings = sp.get_preset(preset)
 preset = settings.name
 # As the authors do here; in bfloat16 rounding would hide the identity.
 model = sp.load_model(preset, dtype="float32")
-methods, signs = ["dim", "ntp", "po"], {"harmful": -1, "harmless": 1}
-loaded = {m: sp.load_tensors(preset, m, made_by="01_extract_vectors") for m in methods}
-vectors = {m: tensors["vector"] for m, (tensors, _) in loaded.items()}
-alphas = {m: about["coefficient"] for m, (_, about) in loaded.items()}
-layer = loaded["dim"][1]["layer"]
+concept = sp.get_concept(settings.concept)
+methods = [name for name, method in sp.METHODS.items() if not method.baseline]
+steerings = {m: sp.load_steering(preset, m) for m in methods}
+vectors = {m: steering.vector for m, steering in steerings.items()}
+layer = steerings["dim"].layer
 graph = sp.Graph.of(model, layer)
 print(f"from layer {layer} on {model.n_heads * len(graph.layers)} heads")
 
@@ -87,7 +85,7 @@ print(f"from layer {layer} on {model.n_heads * len(graph.layers)} heads")
 texts = [sp.load_prompts(prompts, "test", settings.n_patching_test // 2,
                          settings.prompts).prompt for prompts in signs]
 data = sp.patching_data(
-    model, *texts, vectors["dim"], layer, alphas["dim"], sp.load_judge(settings),
+    model, *texts, steerings["dim"], sp.load_judge(settings), concept=concept,
     max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
 
 # %% [markdown]
@@ -132,10 +130,10 @@ print("error below 1e-5 of the write everywhere:", bool((error < 1e-5).all()))
 # next question but one about two.
 
 # %%
-tables = {(m, prompts): sp.decompose_heads(
-    model, data.subset(prompts).responses,
-    sp.Steering(vectors[m], layer, sign * alphas[m]))
-    for m in methods for prompts, sign in signs.items()}
+tables = {(m, prompts): sp.heads.decompose_heads(
+    model, data.subset(prompts).responses, signed)
+    for m, steering in steerings.items()
+    for prompts, signed in sp.steering.both_ways(steering, concept).items()}
 keys = ["method", "prompts", "layer", "head"]
 heads = pd.concat(tables, names=keys[:2]).reset_index(keys[:2]).reset_index(drop=True)
 identity = heads[keys].assign(bound=1e-5, within=heads.relative_error <= 1e-5)
@@ -211,7 +209,7 @@ sp.save_figure(fig, preset, "svv_explained")
 
 # %%
 few = data.subset(n=max(1, settings.n_patching_test // 5)).responses
-mlps = {m: sp.mlp_value_vectors(model, few, vectors[m], layer) for m in methods}
+mlps = {m: sp.heads.mlp_value_vectors(model, few, vectors[m], layer) for m in methods}
 constancy = pd.DataFrame([(m, i, float(value)) for m in methods for i, value in
                           zip(graph.layers, mlps[m].constancy)],
                          columns=["method", "layer", "mlp"])
@@ -245,9 +243,8 @@ names = [f"L{i}H{h}" if h < model.n_heads else f"MLP {i}"
          for i in graph.layers for h in range(model.n_heads + 1)]  # the graph's order
 flipped, shown = {}, {}
 for m in methods:
-    scored, _ = sp.load_tensors(
-        preset, f"{m}_attribution", made_by="02_patching_circuits")
-    effect = pd.Series(scored["nodes"][1:].numpy(), names)
+    scored = sp.Attribution.load(preset, f"{m}_attribution", steerings[m])
+    effect = scored.nodes.score[1:].set_axis(names)
     rank = effect.abs().groupby(effect.index.str[0]).rank(ascending=False)
     writes = torch.cat([values[m], mlps[m].vectors[:, None]], dim=1).flatten(0, 1)
     top = {name: float(np.sign(effect[name])) * own for name, own in zip(names, writes)
@@ -275,11 +272,11 @@ flipped = pd.Series(flipped)
 # %%
 texts = sp.heads.typical_texts(data, settings.prompts, seed)
 labels = sp.heads.token_labels(model, **texts)
-typical = {"refusal": sp.typical_tokens(model, texts["refusals"], texts["answers"]),
-           "harm": sp.typical_tokens(model, texts["harmful"], texts["harmless"])}
+typical = {"refusal": sp.heads.typical_tokens(model, texts["refusals"], texts["answers"]),
+           "harm": sp.heads.typical_tokens(model, texts["harmful"], texts["harmless"])}
 
 # %%
-tokens = pd.concat({m: sp.logit_lens(model, shown[m], k=20) for m in methods},
+tokens = pd.concat({m: sp.heads.logit_lens(model, shown[m], k=20) for m in methods},
                    names=["method"]).reset_index("method").reset_index(drop=True)
 tokens["about"] = labels.about[tokens.id].to_numpy()
 tokens.insert(2, "sign", [flipped[key] for key in zip(tokens.method, tokens.vector)])
@@ -335,11 +332,11 @@ luck |= dict(zip(of_heads, random_svv.flatten(1, 2).unbind(1)))
 chance, rows = {}, []
 for scale, kinds in typical.items():
     for name, own in luck.items():
-        found = sp.lens_preference(sp.lens_logits(model, own), kinds)
+        found = sp.heads.lens_preference(sp.heads.lens_logits(model, own), kinds)
         chance[scale, name] = found.quantile(torch.tensor([0.025, 0.975])).tolist()
     for m, own in shown.items():
-        logits = sp.lens_logits(model, torch.stack(list(own.values())))
-        found = sp.lens_preference(logits, kinds)
+        logits = sp.heads.lens_logits(model, torch.stack(list(own.values())))
+        found = sp.heads.lens_preference(logits, kinds)
         rows += [(scale, m, name, value, *chance.get((scale, name), (np.nan, np.nan)))
                  for name, value in zip(own, found.tolist())]
 columns = ["scale", "method", "vector", "preference", "chance_low", "chance_high"]
@@ -353,8 +350,8 @@ beyond = {}
 for scale, kinds in typical.items():
     limits = torch.tensor([chance[scale, name][1] for name in of_heads])
     for m in methods:
-        logits = sp.lens_logits(model, values[m].flatten(0, 1))
-        above = sp.lens_preference(logits, kinds) > limits
+        logits = sp.heads.lens_logits(model, values[m].flatten(0, 1))
+        above = sp.heads.lens_preference(logits, kinds) > limits
         beyond[scale, m] = above.float().mean().item()
 pd.Series(beyond).unstack().round(2)
 
@@ -416,7 +413,7 @@ display(sp.save_figure(fig, preset, "svv_cosines"), met.round(2))
 # %%
 columns = ["model", "method", "vector", "rank_shown", "token"]
 ours = tokens[tokens.rank_shown <= 3].assign(model=preset)
-beside = pd.concat([paper_tables()["svv_tokens"][columns], ours[columns]])
+beside = pd.concat([sp.paper.reported("svv_tokens")[columns], ours[columns]])
 beside["token"] = beside.token.str.strip()
 beside = beside.groupby(columns[:3], sort=False).token.agg(", ".join)
 beside = beside.rename("top three tokens").reset_index()
@@ -432,7 +429,7 @@ beside.set_index(columns[:3])
 # quantities.
 
 # %%
-drops = sp.paper_arithmetic().query("locator in ['table 1', '§6.3'] and point == '1'")
+drops = sp.paper.paper_arithmetic().query("locator in ['table 1', '§6.3'] and point == '1'")
 drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 
 # %% [markdown]
@@ -458,8 +455,8 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 # record, and the verdicts of [06](06_scorecard.ipynb):
 
 # %%
-verdicts = recorded_verdicts(["ov-identity", "svv-share", "svv-concepts"])
+verdicts = sp.paper.recorded_verdicts(["ov-identity", "svv-share", "svv-concepts"])
 learned = {name: sp.heads.pooled_explained(
-    sp.load_table(name, "svv_explained", made_by="04_ov_decomposition", recorded=True),
+    sp.load_table(name, "svv_explained", recorded=True),
     keys[:2]).set_index(keys[:2]) for name in verdicts}
 display(verdicts, pd.concat(learned, axis=1).round(2))

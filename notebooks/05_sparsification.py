@@ -25,7 +25,7 @@
 # ([RESULTS.md](../RESULTS.md)). Vectors and gradients come from training prompts,
 # behaviour is measured on test prompts. The sparsifiers are in
 # [sparsify.py](../steerpaper/vectors/sparsify.py), the comparison with chance in
-# [agreement.py](../steerpaper/circuits/agreement.py).
+# [chance.py](../steerpaper/circuits/chance.py).
 
 # %% tags=["parameters"]
 preset = "organism-llama"
@@ -41,7 +41,6 @@ import pandas as pd
 import torch
 
 import steerpaper as sp
-from steerpaper.paper.tables import paper_tables, sparsity_kept
 
 sp.check_parameters(preset=preset, seed=seed)
 
@@ -55,20 +54,11 @@ sp.use_style()
 settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
-methods = ["dim", "ntp", "po"]
-steerings, attributions = {}, {}
-for name in [*methods, "random"]:
-    tensors, about = sp.load_tensors(preset, name, made_by="01_extract_vectors")
-    layer, strength = about["layer"], about["coefficient"]
-    steerings[name] = sp.Steering(tensors["vector"], layer, strength)
-    if name in methods:
-        scored, how = sp.load_tensors(
-            preset, f"{name}_attribution", made_by="02_patching_circuits")
-        sp.check_attribution(tensors["vector"], about, how)
-        graph = sp.Graph.of(model, layer)
-        nodes = pd.DataFrame({"node": graph.sources, "score": scored["nodes"].numpy()})
-        attributions[name] = sp.Attribution(graph, scored["scores"].numpy(), nodes,
-                                            scored["gradient"], how["positions"])
+concept = sp.get_concept(settings.concept)
+methods = [name for name, method in sp.METHODS.items() if not method.baseline]
+steerings = {name: sp.load_steering(preset, name) for name in [*methods, "random"]}
+attributions = {name: sp.Attribution.load(preset, f"{name}_attribution", steerings[name])
+                for name in methods}
 vectors = {name: steering.vector for name, steering in steerings.items()}
 strengths = {name: steering.coefficient for name, steering in steerings.items()}
 gradients = {name: found.gradient for name, found in attributions.items()}
@@ -100,7 +90,7 @@ sparse = sparse * s.norm() / sparse.norm()
 
 rule = dict(gradient=gradients["dim"], threshold=tau, rule="normalised")
 mask = sp.sparsify(vectors["dim"], "gradient", **rule)
-package = sp.apply_mask(vectors["dim"], mask, rescale=True)
+package = sp.vectors.apply_mask(vectors["dim"], mask, rescale=True)
 total = attributions["dim"].nodes.set_index("node").score["steer"]
 pd.Series({
     "same dimensions": torch.equal(kept, mask),
@@ -147,9 +137,9 @@ by_rule["sparsity"] = 1 - by_rule.kept / model.d_model
 sp.save_table(preset, "sparsity_by_threshold", by_rule)
 
 # %%
-none = paper_tables()["table2_asr"].query("method == 'none'")
+none = sp.paper.reported("table2_asr", method="none")
 none = none.rename(columns={"asr": "unsteered"})[["model", "test_set", "unsteered"]]
-reported = paper_tables()["table10_11_sparsity"].merge(none, on=["model", "test_set"])
+reported = sp.paper.reported("table10_11_sparsity").merge(none, on=["model", "test_set"])
 once = reported.drop_duplicates(["model", "method", "threshold"])
 once = once.assign(rule="normalised", model=once.model + ", reported")
 panels = [by_rule.assign(model=f"{preset}, measured"), once]
@@ -188,8 +178,9 @@ sp.save_figure(fig, preset, "sparsity_by_threshold")
 # %%
 load = partial(sp.load_prompts, source=settings.prompts)
 second = {"built-in": "borderline", "public": "strongreject"}[settings.prompts]
-signs = {"harmless": 1.0, "harmful": -1.0, second: -1.0}
-names = zip(("harmless", "harmful", "second_harmful"), settings.n_sparsity)
+signs = {concept.negative: 1, concept.positive: -1, second: -1}
+names = zip((concept.negative, concept.positive, concept.second_positive),
+            settings.n_sparsity)
 prompts = dict(zip(signs, [load(name, "test", n) for name, n in names]))
 n_draws, keys = 4, ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
 runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
@@ -245,7 +236,9 @@ sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
 apart = ["model", "rescaled", "prompts"]
-kept = {key: sparsity_kept(curve, 0.9) for key, curve in both.groupby(apart)}
+nearly_all = sp.paper.paper_text()["effect_kept"]["nearly_all"]  # 90 %
+kept = {key: sp.paper.sparsity_kept(curve, nearly_all)
+        for key, curve in both.groupby(apart)}
 kept = pd.concat(kept, names=apart).droplevel(-1).reset_index()
 kept = kept.rename(columns={"kept": "sparsity"})
 keys = ["model", "rescaled", "sparsifier", "method"]
@@ -295,7 +288,7 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 sparse, answers = {}, []
 for name in methods:
     mask = sp.sparsify(vectors[name], gradient=gradients[name], sparsity=0.8)
-    sparse[name] = sp.apply_mask(vectors[name], mask, rescale=True)
+    sparse[name] = sp.vectors.apply_mask(vectors[name], mask, rescale=True)
 for name in ("harmless", "harmful"):
     pushes = [sp.Steering(sparse[method], layer, signs[name] * strengths[method])
               for method in methods]
@@ -304,7 +297,7 @@ for name in ("harmless", "harmful"):
     answers.append(judged.assign(prompts=name, method=np.array(methods)[judged.run]))
 answers = pd.concat(answers, ignore_index=True)
 measured = sp.rates(answers, ["prompts", "method"]).assign(vector="sparse")
-dense = sp.load_table(preset, "table2_asr", made_by="01_extract_vectors")
+dense = sp.load_table(preset, "table2_asr")
 dense = dense[dense.method.isin(methods)].assign(vector="dense")[measured.columns]
 whole = pd.concat([dense, measured], ignore_index=True)
 sp.save_table(preset, "sparse_test", whole)
@@ -314,7 +307,7 @@ whole.set_index(["prompts", "method", "vector"]).sort_index().round(3)
 short = results[np.isclose(results.sparsity, 1 - mask.double().mean().item())
                 & (results.sparsifier == "gradient") & results.rescaled]
 twice = short.merge(answers, on=["prompts", "method", "prompt"])
-print("short and whole answer, same verdict:", (twice.refused_x == twice.refused_y).mean())
+print("short and whole answer, same verdict:", (twice.expressed_x == twice.expressed_y).mean())
 
 # %% [markdown]
 # **Reading.** ASR moves little. Where it does, harmless prompts under DIM's sparse vector are refused less often, on
@@ -347,11 +340,11 @@ print("short and whole answer, same verdict:", (twice.refused_x == twice.refused
 
 # %%
 patching_data = partial(
-    sp.patching_data, model, judge=how["judge"], batch_size=settings.batch_size,
-    max_new_tokens=settings.max_new_tokens)
-n_few, two_kinds = max(4, settings.n_patching // 4), ("harmful", "harmless")
-asked = [load(name, "train", n_few).prompt for name in two_kinds]
-own = patching_data(*asked, vectors["dim"], layer, strengths["dim"])
+    sp.patching_data, model, judge=how["judge"], concept=concept,
+    batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
+n_few = max(4, settings.n_patching // 4)
+asked = [load(name, "train", n_few) for name in concept.sets]
+own = patching_data(*asked, steerings["dim"])
 own = own.subset(response_from="steered")
 random = [replace(push, vector=vectors["random"]) for push in own.steerings]
 on_few = {"dense": sp.attribute(model, own.responses, own.steerings),
@@ -429,16 +422,16 @@ pd.DataFrame({
 # nothing. If it steers by other means, the circuit loses and the complement gains.
 
 # %%
-sizes = sp.load_table(preset, "fig3_minimum_faithful", made_by="02_patching_circuits")
+sizes = sp.load_table(preset, "fig3_minimum_faithful")
 size = int(sizes.set_index("method").n_edges["dim"])
 minimum = sp.Circuit.top(attributions["dim"], size)
 twice = sp.Circuit.random(graph, min(2 * size, graph.n_edges), seed)
 through = {"circuit": minimum, "complement": minimum.complement(),
            "random, twice the size": twice}
 n_each, rows = settings.n_patching_test // 2, []
-held_out = [load(name, "test", n_each).prompt for name in two_kinds]
+held_out = [load(name, "test", n_each) for name in concept.sets]
 for kind, vector in (("dense", vectors["dim"]), ("sparse", sparse["dim"])):
-    own = patching_data(*held_out, vector, layer, strengths["dim"])
+    own = patching_data(*held_out, replace(steerings["dim"], vector=vector))
     own, circuits = own.subset(response_from="steered"), list(through.values())
     found = sp.faithfulness_of(model, circuits, own.responses, own.steerings)
     rows += [(kind, name, circuit.n_edges, len(own.responses), part.value,
@@ -450,13 +443,13 @@ sp.save_table(preset, "sparse_circuit", carried)
 carried.round(3)
 
 # %%
-own = patching_data(*asked, sparse["dim"], layer, strengths["dim"])
+own = patching_data(*asked, replace(steerings["dim"], vector=sparse["dim"]))
 own = own.subset(response_from="steered")
 on_few["sparse"] = sp.attribute(model, own.responses, own.steerings)
 rows = []
 for kind, found in on_few.items():
     circuit = sp.Circuit.top(found, size)
-    same = sp.agreement(circuit.mask, minimum.mask, among=graph.mask)
+    same = sp.circuits.agreement(circuit.mask, minimum.mask, among=graph.mask)
     rows.append((kind, size, sp.overlap(circuit, minimum), size / graph.n_edges,
                  same.iou, same.p))
 edges = pd.DataFrame(
@@ -555,8 +548,8 @@ beside.sort_index(axis=1).round(1)
 
 # %%
 on_record = ["organism-llama", "organism-gemma2"]
-load = partial(sp.load_table, made_by="05_sparsification", recorded=True)
-kept = [load(name, "sparsity_for_90").assign(preset=name) for name in on_record]
+kept = [sp.load_table(name, "sparsity_for_90", recorded=True).assign(preset=name)
+        for name in on_record]
 kept = pd.concat(kept)
 kept = kept[kept.prompts == "all three"].pivot(
     index=["rescaled", "sparsifier"], columns=["preset", "method"], values="sparsity")

@@ -57,7 +57,7 @@ pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 # the slack; where it prints no number, that the limit is ours.
 
 # %%
-card, cases = sp.scorecard(preset)
+card, cases = sp.paper.scorecard(preset)
 sp.save_table(preset, "scorecard_claims", card)
 sp.save_table(preset, "scorecard_cases", cases)
 card[["title", "locator", "rule"]]
@@ -69,7 +69,7 @@ card[["title", "locator", "rule"]]
 # prompts. The limit is the larger of the paper's two models.
 
 # %%
-table = sp.load_table(preset, "table1_ablations", made_by="03_qk_freeze")
+table = sp.load_table(preset, "table1_ablations")
 table = table[(table.method == "dim") & table.frozen.isin(["none", "qk"])]
 asr = table.pivot(index="prompts", columns="frozen", values="asr")
 points = 100 * (asr["qk"] - asr["none"]).abs().mean()
@@ -87,7 +87,7 @@ cases.loc[[case.name], ["quantity", "rule", "value", "met"]].round(3)
 # phenomenon occurs in a small transformer. It is no evidence about Gemma or Llama.
 
 # %%
-fig = sp.figures.draw_scorecard(card, preset, sp.VERDICTS)
+fig = sp.figures.draw_scorecard(card, preset, sp.paper.VERDICTS)
 sp.save_figure(fig, preset, "scorecard")
 
 # %% [markdown]
@@ -113,7 +113,7 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # Shown is what does not agree; the rest stands in `paper_arithmetic`.
 
 # %%
-arithmetic = sp.paper_arithmetic()
+arithmetic = sp.paper.paper_arithmetic()
 sp.save_table(preset, "paper_arithmetic", arithmetic)
 known = (arithmetic.point != "").map({True: "points 1 to 9", False: "others"})
 display(pd.crosstab(known, arithmetic.agrees))
@@ -134,7 +134,7 @@ arithmetic[arithmetic.agrees != "yes"].drop(columns="agrees")
 # very models, it would be a replication.
 
 # %%
-numbers = sp.reported_numbers(sp.our_table(preset))
+numbers = sp.paper.reported_numbers(preset)
 sp.save_table(preset, "scorecard_numbers", numbers)
 found = numbers.measured != ""
 overview = numbers.assign(found=found).groupby("source", sort=False)
@@ -184,10 +184,10 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 
 # %%
 on_record = ["organism-llama", "organism-gemma2"]
-cards = [sp.load_table(name, "scorecard_claims", made_by="06_scorecard", recorded=True)
+cards = [sp.load_table(name, "scorecard_claims", recorded=True)
          .assign(preset=name, number=lambda card: card.index + 1) for name in on_record]
 cards = pd.concat(cards)
-rank = cards.verdict.map(list(sp.VERDICTS).index)
+rank = cards.verdict.map(list(sp.paper.VERDICTS).index)
 cards["rank"] = rank.groupby(cards.claim).transform("sum")
 counts = cards.met.astype(str) + "/" + cards.cases.astype(str)
 cards["verdict"] += " (" + counts + ")"

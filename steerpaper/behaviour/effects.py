@@ -7,20 +7,19 @@ import numpy as np
 import pandas as pd
 
 from steerpaper.behaviour.judging import judged_responses
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering
-
-_SIGNS = {"harmful": -1, "harmless": 1}  # of alpha, away from what the model does by itself
 
 
 def judged_both_ways(
     model: Model, prompts: Mapping[str, pd.DataFrame], steerings: Mapping[str, Steering | None],
-    frozen: str | None = None, frozen_layers: Collection[int] | None = None, **how,
+    frozen: str | None = None, frozen_layers: Collection[int] | None = None, *, concept: Concept = REFUSAL, **how,
 ) -> pd.DataFrame:
-    """Judged responses to harmful prompts under every steering at -alpha, and to harmless ones at +alpha.
+    """Judged responses to positive prompts under every steering at -alpha, and to negative ones at +alpha.
 
     Args:
-        prompts: "harmful" and "harmless", tables as for `judged_responses`.
+        prompts: by the names of the concept's sets, as `concept_prompts` gives them.
         steerings: by the name of their method, each at its |alpha|; None for the unsteered model.
         frozen, frozen_layers, how: as for `judged_responses`.
 
@@ -28,7 +27,7 @@ def judged_both_ways(
         The rows of `judged_responses` with the columns prompts, method and coefficient (signed, 0 unsteered).
     """
     methods, tables = list(steerings), []
-    for name, sign in _SIGNS.items():
+    for name, sign in concept.signs.items():
         signed = [given and replace(given, coefficient=sign * given.coefficient) for given in steerings.values()]
         judged = judged_responses(model, prompts[name], signed, frozen, frozen_layers, **how)
         alphas = [given.coefficient if given else 0.0 for given in signed]
