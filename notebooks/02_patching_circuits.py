@@ -628,9 +628,8 @@ display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 # the circuits, should carry nothing. And the **random vector** of notebook 01,
 # which steers nothing, has top edges too: if its circuit carried the steering
 # just as well, the circuit would be the model's way of passing on any push, and
-# not one of refusal. Its own row uses DIM's answers, for it flips none: what
-# the base and the randomly pushed model say differently on them is little, and
-# its ratios are of small numbers.
+# not one of refusal. Its own row uses DIM's answers, for it flips none: it only
+# moves the predictions at some of their positions.
 
 # %%
 part = train.subset(response_from="steered")
@@ -756,9 +755,9 @@ for file, name in zip(files, methods):
 # and the positions of table 9. An organism is another model, a thousandth of
 # the size, on other prompts with shorter answers: what can be compared with it
 # is the *share* of edges, not the counts. In the paper circuits are found and
-# judged on the same prompts; here on different ones. The second row of each
-# pair in table 3 says how many positions steering decides: in the paper, too,
-# that depends more on the method and the set than on the number of answers.
+# judged on the same prompts; here on different ones. The *positions* of table 3
+# are those that steering decides: in the paper, too, their number depends more
+# on the method and the set than on the number of answers.
 
 # %%
 ours = {"fig3_minimum_faithful": needed, "table3_patching_data": counts,

@@ -101,8 +101,8 @@ def test_outputs_can_be_compared(source):
 
 # -- figures: begun, finished and saved in one cell, and shown as they were saved ---------------------------
 
-DRAWS = re.compile(r"(plt|sns)\..+|sp\.(draw_\w+|save_figure)|(fig|ax|axes)\b.*|.+\.plot(\.\w+)?")
-BEGINS = re.compile(r"plt\.(figure|subplots)|sp\.draw_\w+")
+DRAWS = re.compile(r"(plt|sns)\..+|sp\.((figures\.)?draw_\w+|save_figure)|(fig|ax|axes)\b.*|.+\.plot(\.\w+)?")
+BEGINS = re.compile(r"plt\.(figure|subplots)|sp\.(figures\.)?draw_\w+")
 SAVED = "<IPython.core.display.Image object>"  # what `save_figure` returns, as text
 
 
@@ -168,6 +168,7 @@ def test_recordings_show_what_is_saved(source):
 @pytest.mark.parametrize("source, unfinished", [
     ("fig, ax = plt.subplots()\nax.plot(x)", True),
     ("fig = sp.draw_circuit(graph, edges)", True),
+    ("fig = sp.figures.draw_overlap(table)", True),
     ("table.plot.bar()", True),
     ("sns.heatmap(table)", True),
     ("axes[0].set(ylabel='ASR')\nsp.save_figure(fig, preset, 'a')", True),
@@ -176,6 +177,7 @@ def test_recordings_show_what_is_saved(source):
     ("sp.save_figure(fig, preset, 'a')", True),
     ("fig, ax = plt.subplots()\nsns.heatmap(table, ax=ax)\nsp.save_figure(fig, preset, 'a')", False),
     ("fig = sp.draw_circuit(graph, edges)\nsp.save_figure(fig, preset, 'a')", False),
+    ("sp.save_figure(sp.figures.draw_overlap(table), preset, 'a')", False),
     ("fig, ax = plt.subplots()\nother, axes = plt.subplots()\nsp.save_figure(fig, preset, 'a')", True),
     ("table.round(2)", False),
 ])
