@@ -178,9 +178,9 @@ test = [sp.load_prompts(name, "test", settings.n_test) for name in names]
 chosen = {}
 for key, model in models.items():
     candidates = sp.difference_in_means(model, *train, batch_size=settings.batch_size)
-    refusal_tokens = sp.refusal_token_ids(model, settings.refusal_tokens)
-    scores = sp.select(
-        model, candidates, *(v.prompt for v in validation), refusal_tokens,
+    first_tokens = sp.first_token_ids(model, settings.first_tokens)
+    scores = sp.score_candidates(
+        model, candidates, *validation, first_tokens,
         kl_limit=settings.kl_limit, batch_size=settings.batch_size,
     )
     lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)

@@ -548,11 +548,9 @@ examples
 # the comparison is of the phenomenon, not of the number.
 
 # %%
-organisms = ["organism-llama", "organism-gemma2"]
-records = [sp.load_table(of, "table2_asr", recorded=True).assign(model=of)
-           for of in organisms]
+records = sp.load_recorded("table2_asr").rename(columns={"preset": "model"})
 reported = sp.paper.reported("table2_asr", test_set=["alpaca", "jailbreakbench"])
-both = pd.concat([reported, *records, table.assign(model=f"{preset}, this run")])
+both = pd.concat([reported, records, table.assign(model=f"{preset}, this run")])
 both = both.pivot_table("asr", ["prompts", "model"], "method", sort=False)
 both[compared].round(2)
 
@@ -560,11 +558,9 @@ both[compared].round(2)
 # The cosines of DIM, NTP and PO, of all models on record (the paper's: 0.10 to 0.42):
 
 # %%
-records = [sp.load_table(of, "cosines", recorded=True).assign(model=of)
-           for of in organisms]
-pairs = pd.concat(records).query("method_a != method_b")
+pairs = sp.load_recorded("cosines").query("method_a != method_b")
 pairs = pairs[pairs.method_a.isin(compared) & pairs.method_b.isin(compared)]
-pairs.pivot(index=["method_a", "method_b"], columns="model", values="cosine").round(2)
+pairs.pivot(index=["method_a", "method_b"], columns="preset", values="cosine").round(2)
 
 # %% [markdown]
 # * **Steering works by all three methods**, in both directions, on unseen prompts, and a random

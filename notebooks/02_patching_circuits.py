@@ -58,8 +58,6 @@ import torch
 from IPython.display import display
 
 import steerpaper as sp
-from steerpaper.paper.scorecard import recorded_verdicts
-from steerpaper.paper.tables import paper_tables
 
 sp.check_parameters(preset=preset, seed=seed)
 
@@ -69,12 +67,11 @@ pd.set_option("display.max_colwidth", None)
 settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
-methods = ["dim", "ntp", "po", "pca"]
-loaded = {name: sp.load_tensors(preset, name, made_by="01_extract_vectors")
-          for name in [*methods, "random"]}
-vectors = {name: tensors["vector"] for name, (tensors, _) in loaded.items()}
-alphas = {name: about["coefficient"] for name, (_, about) in loaded.items()}
-layer = loaded["dim"][1]["layer"]
+concept = sp.get_concept(settings.concept)
+methods = [name for name, method in sp.METHODS.items() if not method.control]
+steerings = {name: sp.load_steering(preset, name) for name in [*methods, "random"]}
+vectors = {name: steering.vector for name, steering in steerings.items()}
+layer = steerings["dim"].layer
 graph = sp.Graph.of(model, layer)
 print(f"{graph.n_edges:,} edges from layer {layer} of {model.n_layers} on")
 
@@ -106,10 +103,9 @@ sizes = {"train": settings.n_patching,
          "test": settings.n_patching_test}
 data, judge = {}, sp.load_judge(settings)
 for name, split in product(methods, sizes):
-    texts = [sp.load_prompts(prompts, split, sizes[split], settings.prompts).prompt
-             for prompts in ("harmful", "harmless")]
+    asked = sp.concept_prompts(concept, split, sizes[split], settings.prompts)
     data[name, split] = sp.patching_data(
-        model, *texts, vectors[name], layer, alphas[name], judge, **how)
+        model, *asked.values(), steerings[name], judge, concept=concept, **how)
 counts = pd.concat({key: part.counts for key, part in data.items()},
                    names=["method", "split"]).reset_index(["method", "split"])
 sp.save_table(preset, "table3_patching_data", counts)
@@ -441,16 +437,12 @@ for name in methods:
     if name != "dim":
         rankings[name] = sp.attribute(model, part.responses, part.steerings, steps=10)
     ranking, found = rankings[name], {}
-    sp.save_tensors(preset, f"{name}_attribution", {
-        "scores": torch.from_numpy(ranking.scores), "gradient": ranking.gradient,
-        "nodes": torch.from_numpy(ranking.nodes.score.to_numpy().copy()),
-    }, {"layer": layer, "coefficient": alphas[name], "steps": 10, "seed": seed,
-        "positions": ranking.positions,
-        "vector_sha256": sp.vector_digest(vectors[name])})
-    for prompts in ("harmful", "harmless"):
+    ranking.save(preset, f"{name}_attribution", steerings[name],
+                 {"steps": 10, "seed": seed})
+    for prompts in concept.sets:
         part = data[name, "validation"].subset(prompts, "steered")
         circuit = sp.minimum_faithful(
-            ranking, model, part.responses, part.steerings, 0.85).circuit
+            model, ranking, part.responses, part.steerings, 0.85).circuit
         found[circuit.n_edges] = circuit
     circuits[name] = found[max(found)]
 minimum = circuits["dim"]
@@ -550,7 +542,7 @@ part = train.subset(n=max(1, settings.n_patching // 4))
 by_metric = {"logit difference": sp.attribute(model, part.responses, part.steerings)}
 for threshold in (0.0, 1.0, 5.0):
     by_metric[f"KL, threshold {threshold:.0f}"] = sp.attribute(
-        model, part.responses, part.steerings, metric="kl", kl_threshold=threshold)
+        model, part.responses, part.steerings, metric=sp.DirectionalKL(threshold))
 positions = {name: ranking.positions for name, ranking in by_metric.items()}
 positions = pd.Series(positions, name="positions").rename_axis("metric").reset_index()
 sp.save_table(preset, "table9_positions", positions)
@@ -698,11 +690,11 @@ strongest = {name: sp.Circuit.top(rankings[name], min(100, graph.n_edges)).edges
              for name in methods}
 for name in methods:
     kinds |= {(name, "circuit"): circuits[name].edges, (name, "top"): strongest[name]}
-types = pd.DataFrame({key: 100 * sp.edge_types(edges) / len(edges)
+types = pd.DataFrame({key: 100 * sp.circuits.edge_types(edges) / len(edges)
                       for key, edges in kinds.items()}).T
 types = types.rename_axis(["method", "edges"])
 sp.save_table(preset, "table5_8_edge_types", types.reset_index())
-paper = paper_tables()["table5_8_edge_types"].query("method == 'dim'")
+paper = sp.paper.reported("table5_8_edge_types", method="dim")
 paper = paper.pivot(index=["model", "edges"], columns="type", values="percent")
 display(types.round(1), paper[types.columns])
 
@@ -718,7 +710,7 @@ display(types.round(1), paper[types.columns])
 # [`arithmetic.py`](../steerpaper/paper/arithmetic.py) does all such sums.
 
 # %%
-sums = sp.paper_arithmetic().query("locator == 'table 7' and agrees == 'no'")
+sums = sp.paper.paper_arithmetic().query("locator == 'table 7' and agrees == 'no'")
 sums = sums[sums.quantity.str.contains("edge circuit")]
 sums[["quantity", "printed", "recomputed"]].set_index("quantity")
 
@@ -760,13 +752,15 @@ for file, name in zip(files, methods):
 # on the method and the set than on the number of answers.
 
 # %%
-ours = {"fig3_minimum_faithful": needed, "table3_patching_data": counts,
-        "table9_positions": positions}
-numbers = sp.reported_numbers(ours.get)
-numbers = numbers[(numbers.measured != "") & (numbers.reported != "")]
-numbers = numbers.pivot(index=["locator", "quantity", "measured"], columns="model",
-                        values="reported").fillna("").reset_index("measured")
-numbers
+whole = positions.positions.where(positions.metric == "KL, threshold 0").max()
+beside = [(needed, "fig3_minimum_faithful", ["method"], ["share"]),
+          (counts[counts.split == "train"], "table3_patching_data",
+           ["method", *sets], ["responses", "positions"]),
+          (positions.assign(share=positions.positions / whole), "table9_positions",
+           ["metric"], ["share"])]
+for own, name, keys, values in beside:
+    both = pd.concat([sp.paper.reported(name), own.assign(model=preset)])
+    display(both.pivot_table(values, keys, "model", sort=False).round(3))
 
 # %% [markdown]
 # ## What we learned
@@ -799,9 +793,8 @@ numbers
 # the numbers behind them, for every model on record:
 
 # %%
-verdicts = recorded_verdicts(["few-edges", "interchangeable", "overlap", "complement",
+verdicts = sp.paper.recorded_verdicts(["few-edges", "interchangeable", "overlap", "complement",
                               "random-circuit", "edge-types"])
-through = {name: sp.load_table(name, "fig3_interchange", made_by="02_patching_circuits",
-                               recorded=True).query("prompts == 'both'").pivot_table(
-    "faithfulness", "vector", "circuit") for name in verdicts}
-display(verdicts, pd.concat(through, names=["model"]).round(2))
+through = sp.load_recorded("fig3_interchange").query("prompts == 'both'")
+display(verdicts, through.pivot_table("faithfulness", ["preset", "vector"], "circuit",
+                                      sort=False).round(2))

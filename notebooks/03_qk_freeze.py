@@ -354,9 +354,8 @@ pd.DataFrame(beside).loc[kinds[1:]].round(2)
 # model on record:
 
 # %%
-records = [sp.load_table(name, "table1_ablations", recorded=True).assign(model=name)
-           for name in ("organism-llama", "organism-gemma2")]
-undone = sp.behaviour.share_undone(pd.concat([*records, of_paper]))
+records = sp.load_recorded("table1_ablations").rename(columns={"preset": "model"})
+undone = sp.behaviour.share_undone(pd.concat([records, of_paper]))
 undone = undone.pivot_table("undone", ["model", "method"], "frozen", sort=False)
 undone[kinds[1:]].round(2)
 

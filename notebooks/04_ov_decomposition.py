@@ -456,7 +456,7 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 
 # %%
 verdicts = sp.paper.recorded_verdicts(["ov-identity", "svv-share", "svv-concepts"])
-learned = {name: sp.heads.pooled_explained(
-    sp.load_table(name, "svv_explained", recorded=True),
-    keys[:2]).set_index(keys[:2]) for name in verdicts}
-display(verdicts, pd.concat(learned, axis=1).round(2))
+learned = sp.load_recorded("svv_explained")
+learned = sp.heads.pooled_explained(learned, ["preset", *keys[:2]])
+learned = learned.set_index(["preset", *keys[:2]]).unstack("preset").swaplevel(axis=1)
+display(verdicts, learned[verdicts.columns].round(2))

@@ -137,9 +137,7 @@ by_rule["sparsity"] = 1 - by_rule.kept / model.d_model
 sp.save_table(preset, "sparsity_by_threshold", by_rule)
 
 # %%
-none = sp.paper.reported("table2_asr", method="none")
-none = none.rename(columns={"asr": "unsteered"})[["model", "test_set", "unsteered"]]
-reported = sp.paper.reported("table10_11_sparsity").merge(none, on=["model", "test_set"])
+reported = sp.paper.reported("table10_11_sparsity")
 once = reported.drop_duplicates(["model", "method", "threshold"])
 once = once.assign(rule="normalised", model=once.model + ", reported")
 panels = [by_rule.assign(model=f"{preset}, measured"), once]
@@ -185,7 +183,6 @@ prompts = dict(zip(signs, [load(name, "test", n) for name, n in names]))
 n_draws, keys = 4, ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
 runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
                          draws=n_draws, seed=seed)
-runs = runs.replace({"sparsifier": {"ie": "indirect_effect"}})
 print({name: len(table) for name, table in prompts.items()}, "prompts")
 
 # %% [markdown]
@@ -235,12 +232,9 @@ sp.save_table(preset, "table10_11_second_set", curves[curves.prompts == second])
 sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
-apart = ["model", "rescaled", "prompts"]
 nearly_all = sp.paper.paper_text()["effect_kept"]["nearly_all"]  # 90 %
-kept = {key: sp.paper.sparsity_kept(curve, nearly_all)
-        for key, curve in both.groupby(apart)}
-kept = pd.concat(kept, names=apart).droplevel(-1).reset_index()
-kept = kept.rename(columns={"kept": "sparsity"})
+kept = sp.paper.sparsity_kept(both, nearly_all).rename(columns={"kept": "sparsity"})
+kept = kept.sort_values("prompts", kind="stable")
 keys = ["model", "rescaled", "sparsifier", "method"]
 ends = kept.groupby(keys, as_index=False).sparsity.min().assign(prompts="all three")
 kept = pd.concat([kept, ends]).sort_values(keys, kind="stable")
@@ -547,10 +541,7 @@ beside.sort_index(axis=1).round(1)
 # all three sets:
 
 # %%
-on_record = ["organism-llama", "organism-gemma2"]
-kept = [sp.load_table(name, "sparsity_for_90", recorded=True).assign(preset=name)
-        for name in on_record]
-kept = pd.concat(kept)
+kept = sp.load_recorded("sparsity_for_90")
 kept = kept[kept.prompts == "all three"].pivot(
     index=["rescaled", "sparsifier"], columns=["preset", "method"], values="sparsity")
 (100 * kept.sort_index(ascending=False)).round(1)

@@ -183,10 +183,9 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # what the paper's models have that ours lack, or the other way round.
 
 # %%
-on_record = ["organism-llama", "organism-gemma2"]
-cards = [sp.load_table(name, "scorecard_claims", recorded=True)
-         .assign(preset=name, number=lambda card: card.index + 1) for name in on_record]
-cards = pd.concat(cards)
+cards = sp.load_recorded("scorecard_claims")
+on_record = cards.preset.unique()
+cards["number"] = cards.groupby("preset").cumcount() + 1
 rank = cards.verdict.map(list(sp.paper.VERDICTS).index)
 cards["rank"] = rank.groupby(cards.claim).transform("sum")
 counts = cards.met.astype(str) + "/" + cards.cases.astype(str)

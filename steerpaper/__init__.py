@@ -3,7 +3,9 @@
 
 Here is what notebooks and users need most; the rest is found by its room, such as `sp.heads.attention_change`."""
 
-from steerpaper.artifacts import load_steering, load_table, load_tensors, save_steering, save_table, save_tensors
+from steerpaper.artifacts import (
+    load_recorded, load_steering, load_table, load_tensors, save_steering, save_table, save_tensors,
+)
 from steerpaper.behaviour import (
     LlamaGuardJudge, SubstringJudge, first_token_ids, first_token_log_odds, judge_agreement, judged_responses,
     load_judge, rates,
@@ -40,10 +42,11 @@ __all__ = [
     "check_parameters", "clean_text", "concept_prompts", "contrast_pairs", "decompose_heads", "difference_in_means",
     "edge_types", "effect_ratio", "faithfulness", "faithfulness_of", "first_token_ids", "first_token_log_odds",
     "generate", "get_concept", "get_preset", "judge_agreement", "judged_responses", "lens_logits", "lens_preference",
-    "load_judge", "load_model", "load_prompts", "load_steering", "load_table", "load_tensors", "logit_lens",
-    "minimum_faithful", "mlp_value_vectors", "next_token_logits", "next_token_vector", "overlap", "paper_arithmetic",
-    "patch_edges", "patching_data", "preference_vector", "principal_component", "random_vector", "rates", "reported",
-    "reported_numbers", "residual_stream", "save_figure", "save_steering", "save_table", "save_tensors",
-    "score_candidates", "scorecard", "select_by_generation", "select_coefficient", "sparsify", "sparsity_kept",
-    "steering_value_vectors", "typical_tokens", "use_style", "verdict_counts", "vocabulary", "with_instruction",
+    "load_judge", "load_model", "load_prompts", "load_recorded", "load_steering", "load_table", "load_tensors",
+    "logit_lens", "minimum_faithful", "mlp_value_vectors", "next_token_logits", "next_token_vector", "overlap",
+    "paper_arithmetic", "patch_edges", "patching_data", "preference_vector", "principal_component", "random_vector",
+    "rates", "reported", "reported_numbers", "residual_stream", "save_figure", "save_steering", "save_table",
+    "save_tensors", "score_candidates", "scorecard", "select_by_generation", "select_coefficient", "sparsify",
+    "sparsity_kept", "steering_value_vectors", "typical_tokens", "use_style", "verdict_counts", "vocabulary",
+    "with_instruction",
 ]

@@ -17,7 +17,7 @@ from steerpaper import manifests, paths
 from steerpaper.models import checkpoint
 from steerpaper.outputs import writer
 from steerpaper.paths import write_bytes
-from steerpaper.presets import get_preset
+from steerpaper.presets import PRESETS, get_preset
 from steerpaper.steering import Steering
 from steerpaper.vectors.methods import get_method
 
@@ -134,6 +134,20 @@ def load_table(preset: str, name: str, *, recorded: bool = False) -> pd.DataFram
         remedy = "restore it with git, or run `make record`" if recorded else "run it again"
         raise ValueError(f"{_shown(path)} is not what notebook {notebook} wrote ({wrong}): {remedy}")
     return manifests.table(content)
+
+
+def load_recorded(name: str) -> pd.DataFrame:
+    """A table of every preset that has it on record, one below the other; the first column, `preset`, says whose.
+
+    Raises:
+        FileNotFoundError: no preset has it.
+        ValueError: as for `load_table`.
+    """
+    kept = [preset for preset in PRESETS if (paths.recorded_results(preset) / f"{name}.csv").is_file()]
+    if not kept:
+        raise FileNotFoundError(f"no preset has a table {name!r} on record: run `make record`")
+    tables = {preset: load_table(preset, name, recorded=True) for preset in kept}
+    return pd.concat(tables, names=["preset"]).reset_index("preset").reset_index(drop=True)
 
 
 def _model(preset: str) -> dict:

@@ -4,9 +4,9 @@ from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import VERDICTS
 from steerpaper.paper.tables import average_drop, paper_graph, paper_text, reported, sparsity_kept
-from steerpaper.paper.verdicts import scorecard
+from steerpaper.paper.verdicts import recorded_verdicts, scorecard
 
 __all__ = [
-    "VERDICTS", "average_drop", "paper_arithmetic", "paper_graph", "paper_text", "reported", "reported_numbers",
-    "scorecard", "sparsity_kept", "verdict_counts",
+    "VERDICTS", "average_drop", "paper_arithmetic", "paper_graph", "paper_text", "recorded_verdicts", "reported",
+    "reported_numbers", "scorecard", "sparsity_kept", "verdict_counts",
 ]

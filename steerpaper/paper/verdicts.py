@@ -4,11 +4,9 @@ from functools import partial
 
 import pandas as pd
 
-from steerpaper import paths
-from steerpaper.artifacts import load_table
+from steerpaper.artifacts import load_recorded
 from steerpaper.paper.claims import Claim, cases, claims, measured_table, reported_table, summary, verdict
 from steerpaper.paper.tables import MODELS
-from steerpaper.presets import PRESETS
 
 
 def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -39,10 +37,8 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def recorded_verdicts(claims: list[str]) -> pd.DataFrame:
     """The verdicts on record on some claims, one row per claim, by title, and one column per preset."""
-    on_record = [name for name in PRESETS if (paths.recorded_results(name) / "scorecard_claims.csv").is_file()]
-    tables = {name: load_table(name, "scorecard_claims", recorded=True) for name in on_record}
-    return pd.DataFrame({name: table.set_index("claim").loc[claims].set_index("title").verdict
-                         for name, table in tables.items()})
+    cards = load_recorded("scorecard_claims")
+    return cards[cards.claim.isin(claims)].pivot_table("verdict", "title", "preset", aggfunc="first", sort=False)
 
 
 def as_reported(claim: Claim, model: str) -> tuple[str, str]:
