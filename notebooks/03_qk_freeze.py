@@ -178,7 +178,7 @@ sp.save_figure(fig, preset, "table1_ablations")
 # does not refuse counts as success, so the least share of clean text stands beside them.
 
 # %%
-average = sp.paper.average_drop(table)
+average = sp.paper.average_drop(table[table.method != "none"])
 sp.save_table(preset, "table1_average_drop", average)
 drops = average.pivot(index="frozen", columns="method", values="drop_points")
 clean = table[table.method != "none"].groupby("frozen").clean.min()

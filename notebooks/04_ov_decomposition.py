@@ -83,7 +83,7 @@ print(f"from layer {layer} on {model.n_heads * len(graph.layers)} heads")
 
 # %%
 texts = [sp.load_prompts(prompts, "test", settings.n_patching_test // 2,
-                         settings.prompts).prompt for prompts in signs]
+                         settings.prompts) for prompts in concept.sets]
 data = sp.patching_data(
     model, *texts, steerings["dim"], sp.load_judge(settings), concept=concept,
     max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
