@@ -80,7 +80,7 @@ def generate(
             layers that are none or outside the steering layer to the last, or logits that are not finite.
         RuntimeError: freezing leaves the logits as steering makes them.
     """
-    rows = _rows(model, prompts)
+    rows = tokenized(model, prompts)
     max_new_tokens = arguments.integer("max_new_tokens", max_new_tokens, 1)
     if (longest := max(map(len, rows))) + max_new_tokens > model.n_context:
         raise ValueError(f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the model's "
@@ -108,7 +108,7 @@ def next_token_logits(
     Raises:
         ValueError: as for `generate`, or directions that are zero, not finite or of the wrong shape.
     """
-    rows = _rows(model, prompts)
+    rows = tokenized(model, prompts)
     steerings = per_row(model, steering, len(rows))
     directions = None if ablation is None else _directions(model, ablation, len(rows))
     logits = torch.empty(len(rows), model.n_vocab)
@@ -138,7 +138,7 @@ def residual_stream(
         ValueError: no prompt or an empty one, no position or one that some prompt does not have, or a stream that is
             not finite.
     """
-    rows = _rows(model, prompts)
+    rows = tokenized(model, prompts)
     shortest, positions = min(map(len, rows)), arguments.listed("positions", positions)
     if not positions:
         raise ValueError("positions are empty: give at least one, -1 for the last token")
@@ -256,8 +256,8 @@ def _decode(
 
 # -- arguments ---------------------------------------------------------------------------------------------
 
-def _rows(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Token ids of every prompt."""
+def tokenized(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of every prompt, checked."""
     rows = [model.tokenize(p) if isinstance(p, str) else p for p in arguments.prompts(prompts)]
     for i, row in enumerate(rows):
         arguments.check_vocabulary(f"prompt {i}", row, model.n_vocab)

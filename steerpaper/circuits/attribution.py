@@ -128,11 +128,8 @@ def attribute(
     steps, metric = arguments.integer("steps", steps, 1), get_metric(metric)
     cases = Cases.of(model, responses, steering)
     graph = Graph.of(model, cases.layer, split_heads)
-    inputs = {
-        "rows": [(response.prompt, response.completion) for response in responses], "layer": cases.layer,
-        "alphas": cases.coefficients, "vector": cases.vector, "steps": steps, "metric": repr(metric),
-        "norm_jacobian": norm_jacobian, "split_heads": split_heads, "batch_size": batch_size,
-    }
+    inputs = {**cases.inputs, "steps": steps, "metric": repr(metric), "norm_jacobian": norm_jacobian,
+              "split_heads": split_heads, "batch_size": batch_size}
     kept = Kept("attribute", __name__, model.hf, inputs, {
         "scores": torch.zeros(len(graph.sources), len(graph.targets), dtype=torch.float64),
         "nodes": torch.zeros(len(graph.sources), dtype=torch.float64),

@@ -48,6 +48,12 @@ class Cases:
         return cls(responses, first.vector, first.layer, [entry.coefficient for entry in steerings])
 
     @property
+    def inputs(self) -> dict:
+        """All that a computation depends on here, for `Kept`."""
+        rows = [(response.prompt, response.completion) for response in self.responses]
+        return {"rows": rows, "layer": self.layer, "alphas": self.coefficients, "vector": self.vector}
+
+    @property
     def lengths(self) -> list[int]:
         """Tokens of every response, its prompt's included."""
         return [len(response.tokens) for response in self.responses]

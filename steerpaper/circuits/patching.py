@@ -11,8 +11,9 @@ from torch import Tensor
 from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.contrast import Contrast, contrasts, target_weight, write_differences
 from steerpaper.circuits.graph import Graph, Node
-from steerpaper.circuits.metrics import Metric
+from steerpaper.circuits.metrics import Metric, get_metric
 from steerpaper.models.batches import in_batches
+from steerpaper.models.kept import Kept
 from steerpaper.models.maps import projected, wide, with_bias
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
@@ -40,7 +41,7 @@ def patch_edges(
     Raises:
         ValueError: as for `attribute`, no edge, or one that the graph does not have.
     """
-    cases = Cases.of(model, responses, steering)
+    cases, metric = Cases.of(model, responses, steering), get_metric(metric)
     graph = Graph.of(model, cases.layer, split_heads)
     if not len(edges):
         raise ValueError("no edges given: take some rows of graph.edges")
@@ -50,16 +51,24 @@ def patch_edges(
     for i, (_, target) in enumerate(pairs):
         by_layer.setdefault(target.layer, []).append(i)
 
-    def patched(contrast: Contrast) -> tuple[int, np.ndarray]:
+    inputs = {**cases.inputs, "metric": repr(metric), "split_heads": split_heads, "batch_size": batch_size,
+              "edges": edges[["source", "target"]].to_numpy().tolist()}
+    kept = Kept("patch", __name__, model.hf, inputs, {
+        "effects": torch.zeros(len(pairs), dtype=torch.float64), "positions": torch.tensor(0)})
+
+    def patched(contrast: Contrast) -> tuple[int, int, np.ndarray]:
         base, own = contrast.measure(contrast.base.logits), np.zeros(len(pairs))
         size = max(1, batch_size // len(contrast.rows))
         for layer, which in by_layer.items():
             own[which] = _effects(model, graph, contrast, base, layer, [pairs[i] for i in which], size)
-        return int(contrast.measure.mask.sum()), own
+        return len(contrast.rows), int(contrast.measure.mask.sum()), own
 
-    effects, positions = np.zeros(len(pairs)), 0
-    for n, own in contrasts(model, cases, patched, metric=metric, batch_size=batch_size, what="patched responses"):
-        effects, positions = effects + own, positions + n
+    for n, masked, own in contrasts(model, cases, patched, metric=metric, batch_size=batch_size,
+                                    what="patched responses", done=(kept.done, int(kept.state["positions"]))):
+        kept.state["effects"] += torch.from_numpy(own)
+        kept.state["positions"] += masked
+        kept.keep(n)
+    effects, positions = kept.state["effects"].numpy(), int(kept.state["positions"])
     if not np.isfinite(effects).all():
         raise ValueError("some patched runs have logits that are not finite (NaN or inf): use a smaller coefficient or "
                          "a wider dtype")

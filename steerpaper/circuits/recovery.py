@@ -15,7 +15,8 @@ from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.contrast import Contrast, contrasts, target_weight
 from steerpaper.circuits.graph import Edges, Graph
-from steerpaper.circuits.metrics import Metric
+from steerpaper.circuits.metrics import Metric, get_metric
+from steerpaper.models.kept import Kept
 from steerpaper.models.maps import head_writes, projected, scaled_heads, wide, with_bias
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
@@ -148,25 +149,36 @@ def recovered(
             raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: "
                              "attribute with this model and steering layer first")
 
-    def tables(contrast: Contrast) -> list[pd.DataFrame]:
-        base, steered = (contrast.measure(run.logits) for run in (contrast.base, contrast.steered))
-        runs = (circuit_logits(model, circuit.graph, circuit.mask, contrast) for circuit in circuits)
-        return [_table(contrast, base, contrast.measure(logits), steered) for logits in runs]
+    metric, shape = get_metric(metric), (len(cases.responses), max(cases.lengths))
+    inputs = {**cases.inputs, "metric": repr(metric), "batch_size": batch_size,
+              "circuits": [[str(circuit.graph), torch.tensor(circuit.mask)] for circuit in circuits]}
+    kept = Kept("faithfulness", __name__, model.hf, inputs, {
+        "m": torch.zeros(2 + len(circuits), *shape, dtype=torch.float64), "counts": torch.zeros(shape, dtype=torch.bool)})
 
-    parts = contrasts(model, cases, tables, metric=metric, batch_size=batch_size, what="faithfulness")
-    return [Faithfulness(pd.concat(table).sort_values(["response", "position"], ignore_index=True))
-            for table in zip(*parts)]
+    def measured(contrast: Contrast) -> tuple[int, tuple[Tensor, Tensor], Float[Tensor, "run place"]]:
+        at = contrast.measure.mask.nonzero(as_tuple=True)
+        runs = [contrast.measure(run.logits)[at] for run in (contrast.base, contrast.steered)]
+        runs += [contrast.measure(circuit_logits(model, circuit.graph, circuit.mask, contrast))[at]
+                 for circuit in circuits]
+        return len(contrast.rows), _places(contrast, *at), torch.stack(runs).cpu().double()
+
+    done = kept.done, int(kept.state["counts"].sum())
+    for n, (response, position), values in contrasts(model, cases, measured, metric=metric, batch_size=batch_size,
+                                                     what="faithfulness", done=done):
+        kept.state["counts"][response, position] = True
+        kept.state["m"][:, response, position] = values
+        kept.keep(n)
+    response, position = kept.state["counts"].nonzero(as_tuple=True)
+    base, steered, *found = kept.state["m"][:, response, position].numpy()
+    places = {"response": response.numpy(), "position": position.numpy()}
+    return [Faithfulness(pd.DataFrame({**places, **dict(zip(_SUMS, (base, values, steered)))})) for values in found]
 
 
-def _table(contrast: Contrast, base: Tensor, circuit: Tensor, steered: Tensor) -> pd.DataFrame:
-    """The rows of `Faithfulness.table` of one batch."""
-    row, kept = (index.cpu() for index in contrast.measure.mask.nonzero(as_tuple=True))
-    mask = contrast.batch.attention_mask.cpu()
-    padding = (mask == 0).sum(dim=1)
-    values = {name: m.cpu().double()[row, kept].numpy()
-              for name, m in zip(_SUMS, (base, circuit, steered))}
-    position = kept + mask.shape[1] - contrast.kept - padding[row]
-    return pd.DataFrame({"response": np.array(contrast.rows)[row], "position": position.numpy(), **values})
+def _places(contrast: Contrast, row: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Which response, and which of its tokens, stands at some rows and kept positions of a batch."""
+    padding, row = (contrast.batch.attention_mask == 0).sum(dim=1), row.cpu()
+    position = kept.cpu() + contrast.batch.attention_mask.shape[1] - contrast.kept - padding.cpu()[row]
+    return torch.tensor(contrast.rows)[row], position
 
 
 # -- circuit runs ------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from steerpaper.behaviour.first_tokens import first_token_log_odds
 from steerpaper.behaviour.judges import Judge
 from steerpaper.behaviour.judging import judged_responses
 from steerpaper.concepts import REFUSAL, Concept
+from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
-from steerpaper.steering import Steering, both_ways, next_token_logits
+from steerpaper.steering import Steering, both_ways, next_token_logits, tokenized
 
 
 def score_candidates(
@@ -39,31 +40,47 @@ def score_candidates(
     Raises:
         ValueError: no prompts, or candidates that do not fit the model.
     """
-    positive, negative = arguments.prompts(positive), arguments.prompts(negative)
+    positive, negative = tokenized(model, positive), tokenized(model, negative)
     candidates = arguments.vector("tensor of candidates", candidates)
     n_layers, n_positions, _ = candidates.shape
     if n_layers != model.n_layers:
         raise ValueError(f"candidates for {n_layers} layers, but the model has {model.n_layers}")
-    plain = next_token_logits(model, negative, batch_size=batch_size).log_softmax(-1)
-    rows = []
-    for layer in tqdm([x for x in range(n_layers) if candidates[x].any()], desc="candidates", unit="layer"):
-        grid = [(p, prompt) for p in range(n_positions) for prompt in positive]
-        away = [Steering(candidates[layer, p], layer, -1.0) for p, _ in grid]
-        bypass = next_token_logits(model, [prompt for _, prompt in grid], away, batch_size=batch_size)
-        grid = [(p, prompt) for p in range(n_positions) for prompt in negative]
-        prompts, vectors = [prompt for _, prompt in grid], [candidates[layer, p] for p, _ in grid]
-        induce = next_token_logits(model, prompts, [Steering(v, layer) for v in vectors], batch_size=batch_size)
-        ablated = next_token_logits(model, prompts, ablation=torch.stack(vectors), batch_size=batch_size)
-        ablated = ablated.log_softmax(-1).view(n_positions, *plain.shape)
-        kl = kl_div(ablated, plain, reduction="none", log_target=True).sum(-1)
-        odds = [first_token_log_odds(each, first_tokens).view(n_positions, -1).mean(-1) for each in (bypass, induce)]
-        for p, values in enumerate(zip(*odds, kl.mean(-1), strict=True)):
-            rows.append((layer, p - n_positions, *(float(v) for v in values)))
+    inputs = {"positive": positive, "negative": negative, "candidates": candidates, "batch_size": batch_size,
+              "first_tokens": sorted(set(arguments.token_ids("first_tokens", first_tokens)))}
+    kept = Kept("candidates", __name__, model.hf, inputs, {
+        "scores": torch.zeros(n_layers, n_positions, 3, dtype=torch.float64)})
+    layers = [layer for layer in range(n_layers) if candidates[layer].any()]
+    if todo := layers[kept.done:]:
+        plain = next_token_logits(model, negative, batch_size=batch_size).log_softmax(-1)
+        for layer in tqdm(todo, desc="candidates", unit="layer"):
+            kept.state["scores"][layer] = _scores(
+                model, candidates[layer], layer, positive, negative, first_tokens, plain, batch_size)
+            kept.keep(1)
+    rows = [(layer, p - n_positions, *kept.state["scores"][layer, p].tolist())
+            for layer in layers for p in range(n_positions)]
     table = pd.DataFrame(rows, columns=["layer", "position", "bypass", "induce", "kl"])
     sigmoid = torch.sigmoid(torch.tensor(table[["bypass", "induce"]].values))
     table["score"] = (sigmoid[:, 0] - sigmoid[:, 1]).numpy()
     table["admissible"] = admissible(table, n_layers, kl_limit)
     return table.sort_values(["admissible", "score"], ascending=[False, True], ignore_index=True)
+
+
+def _scores(
+    model: Model, vectors: Float[Tensor, "position d_model"], layer: int, positive: list[list[int]],
+    negative: list[list[int]], first_tokens: Collection[int], plain: Float[Tensor, "prompt vocab"], batch_size: int,
+) -> Float[Tensor, "position 3"]:
+    """bypass, induce and kl of one layer's candidates."""
+    n = len(vectors)
+    away = [Steering(vector, layer, -1.0) for vector in vectors for _ in positive]
+    bypass = next_token_logits(model, positive * n, away, batch_size=batch_size)
+    spread = vectors.repeat_interleave(len(negative), dim=0)
+    towards = [Steering(vector, layer) for vector in spread]
+    induce = next_token_logits(model, negative * n, towards, batch_size=batch_size)
+    ablated = next_token_logits(model, negative * n, ablation=spread, batch_size=batch_size)
+    ablated = ablated.log_softmax(-1).view(n, *plain.shape)
+    kl = kl_div(ablated, plain, reduction="none", log_target=True).sum(-1)
+    odds = [first_token_log_odds(each, first_tokens).view(n, -1).mean(-1) for each in (bypass, induce)]
+    return torch.stack([*odds, kl.mean(-1)], dim=-1).double()
 
 
 def admissible(scores: pd.DataFrame, n_layers: int, kl_limit: float = 0.1) -> pd.Series:
