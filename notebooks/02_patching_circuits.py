@@ -793,8 +793,9 @@ for own, name, keys, values in beside:
 # the numbers behind them, for every model on record:
 
 # %%
-verdicts = sp.paper.recorded_verdicts(["few-edges", "interchangeable", "overlap", "complement",
-                              "random-circuit", "edge-types"])
+verdicts = sp.paper.recorded_verdicts([
+    "few-edges", "interchangeable", "overlap", "complement", "random-circuit",
+    "edge-types"])
 through = sp.load_recorded("fig3_interchange").query("prompts == 'both'")
 display(verdicts, through.pivot_table("faithfulness", ["preset", "vector"], "circuit",
                                       sort=False).round(2))

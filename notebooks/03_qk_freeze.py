@@ -68,8 +68,10 @@ steerings = {name: sp.load_steering(preset, name)
              for name, method in sp.METHODS.items() if not method.baseline}
 layer = steerings["dim"].layer
 prompts = sp.concept_prompts(concept, "test", settings.n_test, settings.prompts)
-how = dict(concept=concept, judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
+how = dict(concept=concept, judge=sp.load_judge(settings),
+           vocabulary=sp.vocabulary(settings.prompts),
            max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
+both_ways = sp.behaviour.judged_both_ways
 print(f"steering enters layer {layer} of {model.n_layers}")
 
 # %% [markdown]
@@ -130,9 +132,9 @@ pd.DataFrame(texts, index=signs)
 
 # %%
 kinds, unfrozen = ["none", "qk", "ov", "svv", "mlp"], steerings | {"none": None}
-answers = [sp.behaviour.judged_both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
+answers = [both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
 for kind in kinds[1:]:
-    more = sp.behaviour.judged_both_ways(model, prompts, steerings, kind, **how)
+    more = both_ways(model, prompts, steerings, kind, **how)
     answers.append(more.assign(frozen=kind))
 answers = pd.concat(answers, ignore_index=True)
 table = sp.rates(answers, ["method", "frozen", "prompts"])
@@ -165,10 +167,11 @@ sp.save_figure(fig, preset, "table1_ablations")
 # %% [markdown]
 # **Reading.** With the attention weights of the unsteered model nearly all of the steering is
 # left, under every vector and in both directions. Without steered values DIM is undone almost
-# entirely. The vectors differ, though: on organism-gemma2 the one learned by next-token
-# prediction (NTP) hardly needs the values and goes through the MLPs, so "steering acts through
-# the values" is true of DIM and PO there and false of NTP. Under DIM the paper's two models
-# need the values somewhat less than ours, and disagree between themselves on the MLPs.
+# entirely. But NTP on organism-gemma2 hardly needs the values and goes through the MLPs: there
+# "steering acts through the values" is true of DIM and PO and false of NTP.
+#
+# Under DIM the paper's two models need the values somewhat less than ours, and disagree between
+# themselves on the MLPs.
 
 # %% [markdown]
 # **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in
@@ -208,7 +211,7 @@ pd.concat({"average drop, points": drops.round(1),
 few = {name: prompts[name].head(settings.n_freezing) for name in signs}
 dim = {"dim": steerings["dim"]}
 kept = answers.prompt.isin(pd.concat(few.values()).prompt) & (answers.method == "dim")
-more = [sp.behaviour.judged_both_ways(model, few, dim, kind, **how).assign(frozen=kind)
+more = [both_ways(model, few, dim, kind, **how).assign(frozen=kind)
         for kind in ("q", "k", "qk+ov", "mlp-before-norm")]
 parts = sp.rates(pd.concat([answers[kept], *more]), ["frozen", "prompts"])
 sp.save_table(preset, "freeze_parts", parts)
@@ -236,7 +239,7 @@ shown.loc[order].round(2)
 # %%
 subsets = {tuple(own) for i in layers
            for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
-rows = [sp.behaviour.judged_both_ways(model, few, dim, kind, own, **how)
+rows = [both_ways(model, few, dim, kind, own, **how)
         .assign(frozen=kind, first=own[0], last=own[-1])
         for kind, own in product(["qk", "ov"], sorted(subsets))]
 by_layer = sp.rates(pd.concat(rows), ["frozen", "prompts", "first", "last"])
@@ -280,7 +283,8 @@ examples.to_frame()
 # to refuse as often.
 
 # %%
-agreement = sp.behaviour.shared_start(texts, "steered").rename(columns={"run": "frozen"})
+agreement = sp.behaviour.shared_start(texts, "steered")
+agreement = agreement.rename(columns={"run": "frozen"})
 sp.save_table(preset, "freeze_agreement", agreement)
 agreement.pivot(index="frozen", columns="prompts").loc[["base", *kinds[1:]]].round(2)
 
@@ -314,7 +318,8 @@ for i in range(3):
 for method, push in pushes:
     alphas = [signs[name] * push.coefficient for name in some.prompts]
     own = [sp.Steering(push.vector, layer, alpha) for alpha in alphas]
-    changes.append(sp.heads.attention_change(model, responses, own).assign(method=method))
+    moved = sp.heads.attention_change(model, responses, own)
+    changes.append(moved.assign(method=method))
 changes = pd.concat(changes).groupby(["method", "layer", "head"], as_index=False)
 changes = changes.total_variation.mean()
 sp.save_table(preset, "attention_change", changes)

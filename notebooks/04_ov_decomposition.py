@@ -272,8 +272,9 @@ flipped = pd.Series(flipped)
 # %%
 texts = sp.heads.typical_texts(data, settings.prompts, seed)
 labels = sp.heads.token_labels(model, **texts)
-typical = {"refusal": sp.heads.typical_tokens(model, texts["refusals"], texts["answers"]),
-           "harm": sp.heads.typical_tokens(model, texts["harmful"], texts["harmless"])}
+scales = {"refusal": ("refusals", "answers"), "harm": ("harmful", "harmless")}
+typical = {scale: sp.heads.typical_tokens(model, *(texts[kind] for kind in kinds))
+           for scale, kinds in scales.items()}
 
 # %%
 tokens = pd.concat({m: sp.heads.logit_lens(model, shown[m], k=20) for m in methods},
@@ -429,7 +430,8 @@ beside.set_index(columns[:3])
 # quantities.
 
 # %%
-drops = sp.paper.paper_arithmetic().query("locator in ['table 1', '§6.3'] and point == '1'")
+drops = sp.paper.paper_arithmetic()
+drops = drops.query("locator in ['table 1', '§6.3'] and point == '1'")
 drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 
 # %% [markdown]

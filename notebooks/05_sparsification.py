@@ -57,8 +57,9 @@ model = sp.load_model(preset)
 concept = sp.get_concept(settings.concept)
 methods = [name for name, method in sp.METHODS.items() if not method.baseline]
 steerings = {name: sp.load_steering(preset, name) for name in [*methods, "random"]}
-attributions = {name: sp.Attribution.load(preset, f"{name}_attribution", steerings[name])
-                for name in methods}
+attributions = {
+    name: sp.Attribution.load(preset, f"{name}_attribution", steerings[name])
+    for name in methods}
 vectors = {name: steering.vector for name, steering in steerings.items()}
 strengths = {name: steering.coefficient for name, steering in steerings.items()}
 gradients = {name: found.gradient for name, found in attributions.items()}
@@ -301,7 +302,8 @@ whole.set_index(["prompts", "method", "vector"]).sort_index().round(3)
 short = results[np.isclose(results.sparsity, 1 - mask.double().mean().item())
                 & (results.sparsifier == "gradient") & results.rescaled]
 twice = short.merge(answers, on=["prompts", "method", "prompt"])
-print("short and whole answer, same verdict:", (twice.expressed_x == twice.expressed_y).mean())
+same = twice.expressed_x == twice.expressed_y
+print("short and whole answer, same verdict:", same.mean())
 
 # %% [markdown]
 # **Reading.** ASR moves little. Where it does, harmless prompts under DIM's sparse vector are refused less often, on

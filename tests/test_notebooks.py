@@ -67,6 +67,31 @@ def test_code_cells_define_nothing(source):
         assert not defined, f"a definition belongs into the package:\n{cell.source}"
 
 
+def headings(notebook) -> list[str]:
+    return [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()
+            if line.startswith("#")]
+
+
+@each(SOURCES)
+def test_code_fits_a_page(source):
+    for cell in code_cells(read(source)):
+        wide = [line for line in cell.source.splitlines() if len(line) > 88]
+        assert not wide, f"a rendered page scrolls sideways beyond 88 characters:\n{wide[0]}"
+
+
+@each(RECORDED)
+def test_an_argument_and_not_a_script(source):
+    """A claim of the paper with its place opens it, readings are short, it closes with what was learned, and there is
+    at least as much prose as code."""
+    notebook = read(source)
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert re.search(r"^> \*.*\((§|abstract|table)", prose[0], re.MULTILINE), "no claim with its place"
+    assert "What we learned" in headings(notebook)[-1] or "what we learned" in headings(notebook)[-1]
+    for reading in re.findall(r"^\*\*Reading\b.*?(?=\n\s*\n|\Z)", "\n\n".join(prose), re.MULTILINE | re.DOTALL):
+        assert len(reading) <= 4 * 121, f"a reading has at most four lines of 120 characters:\n{reading}"
+    assert sum(map(len, prose)) >= sum(len(cell.source) for cell in code_cells(notebook)), "more code than prose"
+
+
 @each(SOURCES)
 def test_parameters_are_one_cell_of_literals_before_all_other_code(source):
     cells = code_cells(read(source))
