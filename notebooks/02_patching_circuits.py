@@ -332,7 +332,7 @@ sp.save_figure(fig, preset, "completeness")
 
 # %%
 half = settings.n_patched_edges // 2
-# Drawn from an order that no rounding changes: which of two weak edges ranks higher is rounding.
+# Drawn from an order that no rounding changes, as that of two weak edges may be.
 others = ranked[half:].sort_values(["source", "target"]).sample(half, random_state=seed)
 sample = pd.concat([ranked[:half], others])[["source", "target"]]
 exact = sp.patch_edges(model, checked.responses, checked.steerings, sample).score
