@@ -28,7 +28,8 @@ _LIBRARIES = ("torch", "transformers", "nnsight")
 # Modules whose work is done before a computation begins: what they decide are its inputs and its model, which are
 # digested themselves. A new preset, prompt set or judge computes nothing again.
 _BEFORE = ("steerpaper.presets", "steerpaper.concepts", "steerpaper.prompts", "steerpaper.behaviour",
-           "steerpaper.models.checkpoint", "steerpaper.models.folder", "steerpaper.models.template")
+           "steerpaper.models.checkpoint", "steerpaper.models.folder", "steerpaper.models.template",
+           "steerpaper.models.weights", "steerpaper.models.gguf")
 # What else picks the processor's routines, and so the rounding of sums.
 _ROUTINES = ("MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
 _FINGERPRINTS: WeakKeyDictionary = WeakKeyDictionary()
