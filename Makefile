@@ -65,7 +65,7 @@ help: ## list the targets
 .venv: $(INSTALLED) ## set up the environment
 
 weights: $(INSTALLED) ## fetch the weights of MODEL and dequantise them, if they are not here; all others do so, too
-	@python -m steerpaper.models.gguf "$$MODEL"
+	@python -m steerpaper.models "$$MODEL"
 
 HERE := --cores 2 --quiet host reason --scheduler greedy --rerun-incomplete
 

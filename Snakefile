@@ -51,7 +51,7 @@ def is_shipped(wildcards):
 
 
 def weights(wildcards):
-    """The model's files, if it lies here and not on the hub; of a GGUF file, the word that it is here and dequantised."""
+    """The model's files, if it lies here and not on the hub; of a GGUF file, the word that it is dequantised."""
     model = Path(get_preset(wildcards.preset).model)
     if model.suffix == ".gguf":
         return f"{BUILD}/{wildcards.preset}/weights.txt"
@@ -88,7 +88,7 @@ rule weights:
     params:
         python=f"{quote(sys.executable)} -m",
         given=given,
-    shell: "{params.python} steerpaper.models.gguf {params.given} > {output:q}"
+    shell: "{params.python} steerpaper.models {params.given} > {output:q}"
 
 
 for name, about in NOTEBOOKS.items():

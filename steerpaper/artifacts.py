@@ -109,7 +109,7 @@ def load_table(preset: str, name: str, *, made_by: str, recorded: bool = False) 
 
 
 def _model(preset: str) -> dict:
-    """Which model stands behind a preset: the commit of a hub model, or the digest of a GGUF file or of a local folder's
+    """Which model stands behind a preset: the commit of a hub model, or the digest of a GGUF file or of a folder's
     weights."""
     record = get_preset(preset)
     model, folder = record.model, Path(record.model)

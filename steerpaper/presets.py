@@ -290,8 +290,8 @@ def get_preset(name: str | Path) -> Preset:
             GGUF file, or one whose name is another preset's.
     """
     if not isinstance(name, (str, os.PathLike)):
-        raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder or GGUF file, {shown(name)} of type "
-                         f"{type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
+        raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder or GGUF file, {shown(name)} of "
+                         f"type {type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
     name = os.fspath(name)
     if name in PRESETS:
         return PRESETS[name]
@@ -301,8 +301,8 @@ def get_preset(name: str | Path) -> Preset:
     elif name and os.path.isfile(os.path.join(name, "config.json")):
         model, kind = Path(name).resolve(), "folder"
     else:
-        raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json, or "
-                      "of a GGUF file")
+        raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json, "
+                      "or of a GGUF file")
     short = slug(model.stem if kind == "file" else model.name)
     preset = Preset(name=short, model=str(model), note=f"a local {kind}", **_LAPTOP)
     if PRESETS.setdefault(preset.name, preset) != preset:
@@ -311,7 +311,7 @@ def get_preset(name: str | Path) -> Preset:
 
 
 def get_presets(names: str) -> dict[str, Preset]:
-    """Several presets by what they were given as: names, checkpoint folders or GGUF files, separated by spaces or commas.
+    """Several presets by what they were given as: names, checkpoint folders or GGUF files, between spaces or commas.
 
     A path with spaces stands in quotes, or alone.
 

@@ -1,5 +1,5 @@
-"""GGUF files, written here with gguf's own writer: every parameter is what gguf's own dequantisation says, tokenizers give
-the same ids, and what is not understood is refused.
+"""GGUF files, written here with gguf's own writer: every parameter is what gguf's own dequantisation says, tokenizers
+give the same ids, and what is not understood is refused.
 """
 
 import json
@@ -32,7 +32,8 @@ SPLITS = {
     "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
              r"|\s+(?!\S)|\s+",
 }
-CORPUS = ["It's 12 o'clock, 1234 bells  ring;  we're  3 of   them", "don't\n\n  bake a pie in 2024 ", "naïve café – 日本語 12"] * 9
+CORPUS = ["It's 12 o'clock, 1234 bells  ring;  we're  3 of   them", "don't\n\n  bake a pie in 2024 ",
+          "naïve café – 日本語 12"] * 9
 
 
 def byte_level(pre: str) -> PreTrainedTokenizerFast:
@@ -45,7 +46,8 @@ def byte_level(pre: str) -> PreTrainedTokenizerFast:
         [first, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")])
     backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(CORPUS, trainers.BpeTrainer(
-        vocab_size=330, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+        vocab_size=330, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
 
 
@@ -76,7 +78,8 @@ def stored(model) -> dict[str, np.ndarray]:
         parts |= {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
                   "post_feedforward_layernorm": "post_ffw_norm"}
     names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"} | {
-        f"model.layers.{i}.{old}": f"blk.{i}.{new}" for i in range(config.num_hidden_layers) for old, new in parts.items()}
+        f"model.layers.{i}.{old}": f"blk.{i}.{new}"
+        for i in range(config.num_hidden_layers) for old, new in parts.items()}
     found = {}
     for name, weight in model.named_parameters():
         part, _, kind = name.rpartition(".")

@@ -38,7 +38,8 @@ def locate(name: str, preset: Preset | None) -> tuple[str, bool]:
                                 "check the repository out completely, or train it with notebook 00")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return source, False
-    raise unknown("model", name, PRESETS, ", or give an existing checkpoint folder or GGUF file, or a hub id of the form owner/name")
+    raise unknown("model", name, PRESETS, ", or give an existing checkpoint folder or GGUF file, or a hub id of the form "
+                  "owner/name")
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:

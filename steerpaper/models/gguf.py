@@ -1,7 +1,5 @@
 """GGUF files: dequantised once, by transformers' reader, into a folder that is read like any other checkpoint.
 
-    python -m steerpaper.models.gguf PRESET...     make sure that the weights of presets are here, dequantised
-
 What a file states and the reader would leave out is put right here or refused: a wrong rotation or a lost bias shows in
 no error message.
 """
@@ -9,7 +7,6 @@ no error message.
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +17,6 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from gguf import MODEL_ARCH_NAMES, GGUFReader, LlamaFileType, get_tensor_name_map
-from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from tokenizers import pre_tokenizers
 from torch import Tensor
@@ -33,8 +29,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging as transformers_logging
 
 from steerpaper import paths
-from steerpaper.models import checkpoint, folder, weights
-from steerpaper.presets import get_presets
+from steerpaper.models import folder, weights
 
 SUFFIX = ".gguf"
 FAMILIES = ("llama", "gemma2", "qwen2", "qwen3")
@@ -149,6 +144,8 @@ def _readable(path: Path) -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:  # of whatever kind
         raise ValueError(f"{path} cannot be read as a GGUF file ({type(error).__name__}: {error}): get it again, whole"
                          ) from error
@@ -200,8 +197,8 @@ def _stated(path: Path, metadata: dict, reader: GGUFReader) -> dict:
     if metadata.get("tokenizer.ggml.model") == "gpt2" and splits not in (*GGUF_PRE_TOKENIZER_SPLITS, "gpt-2", "smollm"):
         odd.append(f"tokenizer.ggml.pre = {splits}")
     if odd:
-        raise ValueError(f"{path} states what is not understood here ({', '.join(odd)}), and without it the model would "
-                         "be another: give a checkpoint folder of the same model")
+        raise ValueError(f"{path} states what is not understood here ({', '.join(odd)}), and without it the model "
+                         "would be another: give a checkpoint folder of the same model")
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     theta = own.get("rope.freq_base", 10000.0)
     stated = {"head_dim": head_dim, "vocab_size": int(tensors["token_embd.weight"].shape[1]),
@@ -212,7 +209,8 @@ def _stated(path: Path, metadata: dict, reader: GGUFReader) -> dict:
         of_27b = own["block_count"] == 46  # the only size whose queries are scaled by another number
         stated |= {"attn_logit_softcapping": own.get("attn_logit_softcapping", 50.0),
                    "final_logit_softcapping": own.get("final_logit_softcapping", 30.0),
-                   "query_pre_attn_scalar": own["embedding_length"] // own["attention.head_count"] if of_27b else head_dim}
+                   "query_pre_attn_scalar": (own["embedding_length"] // own["attention.head_count"] if of_27b else
+                                             head_dim)}
     return stated
 
 
@@ -240,24 +238,6 @@ def _check_tensors(path: Path, plain: PreTrainedModel, reader: GGUFReader) -> No
     found = {tensor.name for tensor in reader.tensors} - {"rope_freqs.weight"}
     for what, odd in (("holds tensors that have no place in", found - wanted), ("lacks tensors of", wanted - found)):
         if odd:
-            raise ValueError(f"{path} {what} a {plain.config.model_type} model: {', '.join(sorted(map(str, odd))[:5])}; "
-                             "give a checkpoint folder of the same model")
-
-
-def main(names: str) -> None:
-    """Make sure that the weights of presets are here, and say of each what they are."""
-    for name, preset in get_presets(names).items():
-        if preset.model.endswith(SUFFIX):
-            place, what = dequantised(preset.model, checkpoint.dtype_of(preset.dtype)), described(preset.model)
-        elif (place := Path(preset.model)).is_absolute():
-            what = "a checkpoint folder"
-        else:
-            with checkpoint.clear_hub_errors(preset.model, preset.revision):
-                place = snapshot_download(preset.model, revision=preset.revision, ignore_patterns=["original/*"],
-                                          allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"])
-            what = f"{preset.model} at commit {preset.revision}"
-        print(f"{name}: {what}; {place}")
-
-
-if __name__ == "__main__":
-    main(" ".join(sys.argv[1:]))
+            names = ", ".join(sorted(map(str, odd))[:5])
+            raise ValueError(f"{path} {what} a {plain.config.model_type} model: {names}; give a checkpoint folder of the "
+                             "same model")

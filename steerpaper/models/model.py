@@ -272,8 +272,9 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
 
     Raises:
         ValueError: an unknown name or dtype, a device that is not there, an architecture not supported, quantised
-            weights, an adapter, a GGUF file that is not understood or not the listed one, weights that are corrupt, do not fit the config, or hold or make values that are not
-            finite, or a chat template that leaves the prompt out.
+            weights in another format than GGUF, a GGUF file that is not understood or not the listed one, an adapter,
+            weights that are corrupt, do not fit the config, or hold or make values that are not finite, or a
+            chat template that leaves the prompt out.
         FileNotFoundError: a folder, weights, config or tokenizer that is not there, or no such model or revision on
             the hub.
         PermissionError: a gated hub model without access.
