@@ -38,7 +38,7 @@ def locate(name: str, preset: Preset | None) -> tuple[str, bool]:
                                 "check the repository out completely, or train it with notebook 00")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return source, False
-    raise unknown("model", name, PRESETS, ", or give an existing checkpoint folder or GGUF file, or a hub id of the form "
+    raise unknown("model", name, PRESETS, ", or give an existing GGUF file or checkpoint folder, or a hub id of the form "
                   "owner/name")
 
 
