@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv figures paper record notebooks test processors mutations sync bench cost kill clean
+.PHONY: help .venv weights figures paper record notebooks test processors mutations sync bench cost kill clean
 
 # Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
 export VENV ?= .venv
@@ -60,9 +60,12 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	@echo 'PRESETS="organism-llama tiny" picks presets of `figures` and `record`; VENV="$$CONDA_PREFIX" takes an'
 	@echo 'environment of yours.'
-	@echo 'MODEL=gemma-2-2b-it is the preset of `paper`, PROFILE=profiles/slurm sends it to a cluster.'
+	@echo 'MODEL=gemma-2-2b-it is the preset of `weights` and `paper`, PROFILE=profiles/slurm sends it to a cluster.'
 
 .venv: $(INSTALLED) ## set up the environment
+
+weights: $(INSTALLED) ## fetch the weights of MODEL and dequantise them, if they are not here; all others do so, too
+	@python -m steerpaper.models "$$MODEL"
 
 HERE := --cores 2 --quiet host reason --scheduler greedy --rerun-incomplete
 

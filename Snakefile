@@ -1,6 +1,6 @@
 # Every notebook of the argument on every preset, executed by papermill.
 #
-#     snakemake --cores 2 --config presets="organism-llama tiny"     (or the path of a checkpoint folder)
+#     snakemake --cores 2 --config presets="organism-llama tiny"     (or the path of a checkpoint folder or GGUF file)
 #
 # Everything is computed into build/<preset>, which git ignores; steerpaper/reproduction.py compares it with what is
 # on record.
@@ -52,14 +52,22 @@ def is_shipped(wildcards):
 
 
 def weights(wildcards):
-    """The model's files, if it lies here and not on the hub."""
-    files = [file for file in sorted(Path(get_preset(wildcards.preset).model).glob("*")) if file.is_file()]
+    """The model's files, if it lies here and not on the hub; of a GGUF file, the word that it is dequantised."""
+    model = Path(get_preset(wildcards.preset).model)
+    if model.suffix == ".gguf":
+        return f"{BUILD}/{wildcards.preset}/weights.txt"
+    files = [file for file in sorted(model.glob("*")) if file.is_file()]
     return [str(file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file) for file in files]
 
 
 def given(wildcards):
-    """What a notebook knows the preset by: its name, or the checkpoint folder that it was made for."""
+    """What a notebook knows the preset by: its name, or the checkpoint folder or GGUF file that it was made for."""
     return quote(NAMES[wildcards.preset])
+
+
+# On the machine that starts the workflow: a cluster's nodes often reach no network.
+localrules:
+    weights,
 
 
 rule all:
@@ -72,6 +80,16 @@ rule all:
             for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))
             for preset in PRESETS
         ],
+
+
+rule weights:
+    message: "weights of {wildcards.preset}, fetched and dequantised if they are not here"
+    input: lambda wildcards: [get_preset(wildcards.preset).model] * os.path.isabs(get_preset(wildcards.preset).model)
+    output: f"{BUILD}/{{preset}}/weights.txt"
+    params:
+        python=f"{quote(sys.executable)} -m",
+        given=given,
+    shell: "{params.python} steerpaper.models {params.given} > {output:q}"
 
 
 for name, about in NOTEBOOKS.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from steerpaper import manifests, paths
-from steerpaper.models import checkpoint
+from steerpaper.models import checkpoint, gguf, weights
 from steerpaper.outputs import writer
 from steerpaper.paths import write_bytes
 from steerpaper.presets import PRESETS, get_preset
@@ -151,19 +151,23 @@ def load_recorded(name: str) -> pd.DataFrame:
 
 
 def _model(preset: str) -> dict:
-    """Which model stands behind a preset: the commit of a hub model, or the digest of a local folder's weights."""
+    """Which model stands behind a preset: the commit of a hub model, or the digest of a GGUF file or of a folder's
+    weights."""
     record = get_preset(preset)
     model, folder = record.model, Path(record.model)
-    if folder.is_absolute():
+    if model.endswith(gguf.SUFFIX):
+        digest = weights.digest(model)
+        model = gguf.described(model)
+    elif folder.is_absolute():
         files = sorted(folder.glob("*.safetensors"))
         model = _shown(folder)
         if not files:
             raise FileNotFoundError(f"{model} of preset {preset!r} holds no weights: restore them (an organism's: run "
                                     "00_model_organisms)")
-        weights = _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+        digest = _digest_of_files(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
     else:  # the commit that was loaded here; asking the hub again could give a newer one
-        weights = checkpoint.commit(model, record.revision, local_files_only=True)
-    return {"preset": record.name, "model": model, "weights": weights, "dtype": record.dtype}
+        digest = checkpoint.commit(model, record.revision, local_files_only=True)
+    return {"preset": record.name, "model": model, "weights": digest, "dtype": record.dtype}
 
 
 @lru_cache

@@ -13,6 +13,7 @@ NOTEBOOKS = ROOT / "notebooks"
 ORGANISMS = DATA / "organisms"
 PROMPTS = DATA / "prompts"
 PUBLIC = DATA / "public"
+MODELS = DATA / "models"
 # Elsewhere where the repository cannot be written to, or for runs side by side.
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or ROOT / "build").absolute()
 

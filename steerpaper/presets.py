@@ -111,8 +111,8 @@ class Preset:
 
     Attributes:
         name: what `preset=` and `PRESETS=` take.
-        model: local checkpoint folder or hub id.
-        revision: commit of a hub model; None for a local folder.
+        model: local checkpoint folder, GGUF file (its path, or its name in `data/models.toml`), or hub id.
+        revision: commit of a hub model; None for others.
         note: licence of the model, and how to get access to it.
         shipped: whether the model lies in this repository, small enough for any processor and one thread.
         dtype: torch dtype by name.
@@ -271,41 +271,62 @@ _QWEN25 = Preset(
     revision="7ae557604adf67be50417f59c2c2f167def9a775", note="Apache 2.0; not gated", first_tokens=("I", "As"),
     **_LAPTOP,
 )
+# 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
+_QWEN25_CODER = Preset(
+    name="qwen2.5-coder-0.5b-instruct", model="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    note="Apache 2.0; not gated; no account needed", first_tokens=("I", "As"), **_LAPTOP,
+)
+_QWEN25_CODER_UNQUANTISED = Preset(
+    name="qwen2.5-coder-0.5b-instruct-unquantised", model="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+    revision="ea3f2471cf1b1f0db85067f1ef93848e38e88c25", note="Apache 2.0; not gated", first_tokens=("I", "As"),
+    **_LAPTOP,
+)
+_SMOLLM2_Q4 = Preset(
+    name="smollm2-135m-instruct-q4", model="SmolLM2-135M-Instruct.Q4_1.gguf",
+    note="Apache 2.0; not gated; no account needed", **_LAPTOP,
+)
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
     _LLAMA, _GEMMA2, _TINY, _GEMMA_2_2B, _LLAMA_32_3B, _GEMMA_2_9B, _QWEN3_8B, _SMOLLM2, _QWEN25,
+    _QWEN25_CODER, _QWEN25_CODER_UNQUANTISED, _SMOLLM2_Q4,
 )}
 
 
 def get_preset(name: str | Path) -> Preset:
-    """The preset called `name`, or one made for a local checkpoint folder.
+    """The preset called `name`, or one made for a local checkpoint folder or GGUF file.
 
-    A folder's preset has the numbers of the laptop-size hub models and the folder's own name in small letters, e.g.
-    `my-model` for `/models/My_Model`. From then on, and in this process, it is known by that name, too.
+    Its preset has the numbers of the laptop-size hub models and its own name in small letters, e.g. `my-model` for
+    `/models/My_Model` or `/models/My_Model.gguf`. From then on, and in this process, it is known by that name, too.
 
     Raises:
-        ValueError: neither a known name (the message lists them, and the nearest) nor a folder with a config.json, or a
-            folder whose name is another preset's.
+        ValueError: neither a known name (the message lists them, and the nearest) nor a folder with a config.json nor a
+            GGUF file, or one whose name is another preset's.
     """
     if not isinstance(name, (str, os.PathLike)):
-        raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder, {shown(name)} of type "
-                         f"{type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
+        raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder or GGUF file, {shown(name)} of "
+                         f"type {type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
     name = os.fspath(name)
     if name in PRESETS:
         return PRESETS[name]
-    if not name or not os.path.isfile(os.path.join(name, "config.json")):
-        raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json")
-    folder = Path(name).resolve()
-    preset = Preset(name=slug(folder.name), model=str(folder), note="a local folder", **_LAPTOP)
+    # Not resolved where it is a file: the hub's cache keeps files under their digests, behind links with their names.
+    if name.endswith(".gguf") and os.path.isfile(name):
+        model, kind = Path(name).absolute(), "file"
+    elif name and os.path.isfile(os.path.join(name, "config.json")):
+        model, kind = Path(name).resolve(), "folder"
+    else:
+        raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json, "
+                      "or of a GGUF file")
+    short = slug(model.stem if kind == "file" else model.name)
+    preset = Preset(name=short, model=str(model), note=f"a local {kind}", **_LAPTOP)
     if PRESETS.setdefault(preset.name, preset) != preset:
-        raise ValueError(f"the folder {folder} would write over the results of the preset {preset.name!r}: rename it")
+        raise ValueError(f"the {kind} {model} would write over the results of the preset {preset.name!r}: rename it")
     return preset
 
 
 def get_presets(names: str) -> dict[str, Preset]:
-    """Several presets by what they were given as: names or checkpoint folders, separated by spaces or commas.
+    """Several presets by what they were given as: names, checkpoint folders or GGUF files, between spaces or commas.
 
-    A folder whose path has spaces stands in quotes, or alone.
+    A path with spaces stands in quotes, or alone.
 
     Raises:
         ValueError: as for `get_preset`, or a quotation that does not end.
@@ -313,7 +334,7 @@ def get_presets(names: str) -> dict[str, Preset]:
     separated = shlex.shlex(names, posix=True, punctuation_chars=False)
     separated.whitespace, separated.whitespace_split, separated.commenters = " \t\r\n,", True, ""
     try:
-        given = [names.strip()] if os.path.isdir(names.strip()) else list(separated)
+        given = [names.strip()] if os.path.exists(names.strip()) else list(separated)
     except ValueError as error:
         raise ValueError(f"the presets {names!r} cannot be told apart ({error}): separate them by spaces, and put a path "
                          "with spaces in quotes") from error

@@ -30,6 +30,7 @@ from steerpaper.circuits.patching import patch_edges
 from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.heads.ov import decompose_heads, steering_value_vectors
 from steerpaper.models.model import Model, check_access
+from steerpaper.models.weights import listed
 from steerpaper.presets import PRESETS
 from steerpaper.steering import Steering, generate
 from steerpaper.vectors.extraction import difference_in_means, next_token_vector, preference_vector
@@ -87,7 +88,13 @@ ARCHITECTURES = {
     "qwen2.5-0.5b-instruct": Architecture(
         "qwen2", 494_032_768, sizes(24, 14, 2, 896, 4864, vocab_size=151936, tie_word_embeddings=True),
         reduced(14, 2, 56, head_dim=4, tie_word_embeddings=True)),
+    "qwen2.5-coder-0.5b-instruct": Architecture(
+        "qwen2", 630_167_424, sizes(24, 14, 2, 896, 4864, vocab_size=151936, tie_word_embeddings=False),
+        reduced(14, 2, 56, head_dim=4, tie_word_embeddings=False)),
 }
+# Of the very architecture of another.
+ALIKE = {"qwen2.5-coder-0.5b-instruct-unquantised": "qwen2.5-0.5b-instruct",
+         "smollm2-135m-instruct-q4": "smollm2-135m-instruct"}
 ORGANISMS = {"organism-llama", "organism-gemma2", "tiny"}
 HARMFUL, HARMLESS = ["hack it", "rob a bank"], ["bake a pie", "sing"]
 LAYER, N = 1, 6
@@ -316,15 +323,16 @@ HUB = [name for name in PRESETS if name not in ORGANISMS]
 
 
 def test_every_hub_preset_is_here_pinned_and_licensed():
-    assert set(HUB) == set(ARCHITECTURES)
+    assert set(HUB) == {*ARCHITECTURES, *ALIKE}
     for preset in map(PRESETS.get, HUB):
-        assert re.fullmatch("[0-9a-f]{40}", preset.revision) and preset.note and preset.prompts == "public"
+        pinned = preset.model in listed() if preset.revision is None else re.fullmatch("[0-9a-f]{40}", preset.revision)
+        assert pinned and preset.note and preset.prompts == "public"
 
 
 @pytest.mark.parametrize("name", HUB)
 def test_parameters_are_counted(name):
     with torch.device("meta"):
-        architecture = ARCHITECTURES[name]
+        architecture = ARCHITECTURES[ALIKE.get(name, name)]
         hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture.family, **architecture.config))
     assert sum(weight.numel() for weight in hf.parameters()) == architecture.n_parameters
 
@@ -336,7 +344,7 @@ def test_graphs_have_the_papers_edges(name, n_edges):
     assert Graph(*shape, PRESETS[name].layer).n_edges == n_edges
 
 
-@pytest.mark.parametrize("name", HUB)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_layers_and_heads_fit(name):
     config, layer, small = ARCHITECTURES[name].config, PRESETS[name].layer, ARCHITECTURES[name].reduced
     assert layer is None or layer < 0.8 * config["num_hidden_layers"]
@@ -352,5 +360,5 @@ def test_readme_names_model_place_and_memory(name):
     preset = PRESETS[name]
     row = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{name}`"))
     place = "chosen on validation" if preset.layer is None else f"{preset.layer}, {preset.position}"
-    size = ARCHITECTURES[name].n_parameters * getattr(torch, preset.dtype).itemsize / 1e9
+    size = ARCHITECTURES[ALIKE.get(name, name)].n_parameters * getattr(torch, preset.dtype).itemsize / 1e9
     assert [cell.strip() for cell in row.split("|")][2:-1] == [preset.model, place, preset.note, f"{size:.1f} GB"]

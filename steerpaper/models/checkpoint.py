@@ -18,7 +18,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import find_adapter_config_file
 
 from steerpaper.choices import unknown
-from steerpaper.models import folder
+from steerpaper.models import folder, weights
 from steerpaper.presets import PRESETS, Preset
 
 # How to run a model, which a config may say too and this package chooses; and what is empty by then.
@@ -29,16 +29,17 @@ _CHOICES = {"hidden_act": [*ACT2FN], "hidden_activation": [*ACT2FN], "rope_type"
 
 
 def locate(name: str, preset: Preset | None) -> tuple[str, bool]:
-    """Where a model lies: (folder or hub id, whether it is a folder)."""
+    """Where a model lies: (folder, GGUF file or hub id, whether it is no hub id)."""
     source = preset.model if preset else name
-    if os.path.isdir(source):
+    if os.path.isdir(source) or source in weights.listed() or source.endswith(".gguf") and os.path.isfile(source):
         return source, True
     if preset and os.path.isabs(source):
         raise FileNotFoundError(f"the checkpoint folder {source} of preset {name!r} is missing: "
                                 "check the repository out completely, or train it with notebook 00")
     if re.fullmatch(r"\w[\w.-]*/[\w.-]+", source):
         return source, False
-    raise unknown("model", name, PRESETS, ", or give an existing checkpoint folder, or a hub id of the form owner/name")
+    raise unknown("model", name, PRESETS, ", or give an existing GGUF file or checkpoint folder, or a hub id of the form "
+                  "owner/name")
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:

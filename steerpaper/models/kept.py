@@ -29,7 +29,7 @@ _LIBRARIES = ("torch", "transformers", "nnsight")
 # digested themselves. A new preset, prompt set or judge computes nothing again.
 _BEFORE = tuple(f"steerpaper.{name}" for name in (
     "presets", "concepts", "prompts", "behaviour", "outputs", "artifacts", "manifests",
-    "models.checkpoint", "models.folder", "models.template"))
+    "models.checkpoint", "models.folder", "models.template", "models.weights", "models.gguf"))
 # What else picks the processor's routines, and so the rounding of sums.
 _ROUTINES = ("MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
 _FINGERPRINTS: WeakKeyDictionary = WeakKeyDictionary()

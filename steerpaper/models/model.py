@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging as transformers_logging
 
-from steerpaper.models import checkpoint, folder
+from steerpaper.models import checkpoint, folder, gguf
 from steerpaper.models.template import ChatTemplate
 from steerpaper.presets import PRESETS, Preset
 
@@ -265,19 +265,23 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
     """Load, freeze and check a model of the Llama, Gemma 2, Qwen 2 or Qwen 3 family.
 
     Args:
-        name: a preset, a local checkpoint folder, or a hub id `owner/name`. A folder never touches the
-            network; the files named in its SHA256SUMS, if it has one, are verified.
+        name: a preset, a local checkpoint folder, a GGUF file, or a hub id `owner/name`. A folder never touches the
+            network; the files named in its SHA256SUMS, if it has one, are verified. A GGUF file is dequantised once,
+            see `gguf`; the listed ones, by name, are fetched first, see `weights`.
         dtype: of the weights; the preset's, else float32.
         device: CUDA where there is one, else the CPU.
 
     Raises:
         ValueError: an unknown name or dtype, a device that is not there, an architecture not supported, quantised
-            weights, an adapter, weights that are corrupt, do not fit the config, or hold or make values that are not
-            finite, or a chat template that leaves the prompt out.
+            weights in another format than GGUF, a GGUF file that is not understood or not the listed one, an adapter,
+            weights that are corrupt, do not fit the config, or hold or make values that are not finite, or a
+            chat template that leaves the prompt out.
         FileNotFoundError: a folder, weights, config or tokenizer that is not there, or no such model or revision on
             the hub.
         PermissionError: a gated hub model without access.
-        ConnectionError: the hub cannot be asked for a model that is not in its cache here.
+        ConnectionError: the hub cannot be asked for a model that is not in its cache here, or no source of a listed
+            file can be reached.
+        OSError: the disk is full.
         RuntimeError: the check at load failed (see `check_access`).
         torch.OutOfMemoryError: the weights do not fit on the device.
 
@@ -288,6 +292,8 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
     source, is_local = checkpoint.locate(str(name), preset)
     dtype = checkpoint.dtype_of(dtype or (preset.dtype if preset else "float32"))
     device = checkpoint.device_of(device)
+    if source.endswith(gguf.SUFFIX):
+        source = str(gguf.dequantised(source, dtype))
     revision = preset.revision if preset else None
     commit = None if is_local else checkpoint.commit(source, revision)
     with nullcontext() if is_local else checkpoint.clear_hub_errors(source, revision):
