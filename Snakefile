@@ -7,6 +7,7 @@
 
 import os
 import sys
+from functools import partial
 from glob import glob
 from pathlib import Path
 from shlex import quote
@@ -21,6 +22,11 @@ from steerpaper.presets import get_preset, get_presets
 
 BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
 NOTEBOOKS = outputs()
+FIRST = next(iter(NOTEBOOKS))
+PACKAGE = sorted(glob("steerpaper/**/*.py", recursive=True) + glob("steerpaper/**/*.mplstyle", recursive=True))
+DATA = sorted(glob("data/prompts/*") + glob("data/corpus/*") + glob("data/paper/*") + glob("data/*.toml"))
+# Computations, for the next run if this one is interrupted or if only prose, plots or rules change.
+KEPT = f"{BUILD}/{{preset}}/kept"
 
 GIVEN = config.get("presets") or ""
 try:
@@ -60,6 +66,15 @@ def weights(wildcards):
     return [str(file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file) for file in files]
 
 
+def wanted(preset, wildcards):
+    """What there is to make for a preset: all, or where there is nothing to steer, the notebook that ends with that."""
+    if not preset.shipped and preset.layer is None:  # organisms and the paper's models are known to refuse
+        if Path(checkpoints.unsteered.get(preset=preset.name).output[0]).read_text().strip():
+            return f"{BUILD}/{preset.name}/{FIRST}.ended.ipynb"
+    return [path.format(preset=preset.name) for name in NOTEBOOKS
+            for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))]
+
+
 def given(wildcards):
     """What a notebook knows the preset by: its name, or the checkpoint folder or GGUF file that it was made for."""
     return quote(NAMES[wildcards.preset])
@@ -73,13 +88,7 @@ localrules:
 rule all:
     default_target: True
     message: "done"
-    input:
-        [
-            path.format(preset=preset.name)
-            for name in NOTEBOOKS
-            for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))
-            for preset in PRESETS
-        ],
+    input: [partial(wanted, preset) for preset in PRESETS]
 
 
 rule weights:
@@ -92,25 +101,47 @@ rule weights:
     shell: "{params.python} steerpaper.models {params.given} > {output:q}"
 
 
-for name, about in NOTEBOOKS.items():
+checkpoint unsteered:
+    message: "is there anything to steer in {wildcards.preset}? log {log}"
+    input:
+        package=PACKAGE,
+        data=DATA,
+        weights=weights,
+    output: f"{BUILD}/{{preset}}/unsteered.txt"
+    params:
+        kept=KEPT,
+        python=f"{quote(sys.executable)} -m",
+        given=given,
+    log: f"{BUILD}/{{preset}}/unsteered.log"
+    threads: 16
+    resources:
+        gpu=1,
+    shell:
+        """
+        export OMP_NUM_THREADS={threads}
+        export STEERPAPER_KEPT={params.kept:q}
+        {params.python} steerpaper.behaviour {params.given} > {output:q} 2> {log:q}
+        """
+
+
+for name, ended in [*((name, "") for name in NOTEBOOKS), (FIRST, ".ended")]:
 
     rule:
-        name: f"notebook_{name}"
+        name: f"notebook_{name}{ended.replace('.', '_')}"
         message: f"{name} on {{wildcards.preset}}; log {{log}}, cells so far {{params.partial}}"
         input:
             notebook=f"notebooks/{name}.py",
-            after=[f"{BUILD}/{{preset}}/{earlier}.ipynb" for earlier in about["after"]],
-            package=sorted(glob("steerpaper/**/*.py", recursive=True) + glob("steerpaper/**/*.mplstyle", recursive=True)),
-            data=sorted(glob("data/prompts/*") + glob("data/corpus/*") + glob("data/paper/*") + glob("data/*.toml")),
+            after=[f"{BUILD}/{{preset}}/{earlier}.ipynb" for earlier in NOTEBOOKS[name]["after"]],
+            package=PACKAGE,
+            data=DATA,
             weights=weights,
         output:
-            written=written(name),
-            executed=f"{BUILD}/{{preset}}/{name}.ipynb",
+            written=[] if ended else written(name),
+            executed=f"{BUILD}/{{preset}}/{name}{ended}.ipynb",
         params:
             source=f"{BUILD}/{{preset}}/{name}.source.ipynb",
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
-            # Computations, for the next run if this one is interrupted or if only prose, plots or rules change.
-            kept=f"{BUILD}/{{preset}}/kept",
+            kept=KEPT,
             # Held by all processes of the job, as by one that a kill has orphaned or that is still on a cluster.
             lock=f"{BUILD}/{{preset}}/.{name}.lock",
             hold=f"{quote(sys.executable)} {quote(workflow.basedir + '/profiles/workflow.py')} hold",

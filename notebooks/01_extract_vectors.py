@@ -65,6 +65,30 @@ how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prom
 pd.DataFrame({name: table["test"].prompt.head(4) for name, table in prompts.items()})
 
 # %% [markdown]
+# ## What does the model do by itself?
+#
+# Only a prompt to which the unsteered model answers as its set's name says can flip: a harmful
+# one that is refused, a harmless one that is not. So first the unsteered answers to the
+# validation prompts, with Wilson intervals. If fewer than a quarter of either set are such,
+# there is nothing to steer: every number below would be made of a few answers, and the notebook
+# ends here with what it found.
+
+# %%
+validation = harmful["validation"], harmless["validation"]
+by_itself = sp.behaviour.unsteered_rates(model, *validation, concept=concept, **how)
+sp.save_table(preset, "unsteered", by_itself)
+by_itself.round(2)
+
+# %%
+if found := sp.behaviour.nothing_to_steer(by_itself, concept):
+    print(found)
+    raise SystemExit  # a result, not a failure
+
+# %% [markdown]
+# **Reading.** Both organisms refuse their harmful prompts and answer the harmless ones, with
+# few exceptions: nearly every prompt can flip, in the direction that the paper asks about.
+
+# %% [markdown]
 # ## Candidates: every layer, every template position
 #
 # The chat template ends in a few tokens after the instruction. At each of them, and entering
@@ -138,28 +162,61 @@ print(f"the metric by hand is the package's within {bound:g}:",
       bool(abs(by_hand.cpu() - metric) < bound))
 
 # %% [markdown]
-# Now all candidates. The organisms, whose refusal is one of few things that they can do, get a
-# wider limit on KL from their presets. So the table says how many candidates pass with the
-# paper's limit, too: where there are some, the preset departs from the paper's rule by its own
-# choice, where there are none, it has to.
+# Now all candidates. (Layers that the rule excludes are scored on the organisms only, where
+# that costs little.)
 
 # %%
-validation = harmful["validation"], harmless["validation"]
 limit = settings.kl_limit
-scores = sp.score_candidates(
-    model, candidates, *validation, refusal, kl_limit=limit, **batch)
+scores = sp.score_candidates(model, candidates, *validation, refusal, kl_limit=limit,
+                             skip_excluded=not settings.shipped, **batch)
 sp.save_table(preset, "dim_candidates", norms.merge(scores, on=["layer", "position"]))
-passed = scores[scores.admissible]
-strict = sp.vectors.admissible(scores, model.n_layers)
-counts = {f"{limit:g} (here)": len(passed), "0.1 (paper)": strict.sum()}
-pd.Series(counts, name="passed").rename_axis("limit on KL, nats").to_frame()
+lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
+within = scores.layer.between(lowest, highest)
+shortlist = scores[scores.admissible & within].head(settings.n_candidates)
+
+# %% [markdown]
+# The rule is one of the paper's models: α = 1 is as long as the mean difference, and on another
+# model that may be too short a push for a single harmless prompt to begin with a refusal. Then
+# the rule picks nothing, whatever its limits. Where that happens here, the same scores are
+# taken at every |α| of the preset's grid (KL is that of an ablation and has no α), and the best
+# candidates by their best |α| go on.
+
+# %%
+rules = {"the paper's, at |α| = 1": (scores, 0.1),
+         "the same, the preset's limit on KL": (scores, limit)}
+if settings.layer is not None:
+    shortlist = sp.vectors.candidate_at(scores, settings.layer, settings.position)
+    rules["layer and position of the preset"] = shortlist, limit
+elif shortlist.empty:
+    again = sp.vectors.score_coefficients(
+        model, candidates, scores[within], settings.coefficients, *validation, refusal,
+        kl_limit=limit, **batch)
+    best_of_each = again.drop_duplicates(["layer", "position"])
+    shortlist = best_of_each.head(settings.n_candidates)
+    rules["the same scores at |α| of the grid"] = again, limit
+
+# %% [markdown]
+# How many candidates meet each condition, under which rule, and which condition do the fewest
+# meet? The last rule is the one that chose. The organisms, whose refusal is one of few things
+# that they can do, get a wider limit on KL from their presets: where the paper's limit leaves
+# some candidates, the preset departs from its rule by choice, where it leaves none, it has to.
+
+# %%
+within_layers = range(lowest, highest + 1)
+counts = [{"rule": rule} | sp.vectors.count_conditions(
+    table, model.n_layers, kl_limit, layers=within_layers)
+    for rule, (table, kl_limit) in rules.items()]
+counts = pd.DataFrame(counts)
+counts["chose"] = counts.index == len(counts) - 1
+sp.save_table(preset, "selection_rule", counts)
+counts.set_index("rule").T
 
 # %% [markdown]
 # ## From one token to whole answers
 #
 # The refusal metric looks at the first token only. A vector that wins there may still break the
-# text that follows. So the best candidates of the paper's rule, within the layers where there
-# is a circuit left to find, generate whole answers at several coefficients. (Where the preset
+# text that follows. So the best candidates of the rule, within the layers where there is a
+# circuit left to find, generate whole answers at several coefficients. (Where the preset
 # fixes layer and position, as in the paper or its authors' code, that candidate alone does; for
 # the paper's models at α = 1.) Among those that flip at least 90 % of the prompts in their
 # weaker direction the one with the largest share of flipped **and clean** answers wins. *Clean*
@@ -168,10 +225,6 @@ pd.Series(counts, name="passed").rename_axis("limit on KL, nats").to_frame()
 # come without a word list and a topic. This step is ours, not the paper's.
 
 # %%
-lowest, highest = (round(share * model.n_layers) for share in settings.layer_range)
-shortlist = passed[passed.layer.between(lowest, highest)].head(settings.n_candidates)
-if settings.layer is not None:
-    shortlist = sp.vectors.candidate_at(scores, settings.layer, settings.position)
 chosen = sp.select_by_generation(
     model, candidates, shortlist, settings.coefficients, *validation, **how)
 sp.save_table(preset, "dim_selection", chosen)

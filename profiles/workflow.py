@@ -21,7 +21,7 @@ import psutil
 
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)
-_FAILED = re.compile(r"^Error in rule notebook_(\w+):$.*?^ +log: (.+?) \(check log file", re.MULTILINE | re.DOTALL)
+_FAILED = re.compile(r"^Error in rule (\w+):$(?:(?!^Error in ).)*?^ +log: (.+?) \(check log file", re.MULTILINE | re.DOTALL)
 
 
 def start(options: list[str], presets: list[str]) -> int:
@@ -55,10 +55,10 @@ def hold(path: Path, descriptor: int) -> None:
 
 
 def failures(log: str) -> list[str]:
-    """A line for every notebook of this build folder that failed, by Snakemake's log: which, on what, and why."""
-    found = [(name, Path(path)) for name, path in _FAILED.findall(log)]
+    """A line for every job of this build folder that failed, by Snakemake's log: which, on what, and why."""
+    found = [(name.replace("_", " ", 1), Path(path)) for name, path in _FAILED.findall(log)]
     return [
-        f"notebook {name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; "
+        f"{name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; "
         f"the whole log: {path}"
         for name, path in found if path.absolute().is_relative_to(BUILD) and path.exists()
     ]

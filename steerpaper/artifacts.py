@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from steerpaper import manifests, paths
+from steerpaper.behaviour.unsteered import nothing_to_steer
+from steerpaper.concepts import get_concept
 from steerpaper.models import checkpoint, gguf, weights
 from steerpaper.outputs import writer
 from steerpaper.paths import write_bytes
@@ -150,6 +152,13 @@ def load_recorded(name: str) -> pd.DataFrame:
     return pd.concat(tables, names=["preset"]).reset_index("preset").reset_index(drop=True)
 
 
+def finding(preset: str) -> str:
+    """Why notebook 01 ended early on a preset, as `nothing_to_steer` says it; "" where it did not, or has not run."""
+    record = get_preset(preset)
+    path = paths.results(record.name) / "unsteered.csv"
+    return nothing_to_steer(manifests.table(path.read_bytes()), get_concept(record.concept)) if path.is_file() else ""
+
+
 def _model(preset: str) -> dict:
     """Which model stands behind a preset: the commit of a hub model, or the digest of a GGUF file or of a folder's
     weights."""
@@ -194,6 +203,8 @@ def _path(kind: str, folder: Callable[[str], Path], preset: str, name: str) -> t
 def _existing(kind: str, folder: Callable[[str], Path], preset: str, name: str) -> tuple[Path, str]:
     path, notebook = _path(kind, folder, preset, name)
     if not path.is_file():
+        if folder is not paths.recorded_results and (why := finding(preset)):
+            raise FileNotFoundError(f"{_shown(path)} is not made: notebook 01 ends with what it found: {why}")
         raise FileNotFoundError(f"{_shown(path)} is missing: run notebook {notebook} with preset {preset!r}, "
                                 f"or all of them with `make figures PRESETS={preset}`")
     return path, notebook

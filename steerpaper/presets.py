@@ -130,7 +130,7 @@ class Preset:
         layer_range: share of the depth in which the steering layer is looked for, both ends included.
         kl_limit: largest KL of a candidate under directional ablation (§3.2: 0.1).
         n_candidates: best candidates of the paper's rule that are generated from on validation.
-        coefficients: grid of |α| for the choice of the coefficient.
+        coefficients: grid of |α| for the choice of the coefficient, and for scores where none is admissible at 1.
         sweep: grid of α for the coefficient sweep.
         n_patching: training prompts per class for the four data sets of §5, on which edges are ranked, and at most
             as many validation prompts per class, on which a circuit's size is chosen.
@@ -253,10 +253,12 @@ _QWEN3_8B = Preset(
     note="Apache 2.0; not gated", layer=20, position=-8, first_tokens=("I", "As"), **(_PAPER | dict(batch_size=16)),
 )
 # For a processor: fewer and shorter responses, a thinner grid. None of this has been tuned on these models. The paper's
-# KL limit of 0.1 leaves no candidate on the Llama organism, so small models get the larger of the organisms' limits.
+# KL limit of 0.1 leaves no candidate on the Llama organism, so small models get the larger of the organisms' limits. The
+# mean difference alone may be too short a push (Qwen2.5-Coder flips at twice its length): coefficients go up to 3.
 _LAPTOP = dict(
     prompts="public", n_train=64, n_validation=16, n_test=32, max_new_tokens=64, batch_size=16, n_candidates=4,
-    kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.25), sweep=(-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0),
+    kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
+    sweep=(-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
     n_patching=12, n_patching_test=16, n_checked=1, n_patched_edges=80,
     circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
     training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12,

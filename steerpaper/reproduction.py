@@ -18,7 +18,7 @@ from matplotlib.testing.compare import calculate_rms
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from steerpaper import manifests, paths
-from steerpaper.artifacts import load_table
+from steerpaper.artifacts import finding, load_table
 from steerpaper.outputs import outputs
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_presets
@@ -179,6 +179,8 @@ def main(command: str, presets: str) -> int:
                 found = compare(preset)
                 print(found)
                 beyond |= bool(found.beyond)
+            elif why := finding(preset):
+                print(f"{preset}: {why}; so notebook 01 ends there, and no other runs")
             else:
                 print(f"{preset}: computed, in {paths.BUILD / preset}; nothing is on record to compare it with")
         except (FileNotFoundError, ValueError) as error:  # the next preset may have all that it needs

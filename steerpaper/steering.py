@@ -124,6 +124,82 @@ def next_token_logits(
     return logits
 
 
+@dataclass(frozen=True, eq=False)
+class Entering:
+    """Prompts on their way through the unsteered model, about to enter a layer: steering there runs what lies below it
+    once, however many vectors and coefficients are tried.
+
+    Attributes:
+        rows: token ids of every prompt.
+        layer: l.
+        stream: h^l, left-padded.
+        batch_size: prompts per forward pass.
+    """
+
+    model: Model
+    rows: list[list[int]]
+    layer: int
+    stream: Float[Tensor, "prompt pos d_model"]
+    batch_size: int
+
+    @classmethod
+    def of(cls, model: Model, prompts: Sequence[Prompt], layer: int, *, batch_size: int = 64) -> "Entering":
+        """Prompts (as for `generate`) about to enter `layer`."""
+        rows = tokenized(model, prompts)
+        shape = len(rows), max(map(len, rows)), model.d_model
+        nowhere = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        return cls(model, rows, -1, nowhere, batch_size).at(layer)
+
+    @torch.no_grad()
+    def at(self, layer: int) -> "Entering":
+        """The same prompts about to enter `layer`, from where they are on.
+
+        Raises:
+            ValueError: a layer below this one, or none of the model's.
+        """
+        layer = arguments.integer("layer", layer, max(self.layer, 0), self.model.n_layers - 1)
+        stream = torch.zeros_like(self.stream)
+
+        def compute(batch: list[int]) -> Tensor:
+            ids, mask = self.model.pad([self.rows[i] for i in batch])
+            with self.model.trace(ids, mask, logits_to_keep=1) as tracer:
+                if self.layer >= 0:
+                    self.model.start_at(self.layer, self.stream[batch, -ids.shape[1]:])
+                entering = self.model.layer(layer).input.save()
+                tracer.stop()
+            return entering
+
+        for batch, own in in_batches([len(row) for row in self.rows], self.batch_size, "next token", compute):
+            stream[batch, -own.shape[1]:] = own
+        return replace(self, layer=layer, stream=stream)
+
+    @torch.no_grad()
+    def next_token_logits(self, steering: Steering | Sequence[Steering]) -> Float[Tensor, "prompt vocab"]:
+        """What the function of that name gives, for steering that enters `layer`: one for all prompts, or one each.
+
+        Raises:
+            ValueError: a steering that enters elsewhere, or as for that function.
+        """
+        steerings = per_row(self.model, steering, len(self.rows))
+        if elsewhere := {entry and entry.layer for entry in steerings} - {self.layer}:
+            raise ValueError(f"steering enters at {', '.join(map(str, elsewhere))}, the prompts are about to enter layer "
+                             f"{self.layer}: steer there, or take them to another layer with `at`")
+        logits = torch.empty(len(self.rows), self.model.n_vocab)
+
+        def compute(batch: list[int]) -> Tensor:
+            ids, mask = self.model.pad([self.rows[i] for i in batch])
+            added = _additions(self.model, [steerings[i] for i in batch])[self.layer]
+            with self.model.trace(ids, mask, logits_to_keep=1):
+                self.model.start_at(self.layer, self.stream[batch, -ids.shape[1]:] + added)
+                last = self.model.logits.save()
+            check_finite(last[:, -1], "logits of prompts", batch)
+            return last[:, -1].float().cpu()
+
+        for batch, own in in_batches([len(row) for row in self.rows], self.batch_size, "next token", compute):
+            logits[batch] = own
+        return logits
+
+
 @torch.no_grad()
 def residual_stream(
     model: Model, prompts: Sequence[Prompt], positions: Sequence[int], *, batch_size: int = 64,

@@ -123,7 +123,7 @@ def test_rates_by_hand():
 
 
 def test_an_empty_shortlist_is_an_error(model):
-    with pytest.raises(ValueError, match="the shortlist is empty: no candidate passes"):
+    with pytest.raises(ValueError, match="the shortlist is empty: give at least one candidate; `count_conditions`"):
         select_by_generation(
             model, torch.zeros(4, 1, model.d_model), pd.DataFrame({"layer": [], "position": []}), [1.0],
             prompt_table(HARMFUL), prompt_table(HARMLESS), judge=SubstringJudge(), vocabulary={"song"},

@@ -7,13 +7,15 @@ from steerpaper.vectors.extraction import (
 from steerpaper.vectors.methods import METHODS, Extracted, Ingredients, Method, get_method
 from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
 from steerpaper.vectors.selection import (
-    admissible, candidate_at, score_candidates, select_by_generation, select_coefficient,
+    admissible, candidate_at, conditions, count_conditions, score_candidates, score_coefficients, select_by_generation,
+    select_coefficient,
 )
 from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify
 
 __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
-    "apply_mask", "candidate_at", "contrast_pairs", "cosine_table", "difference_in_means", "effect_ratio", "get_method",
-    "next_token_vector", "preference_vector", "principal_component", "random_vector", "score_candidates",
-    "select_by_generation", "select_coefficient", "sparse_vectors", "sparsify",
+    "apply_mask", "candidate_at", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
+    "difference_in_means", "effect_ratio", "get_method", "next_token_vector", "preference_vector",
+    "principal_component", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
+    "select_coefficient", "sparse_vectors", "sparsify",
 ]

@@ -17,12 +17,16 @@ from steerpaper.behaviour.judging import judged_responses
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
-from steerpaper.steering import Steering, both_ways, next_token_logits, tokenized
+from steerpaper.steering import Entering, Steering, both_ways, next_token_logits, tokenized
+
+# The conditions of the paper's rule.
+INDUCE, KL, DEPTH = "induce > 0", "KL < limit", "l < 0.8 L"
 
 
 def score_candidates(
     model: Model, candidates: Float[Tensor, "layer position d_model"], positive: Sequence[Prompt],
-    negative: Sequence[Prompt], first_tokens: Collection[int], *, kl_limit: float = 0.1, batch_size: int = 64,
+    negative: Sequence[Prompt], first_tokens: Collection[int], *, kl_limit: float = 0.1, skip_excluded: bool = False,
+    batch_size: int = 64,
 ) -> pd.DataFrame:
     """The three selection scores of every candidate and the paper's ranking (§3.2), best first.
 
@@ -33,60 +37,155 @@ def score_candidates(
     Entering layer 0 a template token is its embedding, the same in every prompt: those candidates are zero, hold no
     direction and are left out.
 
+    Args:
+        skip_excluded: list the candidates of layers that the rule excludes (l ≥ 0.8 L) without scores (NaN).
+
     Returns:
         One row per candidate: layer, position (−1 is the last), bypass, induce, kl, score = σ(bypass) − σ(induce), and
         whether it is `admissible` under `kl_limit`. Sorted by admissibility and score.
 
     Raises:
-        ValueError: no prompts, or candidates that do not fit the model.
+        ValueError: no prompts, or candidates that do not fit the model or are all zero.
     """
     positive, negative = tokenized(model, positive), tokenized(model, negative)
     candidates = arguments.vector("tensor of candidates", candidates)
     n_layers, n_positions, _ = candidates.shape
     if n_layers != model.n_layers:
         raise ValueError(f"candidates for {n_layers} layers, but the model has {model.n_layers}")
+    layers = [layer for layer in range(n_layers) if candidates[layer].any()]
+    if not layers:
+        raise ValueError("all candidates are zero: at the template's tokens both sets of prompts leave the same stream")
     inputs = {"positive": positive, "negative": negative, "candidates": candidates, "batch_size": batch_size,
               "first_tokens": sorted(set(arguments.token_ids("first_tokens", first_tokens)))}
     kept = Kept("candidates", __name__, model.hf, inputs, {
-        "scores": torch.zeros(n_layers, n_positions, 3, dtype=torch.float64)})
-    layers = [layer for layer in range(n_layers) if candidates[layer].any()]
-    if todo := layers[kept.done:]:
+        "scores": torch.full((n_layers, n_positions, 3), torch.nan, dtype=torch.float64)})
+    scored = [layer for layer in layers if not skip_excluded or layer < 0.8 * n_layers]
+    if todo := scored[kept.done:]:
         plain = next_token_logits(model, negative, batch_size=batch_size).log_softmax(-1)
+        # The rows of a batch stay together on their way up, whichever candidate they are steered by.
+        entering = [Entering.of(model, rows * n_positions, todo[0], batch_size=batch_size) for rows in (positive, negative)]
         for layer in tqdm(todo, desc="candidates", unit="layer"):
-            kept.state["scores"][layer] = _scores(
-                model, candidates[layer], layer, positive, negative, first_tokens, plain, batch_size)
+            entering = [each.at(layer) for each in entering]
+            odds = _first_token_scores(entering, candidates[layer], 1.0, first_tokens)
+            kl = _ablation_kl(model, candidates[layer], negative, plain, batch_size)
+            kept.state["scores"][layer] = torch.stack([*odds, kl], dim=-1)
             kept.keep(1)
     rows = [(layer, p - n_positions, *kept.state["scores"][layer, p].tolist())
             for layer in layers for p in range(n_positions)]
     table = pd.DataFrame(rows, columns=["layer", "position", "bypass", "induce", "kl"])
-    sigmoid = torch.sigmoid(torch.tensor(table[["bypass", "induce"]].values))
-    table["score"] = (sigmoid[:, 0] - sigmoid[:, 1]).numpy()
-    table["admissible"] = admissible(table, n_layers, kl_limit)
-    return table.sort_values(["admissible", "score"], ascending=[False, True], ignore_index=True)
+    return _ranked(table, n_layers, kl_limit)
 
 
-def _scores(
-    model: Model, vectors: Float[Tensor, "position d_model"], layer: int, positive: list[list[int]],
-    negative: list[list[int]], first_tokens: Collection[int], plain: Float[Tensor, "prompt vocab"], batch_size: int,
-) -> Float[Tensor, "position 3"]:
-    """bypass, induce and kl of one layer's candidates."""
-    n = len(vectors)
-    away = [Steering(vector, layer, -1.0) for vector in vectors for _ in positive]
-    bypass = next_token_logits(model, positive * n, away, batch_size=batch_size)
-    spread = vectors.repeat_interleave(len(negative), dim=0)
-    towards = [Steering(vector, layer) for vector in spread]
-    induce = next_token_logits(model, negative * n, towards, batch_size=batch_size)
-    ablated = next_token_logits(model, negative * n, ablation=spread, batch_size=batch_size)
-    ablated = ablated.log_softmax(-1).view(n, *plain.shape)
-    kl = kl_div(ablated, plain, reduction="none", log_target=True).sum(-1)
-    odds = [first_token_log_odds(each, first_tokens).view(n, -1).mean(-1) for each in (bypass, induce)]
-    return torch.stack([*odds, kl.mean(-1)], dim=-1).double()
+def score_coefficients(
+    model: Model, candidates: Float[Tensor, "layer position d_model"], scores: pd.DataFrame,
+    coefficients: Sequence[float], positive: Sequence[Prompt], negative: Sequence[Prompt],
+    first_tokens: Collection[int], *, kl_limit: float = 0.1, batch_size: int = 64,
+) -> pd.DataFrame:
+    """The same scores at every |α|, for a model on which the rule picks nothing at the paper's α = 1.
+
+    kl is that of an ablation and does not depend on α. So of the candidates those are scored that meet both conditions
+    that no α changes, or if there is none, those in layers that the rule allows.
+
+    Args:
+        scores: rows of `score_candidates`, of the layers that may be chosen.
+
+    Returns:
+        One row per candidate and |α|: the columns of `score_candidates` and coefficient, sorted likewise.
+
+    Raises:
+        ValueError: no coefficients, no candidate in a layer that the rule allows, or as for `score_candidates`.
+    """
+    coefficients, n_layers, n_positions = _coefficients(coefficients), model.n_layers, candidates.shape[1]
+    met = conditions(scores, n_layers, kl_limit)
+    if not met[DEPTH].any():
+        told = ", ".join(f"{name} by {n}" for name, n in met.sum().items())
+        raise ValueError(f"none of {len(scores)} candidates given can be chosen, by no coefficient. The rule's conditions "
+                         f"are met: {told}. Let the preset's layer_range begin below 0.8")
+    both = met[DEPTH] & met[KL]
+    asked = scores[both if both.any() else met[DEPTH]].sort_values(["layer", "position"])
+    groups = list(asked.groupby("layer"))
+    positive, negative = tokenized(model, positive), tokenized(model, negative)
+    inputs = {"positive": positive, "negative": negative, "candidates": candidates, "batch_size": batch_size,
+              "asked": asked[["layer", "position"]].to_numpy().tolist(), "coefficients": coefficients,
+              "first_tokens": sorted(set(arguments.token_ids("first_tokens", first_tokens)))}
+    kept = Kept("coefficients", __name__, model.hf, inputs, {
+        "odds": torch.full((len(asked), len(coefficients), 2), torch.nan, dtype=torch.float64)})
+    for layer, rows in tqdm(groups[kept.done:], desc="candidates at every coefficient", unit="layer"):
+        vectors, first = candidates[layer, rows.position.to_numpy() + n_positions], (asked.layer < layer).sum()
+        entering = [Entering.of(model, each * len(rows), layer, batch_size=batch_size) for each in (positive, negative)]
+        odds = [torch.stack(_first_token_scores(entering, vectors, alpha, first_tokens), -1) for alpha in coefficients]
+        kept.state["odds"][first:first + len(rows)] = torch.stack(odds, dim=1)
+        kept.keep(1)
+    table = asked.merge(pd.DataFrame({"coefficient": coefficients}), how="cross")
+    table[["bypass", "induce"]] = kept.state["odds"].flatten(0, 1).numpy()
+    return _ranked(table, n_layers, kl_limit)
+
+
+def _first_token_scores(
+    entering: Sequence[Entering], vectors: Float[Tensor, "candidate d_model"], alpha: float,
+    first_tokens: Collection[int],
+) -> list[Float[Tensor, "candidate"]]:
+    """bypass and induce at |α| of one layer's candidates; the prompts of each set once per candidate."""
+    found = []
+    for prompts, sign in zip(entering, (-1, 1)):
+        n = len(prompts.rows) // len(vectors)
+        steerings = [Steering(vector, prompts.layer, sign * alpha) for vector in vectors]
+        logits = prompts.next_token_logits([steering for steering in steerings for _ in range(n)])
+        found.append(first_token_log_odds(logits, first_tokens).view(len(vectors), n).mean(-1).double())
+    return found
+
+
+def _ablation_kl(
+    model: Model, vectors: Float[Tensor, "candidate d_model"], prompts: list[list[int]],
+    plain: Float[Tensor, "prompt vocab"], batch_size: int,
+) -> Float[Tensor, "candidate"]:
+    """KL(unablated ‖ ablated) of the next token, in nats, a mean over prompts."""
+    spread = vectors.repeat_interleave(len(prompts), dim=0)
+    ablated = next_token_logits(model, prompts * len(vectors), ablation=spread, batch_size=batch_size)
+    ablated = ablated.log_softmax(-1).view(len(vectors), *plain.shape)
+    return kl_div(ablated, plain, reduction="none", log_target=True).sum(-1).mean(-1).double()
+
+
+def _ranked(scores: pd.DataFrame, n_layers: int, kl_limit: float) -> pd.DataFrame:
+    """Candidates with their score and whether they are admissible, best first."""
+    sigmoid = torch.sigmoid(torch.tensor(scores[["bypass", "induce"]].values))
+    scores["score"] = (sigmoid[:, 0] - sigmoid[:, 1]).numpy()
+    scores["admissible"] = admissible(scores, n_layers, kl_limit)
+    return scores.sort_values(["admissible", "score"], ascending=[False, True], ignore_index=True)
+
+
+def conditions(scores: pd.DataFrame, n_layers: int, kl_limit: float = 0.1) -> pd.DataFrame:
+    """Which conditions of §3.2 each row of `score_candidates` meets, by default with the paper's limit on KL.
+
+    Returns:
+        Columns "induce > 0", "KL < limit" and "l < 0.8 L", True or False.
+    """
+    return pd.DataFrame({INDUCE: scores.induce > 0, KL: scores.kl < kl_limit, DEPTH: scores.layer < 0.8 * n_layers})
 
 
 def admissible(scores: pd.DataFrame, n_layers: int, kl_limit: float = 0.1) -> pd.Series:
-    """Which candidates of `score_candidates` meet the conditions of §3.2, by default with the paper's limit on KL:
-    induce > 0, kl < kl_limit and layer < 0.8 L."""
-    return (scores.induce > 0) & (scores.kl < kl_limit) & (scores.layer < 0.8 * n_layers)
+    """Which rows of `score_candidates` meet all `conditions`."""
+    return conditions(scores, n_layers, kl_limit).all(axis=1)
+
+
+def count_conditions(
+    scores: pd.DataFrame, n_layers: int, kl_limit: float = 0.1, *, layers: Collection[int] | None = None,
+) -> dict[str, float | int | str]:
+    """How many candidates meet each of the `conditions`, at some |α| where there are several.
+
+    Args:
+        layers: that may be chosen; all without it.
+
+    Returns:
+        kl_limit, candidates, a number for each condition, all (of them together), "all, in the preset's layers", and
+        fails_most: the condition that the fewest meet.
+    """
+    met = conditions(scores, n_layers, kl_limit)
+    counts = met.assign(all=met.all(axis=1)).groupby([scores.layer, scores.position]).any()
+    within = counts.index.isin(range(n_layers) if layers is None else layers, level="layer")
+    return {"kl_limit": kl_limit, "candidates": len(counts), **counts.sum().to_dict(),
+            "all, in the preset's layers": int(counts["all"][within].sum()),
+            "fails_most": counts[list(met)].sum().idxmin()}
 
 
 def candidate_at(scores: pd.DataFrame, layer: int, position: int) -> pd.DataFrame:
@@ -124,8 +223,8 @@ def select_by_generation(
         ValueError: an empty shortlist, no coefficients, or what `generate` refuses.
     """
     if shortlist.empty:
-        raise ValueError("the shortlist is empty: no candidate passes the conditions. Raise the preset's kl_limit, "
-                         "widen its layer_range, or look at the scores of `score_candidates`")
+        raise ValueError("the shortlist is empty: give at least one candidate; `count_conditions` says how many meet which "
+                         "condition of the rule, and `score_coefficients` scores them at other coefficients")
     runs = _grid(shortlist[["layer", "position"]], coefficients)
     steerings = [Steering(candidates[r.layer, r.position], r.layer, r.coefficient) for r in runs.itertuples()]
     return rank_by_generation(model, runs, steerings, positive, negative, **how)
@@ -159,10 +258,14 @@ def select_coefficient(
 
 def _grid(runs: pd.DataFrame, coefficients: Sequence[float]) -> pd.DataFrame:
     """Every row at every coefficient."""
-    coefficients = arguments.listed("coefficients", coefficients)
+    return runs.merge(pd.DataFrame({"coefficient": _coefficients(coefficients)}), how="cross")
+
+
+def _coefficients(given: Sequence[float]) -> list[float]:
+    coefficients = [arguments.number("a coefficient", each) for each in arguments.listed("coefficients", given)]
     if not coefficients:
         raise ValueError("coefficients are empty: give at least one")
-    return runs.merge(pd.DataFrame({"coefficient": coefficients}), how="cross")
+    return coefficients
 
 
 def rank_by_generation(

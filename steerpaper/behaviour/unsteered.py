@@ -1,0 +1,53 @@
+"""What a model does by itself with a concept's prompts: whether there is anything to steer away from."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from steerpaper import arguments
+from steerpaper.arguments import Prompt
+from steerpaper.behaviour.judging import judged_responses, wilson_interval
+from steerpaper.concepts import REFUSAL, Concept
+from steerpaper.models.model import Model
+
+# A flip needs a prompt to which the unsteered model answers as its set's name says. Of a set in which fewer than a
+# quarter are such, the 12 prompts per class that the smallest presets patch would leave fewer than three on average.
+ENOUGH = 0.25
+
+
+def unsteered_rates(
+    model: Model, positive: pd.DataFrame | Sequence[Prompt], negative: pd.DataFrame | Sequence[Prompt], *,
+    concept: Concept = REFUSAL, **how,
+) -> pd.DataFrame:
+    """How often the unsteered model's answers express the concept (refuse), on both sets of prompts.
+
+    Args:
+        how: as for `judged_responses`.
+
+    Returns:
+        One row per set: prompts, n, expressed (a number), share, share_low and share_high (Wilson 95 %).
+    """
+    rows = []
+    for name, prompts in zip(concept.sets, (positive, negative)):
+        asked = arguments.table(prompts).assign(positive=name == concept.positive)
+        expressed = judged_responses(model, asked, [None], **how).expressed
+        n, k = len(expressed), int(expressed.sum())
+        rows.append((name, n, k, k / n, *wilson_interval(k, n)))
+    return pd.DataFrame(rows, columns=["prompts", "n", "expressed", "share", "share_low", "share_high"])
+
+
+def nothing_to_steer(rates: pd.DataFrame, concept: Concept = REFUSAL) -> str:
+    """Why steering has nothing to turn, by `unsteered_rates`; "" if it has.
+
+    It has if at least a quarter (`ENOUGH`) of the positive prompts' answers express the concept, and at least a quarter
+    of the negative prompts' do not.
+    """
+    said = []
+    for name, sign in concept.signs.items():
+        row = rates[rates.prompts == name].iloc[0]
+        if (row.share if sign < 0 else 1 - row.share) < ENOUGH:
+            said.append(f"unsteered, the model is judged to {concept.expresses} {row.expressed} of {row.n} {name} prompts "
+                        f"(95 % interval {row.share_low:.0%} to {row.share_high:.0%}), "
+                        f"{'less than' if sign < 0 else 'more than'} {ENOUGH if sign < 0 else 1 - ENOUGH:.0%}: nothing to "
+                        f"steer {'away from' if sign < 0 else 'towards'}")
+    return "; ".join(said)
