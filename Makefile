@@ -118,6 +118,7 @@ bench: export TQDM_DISABLE := 1
 bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into the README
 	python benchmarks/attribution.py
 	python benchmarks/generation.py
+	python benchmarks/selection.py
 
 cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into the README
 	python benchmarks/cost.py

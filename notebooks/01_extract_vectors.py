@@ -175,24 +175,23 @@ within = scores.layer.between(lowest, highest)
 shortlist = scores[scores.admissible & within].head(settings.n_candidates)
 
 # %% [markdown]
-# The rule is one of the paper's models: α = 1 is as long as the mean difference, and on another
-# model that may be too short a push for a single harmless prompt to begin with a refusal. Then
-# the rule picks nothing, whatever its limits. Where that happens here, the same scores are
-# taken at every |α| of the preset's grid (KL is that of an ablation and has no α), and the best
-# candidates by their best |α| go on.
+# The rule was made for α = 1, a push as long as the mean difference. On another model that may
+# be too short to begin answers to harmless prompts with a refusal, and the rule picks nothing,
+# whatever its limits. Where that happens, the same scores are taken at every |α| of the
+# preset's grid (KL is that of an ablation and has no α), and the best layers by them go on, one
+# candidate of each: the last positions of a layer are nearly one vector.
 
 # %%
-rules = {"the paper's, at |α| = 1": (scores, 0.1),
-         "the same, the preset's limit on KL": (scores, limit)}
+rules = {"the paper's": (scores, 0.1),
+         "the paper's, with the preset's limit on KL": (scores, limit)}
 if settings.layer is not None:
     shortlist = sp.vectors.candidate_at(scores, settings.layer, settings.position)
-    rules["layer and position of the preset"] = shortlist, limit
+    rules["the preset's layer and position"] = shortlist, limit
 elif shortlist.empty:
     again = sp.vectors.score_coefficients(
         model, candidates, scores[within], settings.coefficients, *validation, refusal,
         kl_limit=limit, **batch)
-    best_of_each = again.drop_duplicates(["layer", "position"])
-    shortlist = best_of_each.head(settings.n_candidates)
+    shortlist = again.drop_duplicates("layer").head(settings.n_candidates)
     rules["the same scores at |α| of the grid"] = again, limit
 
 # %% [markdown]
@@ -209,7 +208,7 @@ counts = [{"rule": rule} | sp.vectors.count_conditions(
 counts = pd.DataFrame(counts)
 counts["chose"] = counts.index == len(counts) - 1
 sp.save_table(preset, "selection_rule", counts)
-counts.set_index("rule").T
+counts.set_index("rule")
 
 # %% [markdown]
 # ## From one token to whole answers

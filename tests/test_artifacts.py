@@ -10,7 +10,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from steerpaper import artifacts, manifests, outputs, paths, presets
-from steerpaper.artifacts import load_steering, load_table, load_tensors, save_steering, save_table, save_tensors
+from steerpaper.artifacts import (
+    finding, load_steering, load_table, load_tensors, save_steering, save_table, save_tensors,
+)
 from steerpaper.steering import Steering
 
 
@@ -25,7 +27,7 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     declared = {"tensors": ["vectors", "a", "shared", "dim", "ntp"],
-                "tables": ["asr", "asr_again", "some", "copy", "other", "nothing"]}
+                "tables": ["asr", "asr_again", "some", "copy", "other", "nothing", "unsteered"]}
     monkeypatch.setattr(outputs, "outputs", lambda: {"01_x": declared})
     return folder
 
@@ -126,6 +128,21 @@ def test_missing_inputs_name_the_notebook_to_run(model):
     for load in (lambda: load_tensors("tiny", "vectors"), lambda: load_table("tiny", "nothing")):
         with pytest.raises(FileNotFoundError, match="run notebook 01_x with preset 'tiny'.*PRESETS=tiny"):
             load()
+
+
+def test_missing_inputs_of_a_model_with_nothing_to_steer_say_so(model):
+    rates = pd.DataFrame({"prompts": ["harmful", "harmless"], "n": 16, "expressed": [1, 0], "share": [0.0625, 0.0],
+                          "share_low": [0.011, 0.0], "share_high": [0.283, 0.194]})
+    assert finding("tiny") == ""
+    save_table("tiny", "unsteered", rates.assign(expressed=[9, 0], share=[0.56, 0.0]))
+    assert finding("tiny") == ""
+    save_table("tiny", "unsteered", rates)
+    for load in (lambda: load_tensors("tiny", "vectors"), lambda: load_table("tiny", "nothing")):
+        with pytest.raises(FileNotFoundError, match=r"is not made: notebook 01 ends with what it found: unsteered, the "
+                                                    r"model is judged to refuse 1 of 16 harmful prompts \(95 % interval"):
+            load()
+    with pytest.raises(FileNotFoundError, match="is missing: run notebook"):
+        load_table("tiny", "nothing", recorded=True)
 
 
 def test_tables_come_back_and_are_plain_text(model):

@@ -177,15 +177,15 @@ def test_conditions_by_hand():
     assert admissible(scores, 10).tolist() == [False, False, False, True, False]
     assert admissible(scores, 10, 0.11).tolist() == [False, True, False, True, False]
     counts = {"candidates": 5, "induce > 0": 3, "KL < limit": 2, "l < 0.8 L": 3, "all": 1,
-              "all, in the preset's layers": 1, "fails_most": "KL < limit"}
+              "all in layer_range": 1, "fails_most": "KL < limit"}
     assert count_conditions(scores, 10) == {"kl_limit": 0.1} | counts
     assert count_conditions(scores, 10, layers=range(4, 9)) == {"kl_limit": 0.1} | counts | {
-        "all, in the preset's layers": 0}
+        "all in layer_range": 0}
     # At several coefficients a candidate counts once, and meets all conditions only where it does at one of them.
     twice = pd.concat([scores.assign(coefficient=1), scores.assign(coefficient=2, induce=[3.0, -1.0, 1.0, -2.0, 1.0])])
     assert count_conditions(twice, 10, 0.5) == {
         "kl_limit": 0.5, "candidates": 5, "induce > 0": 5, "KL < limit": 4, "l < 0.8 L": 3, "all": 3,
-        "all, in the preset's layers": 3, "fails_most": "l < 0.8 L"}
+        "all in layer_range": 3, "fails_most": "l < 0.8 L"}
 
 
 def test_candidates_without_a_direction_are_an_error(llama):

@@ -55,6 +55,14 @@ if Path("do").exists():
 """
 
 
+# What a model does by itself, for this file "found": nothing that could be steered.
+UNSTEERED = """import sys
+from pathlib import Path
+
+print("refuses 0 of 16" if Path("found").exists() else "")
+"""
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """A clone under a path with spaces, with an environment under another one and a model folder with one, too."""
@@ -66,6 +74,7 @@ def clone(tmp_path_factory):
     for path in (clone / "steerpaper").rglob("__init__.py"):
         path.write_text("")  # quicker
     (clone / "steerpaper" / "vectors" / "methods.py").write_text("METHODS, get_method = {}, None\n")
+    (clone / "steerpaper" / "behaviour" / "__main__.py").write_text(UNSTEERED)
     (clone / "notebooks").mkdir()
     (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
     for name in ("01_first", "02_second"):
@@ -136,13 +145,46 @@ def test_folders_with_spaces_and_a_calm_run(clone):
     assert {path.parent.name for path in clone.glob("build/*/02_second.ipynb")} == {"tiny", "a-model"}
     parameters = (clone / "build/a-model/02_second.ipynb").read_text()
     assert f'preset = \\"{clone}/my models/A model\\"' in parameters
-    for done in ("02_second on a-model", "01_first on tiny; log build/tiny/01.log", "5 of 5 steps (100%) done"):
+    for done in ("02_second on a-model", "01_first on tiny; log build/tiny/01.log", "6 of 6 steps (100%) done",
+                 "is there anything to steer in a-model? log build/a-model/unsteered.log"):
         assert done in err
     assert "eason" not in err and "ailed" not in err and max(map(len, err.splitlines())) < 200  # no lists of files
     assert [line.partition(":")[0] for line in out.splitlines()[:2]] == ["tiny", "a-model"]  # compared last
     assert not (clone / "build" / "home").exists()
     status, _, err = make(clone, "figures", f"PRESETS={clone}/my models/A model")  # alone it needs no quotes
     assert status == 0 and "Nothing to be done" in err
+
+
+def test_a_model_with_nothing_to_steer_ends_with_that_and_holds_up_no_other(clone):
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    (clone / "found").touch()
+    (clone / "do").write_text(  # as notebook 01 does, for the one preset that it is so on
+        "if preset != 'tiny':\n"
+        "    from steerpaper import paths\n"
+        "    path = paths.results('a-model') / 'unsteered.csv'\n"
+        "    path.parent.mkdir(parents=True)\n"
+        "    path.write_text('prompts,n,expressed,share,share_low,share_high\\nharmful,16,0,0,0,0.2\\nharmless,16,1,0.06,0,0.3')\n"
+        "    raise SystemExit\n")
+    presets = f'PRESETS="{clone}/my models/A model" tiny'
+    status, out, err = make(clone, "figures", presets)
+    assert status == 0, err
+    assert sorted(path.name for path in (clone / "build/a-model").glob("*[!el].ipynb")) == ["01_first.ended.ipynb"]
+    assert {path.name for path in clone.glob("build/tiny/0?_*d.ipynb")} == {"02_second.ipynb"}
+    assert (clone / "build/tiny/01_first.ipynb").exists()
+    assert ("a-model: unsteered, the model is judged to refuse 0 of 16 harmful prompts (95 % interval 0% to 20%), less than "
+            "25%: nothing to steer away from; so notebook 01 ends there, and no other runs") in out.splitlines()
+    status, _, err = make(clone, "figures", presets)
+    assert status == 0 and "Nothing to be done" in err
+    for file in ("found", "do"):
+        (clone / file).unlink()
+    stub = clone / "steerpaper" / "behaviour" / "__main__.py"
+    stub.write_text("raise ValueError('no such model')")  # the code has changed: asked again
+    status, _, err = make(clone, "figures", presets)
+    stub.write_text(UNSTEERED)
+    assert status and err.splitlines()[-2] == (
+        "unsteered on a-model failed: ValueError: no such model; the whole log: build/a-model/unsteered.log")
+    status, _, err = make(clone, "figures", presets)
+    assert status == 0 and (clone / "build/a-model/02_second.ipynb").exists(), err
 
 
 def test_names_of_variables(clone):

@@ -177,14 +177,14 @@ def count_conditions(
         layers: that may be chosen; all without it.
 
     Returns:
-        kl_limit, candidates, a number for each condition, all (of them together), "all, in the preset's layers", and
+        kl_limit, candidates, a number for each condition, all (of them together), "all in layer_range", and
         fails_most: the condition that the fewest meet.
     """
     met = conditions(scores, n_layers, kl_limit)
     counts = met.assign(all=met.all(axis=1)).groupby([scores.layer, scores.position]).any()
     within = counts.index.isin(range(n_layers) if layers is None else layers, level="layer")
     return {"kl_limit": kl_limit, "candidates": len(counts), **counts.sum().to_dict(),
-            "all, in the preset's layers": int(counts["all"][within].sum()),
+            "all in layer_range": int(counts["all"][within].sum()),
             "fails_most": counts[list(met)].sum().idxmin()}
 
 
