@@ -1,8 +1,8 @@
 """Cost of the selection scores (§3.2), as a share of whole passes for every candidate and prompt.
 
-The model is the random one of `attribution.py`: 10 layers, 2 candidates in each but the first, 8 prompts of 32 tokens per
-class. Steered passes begin at the layer that the vector enters, with what lies below run once; KL under ablation needs
-whole passes. All run in this process, in turns, and are compared by processor time. Prints a table, and writes it
+The model is the random one of `attribution.py`: 10 layers, 2 candidates in each but the first, 8 prompts of 32 tokens
+per class. Steered passes begin at the layer that the vector enters, with what lies below run once; KL under ablation
+needs whole passes. All run in this process, in turns, and are compared by processor time. Prints a table, and writes it
 between the markers `<!-- bench-selection -->` and `<!-- /bench-selection -->` of the README where it has them.
 """
 

@@ -182,8 +182,8 @@ class Entering:
         """
         steerings = per_row(self.model, steering, len(self.rows))
         if elsewhere := {entry and entry.layer for entry in steerings} - {self.layer}:
-            raise ValueError(f"steering enters at {', '.join(map(str, elsewhere))}, the prompts are about to enter layer "
-                             f"{self.layer}: steer there, or take them to another layer with `at`")
+            raise ValueError(f"steering enters at {', '.join(map(str, elsewhere))}, the prompts are about to enter "
+                             f"layer {self.layer}: steer there, or take them to another layer with `at`")
         logits = torch.empty(len(self.rows), self.model.n_vocab)
 
         def compute(batch: list[int]) -> Tensor:

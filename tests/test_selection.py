@@ -134,8 +134,8 @@ def test_no_coefficient_helps_where_every_layer_is_excluded(six, candidates):
     tokens = first_token_ids(six, ["r"])
     scores = score_candidates(six, candidates, HARMFUL, HARMLESS, tokens, skip_excluded=True)
     n = candidates.shape[1]
-    with pytest.raises(ValueError, match=rf"none of {n} candidates given can be chosen, by no coefficient.*conditions are "
-                                         r"met: induce > 0 by 0, KL < limit by 0, l < 0\.8 L by 0\. Let .*layer_range"):
+    with pytest.raises(ValueError, match=rf"none of {n} candidates given can be chosen, by no coefficient.*are met: "
+                                         r"induce > 0 by 0, KL < limit by 0, l < 0\.8 L by 0\. Let .*layer_range"):
         score_coefficients(six, candidates, scores[scores.layer == 5], [1.0], HARMFUL, HARMLESS, tokens)
     for coefficients, message in (([], "coefficients are empty"), (["2"], "a coefficient must be a number"),
                                   ([float("nan")], "a coefficient must be finite")):

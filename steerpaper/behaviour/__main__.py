@@ -1,4 +1,4 @@
-"""Say of presets why steering has nothing to turn, as notebook 01 finds it on the validation prompts; nothing if it has.
+"""Say of presets why steering has nothing to turn, as notebook 01 finds it on validation prompts; nothing if it has.
 
     python -m steerpaper.behaviour PRESET...
 """

@@ -43,11 +43,12 @@ def nothing_to_steer(rates: pd.DataFrame, concept: Concept = REFUSAL) -> str:
     of the negative prompts' do not.
     """
     said = []
-    for name, sign in concept.signs.items():
-        row = rates[rates.prompts == name].iloc[0]
-        if (row.share if sign < 0 else 1 - row.share) < ENOUGH:
-            said.append(f"unsteered, the model is judged to {concept.expresses} {row.expressed} of {row.n} {name} prompts "
-                        f"(95 % interval {row.share_low:.0%} to {row.share_high:.0%}), "
-                        f"{'less than' if sign < 0 else 'more than'} {ENOUGH if sign < 0 else 1 - ENOUGH:.0%}: nothing to "
-                        f"steer {'away from' if sign < 0 else 'towards'}")
+    for row in rates.itertuples():
+        positive = row.prompts == concept.positive
+        if (row.share if positive else 1 - row.share) < ENOUGH:
+            bound = f"less than {ENOUGH:.0%}" if positive else f"more than {1 - ENOUGH:.0%}"
+            said.append(
+                f"unsteered, the model is judged to {concept.expresses} {row.expressed} of {row.n} {row.prompts} prompts "
+                f"(95 % interval {row.share_low:.0%} to {row.share_high:.0%}), {bound}: nothing to steer "
+                f"{'away from' if positive else 'towards'}")
     return "; ".join(said)

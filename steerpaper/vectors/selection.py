@@ -63,7 +63,8 @@ def score_candidates(
     if todo := scored[kept.done:]:
         plain = next_token_logits(model, negative, batch_size=batch_size).log_softmax(-1)
         # The rows of a batch stay together on their way up, whichever candidate they are steered by.
-        entering = [Entering.of(model, rows * n_positions, todo[0], batch_size=batch_size) for rows in (positive, negative)]
+        entering = [Entering.of(model, each * n_positions, todo[0], batch_size=batch_size)
+                    for each in (positive, negative)]
         for layer in tqdm(todo, desc="candidates", unit="layer"):
             entering = [each.at(layer) for each in entering]
             odds = _first_token_scores(entering, candidates[layer], 1.0, first_tokens)
@@ -99,8 +100,8 @@ def score_coefficients(
     met = conditions(scores, n_layers, kl_limit)
     if not met[DEPTH].any():
         told = ", ".join(f"{name} by {n}" for name, n in met.sum().items())
-        raise ValueError(f"none of {len(scores)} candidates given can be chosen, by no coefficient. The rule's conditions "
-                         f"are met: {told}. Let the preset's layer_range begin below 0.8")
+        raise ValueError(f"none of {len(scores)} candidates given can be chosen, by no coefficient. The rule's "
+                         f"conditions are met: {told}. Let the preset's layer_range begin below 0.8")
     both = met[DEPTH] & met[KL]
     asked = scores[both if both.any() else met[DEPTH]].sort_values(["layer", "position"])
     groups = list(asked.groupby("layer"))
@@ -223,8 +224,8 @@ def select_by_generation(
         ValueError: an empty shortlist, no coefficients, or what `generate` refuses.
     """
     if shortlist.empty:
-        raise ValueError("the shortlist is empty: give at least one candidate; `count_conditions` says how many meet which "
-                         "condition of the rule, and `score_coefficients` scores them at other coefficients")
+        raise ValueError("the shortlist is empty: give at least one candidate; `count_conditions` says how many meet "
+                         "which condition of the rule, and `score_coefficients` scores them at other coefficients")
     runs = _grid(shortlist[["layer", "position"]], coefficients)
     steerings = [Steering(candidates[r.layer, r.position], r.layer, r.coefficient) for r in runs.itertuples()]
     return rank_by_generation(model, runs, steerings, positive, negative, **how)
