@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from steerpaper.behaviour.rates import next_token_kl
+from steerpaper.behaviour.judging import next_token_kl
 from steerpaper.steering import Steering, generate, next_token_logits, residual_stream
 
 # Unequal lengths; all but one longer than Gemma 2's sliding window of 6.
