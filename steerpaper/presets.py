@@ -50,7 +50,7 @@ def _judge(name: str | None, info: ValidationInfo) -> str | None:
     """One of the concept's judges, its first without a name; any passes where the concept is unknown."""
     judges = CONCEPTS[info.data["concept"]].judges if "concept" in info.data else (name,)
     if name is not None and name not in judges:
-        raise unknown("judge", name, judges)
+        raise unknown("judge", name, judges, f" (concept {info.data['concept']!r})")
     return name or judges[0]
 
 
