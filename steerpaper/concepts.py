@@ -36,7 +36,7 @@ class Concept:
     def __post_init__(self):
         for field in ("first_tokens", "judges"):
             if isinstance(given := getattr(self, field), str) or not all(isinstance(one, str) for one in given):
-                raise ValueError(f"{field} of concept {self.name!r} are {given!r}: give a tuple of texts, (\"I\",), say")
+                raise ValueError(f"{field} of concept {self.name!r} are {given!r}: give a tuple of texts, as (\"I\",)")
         if empty := [field for field, value in vars(self).items() if value in ("", ())]:
             raise ValueError(f"concept {self.name!r} has no {empty[0]}: give one")
         if self.positive == self.negative:

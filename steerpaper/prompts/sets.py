@@ -168,22 +168,22 @@ def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _built_in(name: str, split: str) -> pd.DataFrame:
     second = name == "second_harmful"
     path = paths.PROMPTS / f"{'borderline' if second else name}.csv"
+    where = f"data/prompts/{path.name}"
     try:
         table = pd.read_csv(path, keep_default_na=False)
     except pd.errors.ParserError as error:
-        raise ValueError(f"data/prompts/{path.name} is no table ({str(error).strip()}): put prompts with commas in quotes") from error
+        raise ValueError(f"{where} is no table ({str(error).strip()}): put prompts with commas in quotes") from error
     except pd.errors.EmptyDataError as error:
-        raise ValueError(f"data/prompts/{path.name} is empty: it needs the columns {', '.join(_COLUMNS)}") from error
+        raise ValueError(f"{where} is empty: it needs the columns {', '.join(_COLUMNS)}") from error
     if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"data/prompts/{path.name} has rows of more fields than it has columns: put prompts with commas "
-                         "in quotes")
+        raise ValueError(f"{where} has rows of more fields than it has columns: put prompts with commas in quotes")
     if missing := [column for column in _COLUMNS if column not in table]:
-        raise ValueError(f"data/prompts/{path.name} lacks the column {missing[0]!r}: it has {', '.join(table)}, and needs "
+        raise ValueError(f"{where} lacks the column {missing[0]!r}: it has {', '.join(table)}, and needs "
                          f"{', '.join(_COLUMNS)}")
     if wrong := sorted(set(table.split) - set(corpus.SPLITS)):
-        raise ValueError(f"data/prompts/{path.name} has the split {wrong[0]!r}: allowed are {', '.join(corpus.SPLITS)}")
+        raise ValueError(f"{where} has the split {wrong[0]!r}: allowed are {', '.join(corpus.SPLITS)}")
     if twice := table.prompt[table.prompt.str.lower().duplicated()].tolist():
-        raise ValueError(f"data/prompts/{path.name} has {twice[0]!r} twice: a prompt belongs to one split, once")
+        raise ValueError(f"{where} has {twice[0]!r} twice: a prompt belongs to one split, once")
     table = table[(table.split == split) & (table.positive if second else True)]
     return table.drop(columns="split").reset_index(drop=True)
 

@@ -85,8 +85,8 @@ class Method:
 
     def __post_init__(self):
         if not self.name.isidentifier() or not self.label:
-            raise ValueError(f"a method has the name {self.name!r} and the label {self.label!r}: give a name of letters, "
-                             "digits and _, since files are called so, and a label")
+            raise ValueError(f"a method has the name {self.name!r} and the label {self.label!r}: give a name of "
+                             "letters, digits and _, since files are called so, and a label")
         if not is_color_like(self.colour) or not callable(self.extract):
             raise ValueError(f"method {self.name!r} has the colour {self.colour!r} and finds its vector by "
                              f"{self.extract!r}: give a colour that matplotlib knows, and a function of Ingredients")
