@@ -46,8 +46,7 @@ class ContrastPairs:
                              "of each")
         found = f" of {int(self.counts.asked.sum())} prompts; see what was dropped:\n{self.counts.to_string()}"
         if not self.signs:
-            raise ValueError(f"no pairs are left{found}\nA loser is off where the model's own answer is not of its set's "
-                             "kind (look at prompts and judge), a winner where steering or the command does not turn it")
+            raise ValueError(f"no pairs are left{found}")
         taught = {1: self.concept.expresses, -1: self.concept.withholds}
         if not set(self.signs) <= set(taught):
             raise ValueError(f"signs {sorted(set(self.signs))} were given: +1 ({taught[1]}) and -1 ({taught[-1]}) are "
