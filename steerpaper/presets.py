@@ -277,6 +277,14 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
 )}
 
 
+_OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this process
+
+
+def known_preset(name: str) -> Preset | None:
+    """The preset called so; None where there is none, and no folder of that name was asked for in this process."""
+    return PRESETS.get(name) or _OF_FOLDERS.get(name)
+
+
 def get_preset(name: str | Path) -> Preset:
     """The preset called `name`, or one made for a local checkpoint folder.
 
@@ -291,13 +299,13 @@ def get_preset(name: str | Path) -> Preset:
         raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder, {shown(name)} of type "
                          f"{type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
     name = os.fspath(name)
-    if name in PRESETS:
-        return PRESETS[name]
+    if preset := known_preset(name):
+        return preset
     if not name or not os.path.isfile(os.path.join(name, "config.json")):
         raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json")
     folder = Path(name).resolve()
     preset = Preset(name=slug(folder.name), model=str(folder), note="a local folder", **_LAPTOP)
-    if PRESETS.setdefault(preset.name, preset) != preset:
+    if (known_preset(preset.name) or _OF_FOLDERS.setdefault(preset.name, preset)) != preset:
         raise ValueError(f"the folder {folder} would write over the results of the preset {preset.name!r}: rename it")
     return preset
 

@@ -22,7 +22,6 @@ from transformers import (
 )
 
 from steerpaper.models.model import load_model
-from steerpaper.presets import PRESETS
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -96,15 +95,6 @@ def save_checkpoint(folder, model, tokenizer=None):
     model.save_pretrained(folder)
     (tokenizer or tiny_tokenizer()).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def presets_as_they_were():
-    """A folder that is asked for as a preset is known by its name from then on: not to the next test."""
-    known = dict(PRESETS)
-    yield
-    PRESETS.clear()
-    PRESETS.update(known)
 
 
 @pytest.fixture(scope="session")
