@@ -29,6 +29,11 @@ DOUBLE_COLUMN = 6.8
 _SCREEN_DPI = 110  # at which a figure is shown in a notebook, whatever its file's resolution
 
 
+def method_label(method: str) -> str:
+    """What figures call a method."""
+    return "not steered" if method == "none" else METHODS[method].label
+
+
 def use_style() -> None:
     """Set the plot defaults of `paper.mplstyle` for the rest of the session."""
     mpl.style.use(Path(__file__).with_name("paper.mplstyle"))
