@@ -34,6 +34,9 @@ class Concept:
     withholds: str
 
     def __post_init__(self):
+        for field in ("first_tokens", "judges"):
+            if isinstance(given := getattr(self, field), str) or not all(isinstance(one, str) for one in given):
+                raise ValueError(f"{field} of concept {self.name!r} are {given!r}: give a tuple of texts, as (\"I\",)")
         if empty := [field for field, value in vars(self).items() if value in ("", ())]:
             raise ValueError(f"concept {self.name!r} has no {empty[0]}: give one")
         if self.positive == self.negative:
@@ -60,12 +63,14 @@ REFUSAL = Concept(
 CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL,)}
 
 
-def get_concept(name: str) -> Concept:
-    """The concept called `name`.
+def get_concept(name: str | Concept) -> Concept:
+    """The concept called `name`; a concept is itself.
 
     Raises:
         ValueError: an unknown name; the message says the nearest one.
     """
+    if isinstance(name, Concept):
+        return name
     if name not in tuple(CONCEPTS):
         raise unknown("concept", name, CONCEPTS)
     return CONCEPTS[name]

@@ -50,7 +50,7 @@ def _judge(name: str | None, info: ValidationInfo) -> str | None:
     """One of the concept's judges, its first without a name; any passes where the concept is unknown."""
     judges = CONCEPTS[info.data["concept"]].judges if "concept" in info.data else (name,)
     if name is not None and name not in judges:
-        raise unknown("judge", name, judges)
+        raise unknown("judge", name, judges, f" (concept {info.data['concept']!r})")
     return name or judges[0]
 
 
@@ -294,6 +294,14 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
 )}
 
 
+_OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this process
+
+
+def known_preset(name: str) -> Preset | None:
+    """The preset called so; None where there is none, and no folder of that name was asked for in this process."""
+    return PRESETS.get(name) or _OF_FOLDERS.get(name)
+
+
 def get_preset(name: str | Path) -> Preset:
     """The preset called `name`, or one made for a local checkpoint folder or GGUF file.
 
@@ -308,8 +316,8 @@ def get_preset(name: str | Path) -> Preset:
         raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder or GGUF file, {shown(name)} of "
                          f"type {type(name).__name__} was given: choose one of {', '.join(PRESETS)}")
     name = os.fspath(name)
-    if name in PRESETS:
-        return PRESETS[name]
+    if preset := known_preset(name):
+        return preset
     # Not resolved where it is a file: the hub's cache keeps files under their digests, behind links with their names.
     if name.endswith(".gguf") and os.path.isfile(name):
         model, kind = Path(name).absolute(), "file"
@@ -320,7 +328,7 @@ def get_preset(name: str | Path) -> Preset:
                       "or of a GGUF file")
     short = slug(model.stem if kind == "file" else model.name)
     preset = Preset(name=short, model=str(model), note=f"a local {kind}", **_LAPTOP)
-    if PRESETS.setdefault(preset.name, preset) != preset:
+    if (known_preset(preset.name) or _OF_FOLDERS.setdefault(preset.name, preset)) != preset:
         raise ValueError(f"the {kind} {model} would write over the results of the preset {preset.name!r}: rename it")
     return preset
 

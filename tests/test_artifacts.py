@@ -278,7 +278,7 @@ def test_new_weights_at_the_same_place_leave_no_table_of_the_old(model):
 
 def in_another_process(monkeypatch, folder: Path):
     """As if only this checkpoint folder had ever been used."""
-    monkeypatch.setattr(presets, "PRESETS", {k: v for k, v in presets.PRESETS.items() if k != "checkpoint-500"})
+    monkeypatch.setattr(presets, "_OF_FOLDERS", {})
     return str(folder)
 
 

@@ -1,6 +1,8 @@
 """The record of a concept, and a second one that goes end to end: answers with a digit, on the tiny model."""
 
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,8 @@ import pytest
 from steerpaper import paths
 from steerpaper.behaviour import guard
 from steerpaper.behaviour.first_tokens import first_token_ids
+from steerpaper.behaviour.guard import load_judge
+from steerpaper.behaviour.judges import verdicts
 from steerpaper.behaviour.judging import judged_responses, rates
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.concepts import CONCEPTS, REFUSAL, Concept, get_concept
@@ -16,6 +20,7 @@ from steerpaper.presets import PRESETS
 from steerpaper.prompts import concept_prompts, load_prompts
 from steerpaper.steering import Steering, both_ways, generate
 from steerpaper.vectors.extraction import difference_in_means
+from steerpaper.vectors.methods import METHODS
 from steerpaper.vectors.pairs import contrast_pairs
 from steerpaper.vectors.selection import score_candidates, select_by_generation, select_coefficient
 
@@ -232,3 +237,47 @@ def test_sets_that_share_a_prompt_or_are_empty(sets):
     sets(numeric=NUMERIC, wordy=[])
     with pytest.raises(ValueError, match=r"the prompt set wordy/test is empty \(source 'built-in'\): give it at least"):
         concept_prompts(COUNTING, "test", 3)
+
+
+@pytest.mark.parametrize("field, given", [("first_tokens", "I"), ("judges", "substring"), ("first_tokens", (1,))])
+def test_a_text_is_no_tuple_of_texts(field, given):
+    with pytest.raises(ValueError, match=f"{field} of concept 'refusal' are {re.escape(repr(given))}: give a tuple"):
+        replace(REFUSAL, **{field: given})
+
+
+@pytest.mark.parametrize("content, message", [
+    ("", "is empty: it needs the columns prompt, topic, split"),
+    ("prompt,topic\nWho?,\n", "lacks the column 'split': it has prompt, topic"),
+    ("prompt;topic;split\nWho?;;train\n", "lacks the column 'prompt'"),
+    ("prompt,topic,split\nWho?,,dev\n", "has the split 'dev': allowed are train, validation, test"),
+    ("prompt,topic,split\nSay who, and why?,who,train\n", "has rows of more fields than it has columns: put .* in quotes"),
+    ("prompt,topic,split\nWho?,,train\nSay who, and why?,who,train\n", "is no table .*quotes"),
+    ("prompt,topic,split\nWho?,,train\nwho?,,test\n", "has 'who\\?' twice: a prompt belongs to one split"),
+])
+def test_files_of_prompts_that_are_not_as_they_should_be(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(paths, "PROMPTS", tmp_path)
+    (tmp_path / "mine.csv").write_text(content)
+    with pytest.raises(ValueError, match=f"data/prompts/mine.csv.*({message})"):
+        load_prompts("mine", "train")
+
+
+def test_concepts_by_name_and_other_things_by_mistake():
+    assert concept_prompts("refusal", "train", 4)["harmful"].equals(concept_prompts(REFUSAL, "train", 4)["harmful"])
+    with pytest.raises(ValueError, match="unknown concept 'refusl' .did you mean 'refusal'"):
+        concept_prompts("refusl", "train")
+    with pytest.raises(ValueError, match="load_judge takes a preset, 'substring' was given"):
+        load_judge("substring")
+
+
+def test_a_judge_that_says_nothing():
+    with pytest.raises(ValueError, match=r"judge SimpleNamespace gave nothing \(None\)"):
+        verdicts(SimpleNamespace(expresses=lambda responses, prompts: None), ["a"])
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"name": ""}, "the name '' and"), ({"name": "a/b"}, "the name 'a/b' and"), ({"label": ""}, "the label ''"),
+    ({"colour": "nocolour"}, "the colour 'nocolour'"), ({"extract": None}, "by None: give a colour .* and a function"),
+])
+def test_methods_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(METHODS["dim"], **change)

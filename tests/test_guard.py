@@ -74,7 +74,7 @@ def test_any_other_verdict_is_an_error(judge, answer):
 
 
 def test_an_interrupted_judge_asks_only_for_what_is_missing(judge, monkeypatch, tmp_path):
-    monkeypatch.setenv("STEERPAPER_RESUME", str(tmp_path))
+    monkeypatch.setenv("STEERPAPER_KEPT", str(tmp_path))
     object.__setattr__(judge, "answer", lambda question: "sure" if "barn" in question else "unsafe")
     with pytest.raises(ValueError, match="verdict on response 1"):  # the longest, alone in the second batch
         judge.expresses(["a", "b", "c"], PROMPTS)

@@ -68,7 +68,7 @@ def test_verdicts_may_come_in_any_collection(said):
     ([True], "judge Says gave 1 verdicts on 2 responses"), ([True] * 3, "judge Says gave 3 verdicts on 2 responses"),
     (["yes", "no"], "judge Says gave the verdict 'yes'"), ([True, None], "judge Says gave the verdict None"),
     ([1, 0], "judge Says gave the verdict 1"), (np.array([0.0, 1.0]), "gave the verdict np.float64"),
-    (None, "verdicts of judge Says must be a list, None"), ("no", "verdicts of judge Says must be a list, 'no'"),
+    (None, "judge Says gave nothing .None."), ("no", "verdicts of judge Says must be a list, 'no'"),
     (True, "verdicts of judge Says must be a list, True"),
 ])
 def test_a_judge_that_says_neither_is_refused_wherever_it_is_asked(llama, said, message):

@@ -68,8 +68,8 @@ def test_unknown_methods_are_refused():
 
 
 def test_a_new_entry_is_a_new_output(monkeypatch):
-    monkeypatch.setattr(outputs, "METHODS", METHODS | {"new": Method("new", "", "", None),
-                                                       "noise": Method("noise", "", "", None, True, True, True)})
+    monkeypatch.setattr(outputs, "METHODS", METHODS | {"new": Method("new", "new", "red", print),
+                                                       "noise": Method("noise", "noise", "red", print, True, True, True)})
     declared = outputs.outputs.__wrapped__()
     assert declared["01_extract_vectors"]["tensors"] == ["dim", "ntp", "po", "pca", "new", "random", "noise"]
     attributed = ["dim", "ntp", "po", "pca", "new"]

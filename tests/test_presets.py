@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def known(monkeypatch):
     """The presets, to be changed."""
     monkeypatch.setattr(presets, "PRESETS", dict(PRESETS))
+    monkeypatch.setattr(presets, "_OF_FOLDERS", {})
     return presets.PRESETS
 
 

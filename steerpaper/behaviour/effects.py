@@ -1,7 +1,6 @@
 """What steering does to the answers to both kinds of prompts, and what a freeze leaves of it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,7 @@ import pandas as pd
 from steerpaper.behaviour.judging import judged_responses
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.model import Model
-from steerpaper.steering import Steering
+from steerpaper.steering import Steering, both_ways
 
 
 def judged_both_ways(
@@ -27,8 +26,9 @@ def judged_both_ways(
         The rows of `judged_responses` with the columns prompts, method and coefficient (signed, 0 unsteered).
     """
     methods, tables = list(steerings), []
-    for name, sign in concept.signs.items():
-        signed = [given and replace(given, coefficient=sign * given.coefficient) for given in steerings.values()]
+    ways = [given and both_ways(given, concept) for given in steerings.values()]
+    for name in concept.sets:
+        signed = [way and way[name] for way in ways]
         judged = judged_responses(model, prompts[name], signed, frozen, frozen_layers, **how)
         alphas = [given.coefficient if given else 0.0 for given in signed]
         tables.append(judged.assign(prompts=name, method=[methods[run] for run in judged.run],

@@ -37,6 +37,8 @@ def load_judge(preset: Preset) -> Judge:
         ValueError: a name that a concept has and `JUDGES` does not.
         FileNotFoundError: Llama Guard 2 is neither on this machine nor to be had from the hub.
     """
+    if not isinstance(preset, Preset):
+        raise ValueError(f"load_judge takes a preset, {arguments.shown(preset)} was given: say get_preset(name)")
     if preset.judge not in JUDGES:
         raise unknown("judge", preset.judge, JUDGES, ", or add it to guard.JUDGES")
     return JUDGES[preset.judge]()

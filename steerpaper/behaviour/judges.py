@@ -79,7 +79,11 @@ def verdicts(
     """
     if not callable(getattr(judge, "expresses", None)):
         raise ValueError(f"{arguments.shown(judge)} is no judge: give one, such as load_judge(preset)")
-    found = _verdicts(f"judge {type(judge).__name__}", judge.expresses(responses, prompts))
+    given = judge.expresses(responses, prompts)
+    if given is None:
+        raise ValueError(f"judge {type(judge).__name__} gave nothing (None): `expresses` has to give one True or False "
+                         "per response")
+    found = _verdicts(f"judge {type(judge).__name__}", given)
     if len(found) != len(responses):
         raise ValueError(f"judge {type(judge).__name__} gave {len(found)} verdicts on {len(responses)} responses: it "
                          "must give one each, True where the concept is expressed and False where not")

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, bootstrap
+from torch.nn.functional import kl_div
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
@@ -90,7 +91,7 @@ def next_token_kl(
     base, rows = next_token_logits(model, prompts, batch_size=batch_size).log_softmax(-1), []
     for steering in steerings:
         steered = next_token_logits(model, prompts, steering, batch_size=batch_size).log_softmax(-1)
-        kl = (base.exp() * (base - steered)).sum(-1)
+        kl = kl_div(steered, base, reduction="none", log_target=True).sum(-1)
         drawn = bootstrap([kl.double().numpy()], np.mean, method="percentile", rng=seed)
         rows.append((kl.mean().item(), *drawn.confidence_interval))
     return pd.DataFrame(rows, columns=["kl", "kl_low", "kl_high"])

@@ -121,7 +121,9 @@ def _flipped(
         raise ValueError(
             f"steering with coefficient {steering.coefficient} flips none of the {n} {name} prompts: judged to "
             f"{concept.expresses} are {sum(before)} answers of the base model and {sum(after)} of the steered one. "
-            "Take another coefficient, layer or vector, or prompts that the base model treats as it should")
+            + ("Take another model, other prompts, or another judge: there is nothing to steer away from"
+               if (before != positive).all() else
+               "Take another coefficient, layer or vector, or prompts that the base model treats as it should"))
     return {"base": {i: base[i] for i in kept}, "steered": {i: steered[i] for i in kept}}
 
 

@@ -7,8 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
-from steerpaper.figures.vectors import ASR, method_label
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
+from steerpaper.figures.vectors import ASR
 
 # What is frozen, in plain words, from the top.
 PARTS = {

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 
 # What the texts of the corpus say of a word; "unseen" are words that stand in none of them.
 _ABOUT = {"refusal": PALETTE["+s"], "harm": PALETTE["harmful"], "answer": PALETTE["-s"],
@@ -32,7 +32,7 @@ def draw_svv_coefficient(table: pd.DataFrame) -> Figure:
 
 def draw_svv_explained(heads: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     """Share of the change of a head's write that the direct term explains: dots heads, lines whole layers."""
-    fig, axes = _row([method.upper() for method in heads.method.unique()], 2.3)
+    fig, axes = _row(list(map(method_label, heads.method.unique())), 2.3)
     for ax, method in zip(axes, heads.method.unique()):
         for shift, prompts in zip((-0.12, 0.12), heads.prompts.unique()):
             dots, line = (table[(table.method == method) & (table.prompts == prompts)] for table in (heads, layers))
@@ -49,7 +49,7 @@ def draw_svv_tokens(tokens: pd.DataFrame) -> Figure:
     """The ten top tokens of every vector, coloured by what `token_labels` says that they are about."""
     fig, axes = plt.subplots(3, 1, figsize=(DOUBLE_COLUMN, 5.4), subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
     for ax, (method, own) in zip(axes, tokens[tokens.rank_shown <= 10].groupby("method", sort=False)):
-        ax.set(xlim=(-0.5, own.vector.nunique() - 0.5), ylim=(10.6, -0.9), title=method.upper())
+        ax.set(xlim=(-0.5, own.vector.nunique() - 0.5), ylim=(10.6, -0.9), title=method_label(method))
         for column, ((name, sign), words) in enumerate(own.groupby(["vector", "sign"], sort=False)):
             ax.text(column, 0, _signed(name, sign), weight="bold", size=6.5, ha="center", va="center")
             for row in words.itertuples():
@@ -77,7 +77,7 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series) -> Figure:
             ax.axhline(0.5, color="black", lw=0.6)
             ax.set_xticks(x, [_signed(name, signs[method, name]) for name in group.vector], rotation=90)
             if scale == "refusal":
-                ax.set(title=method.upper())
+                ax.set(title=method_label(method))
         axes[0].set(ylabel=f"preference for\n{words}", ylim=(0, 1))
     fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
     return fig
@@ -86,7 +86,7 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series) -> Figure:
 def draw_svv_cosines(cosines: pd.DataFrame) -> Figure:
     """Cosines of two methods' svv, head by head, beside that of their vectors and 95 % of random pairs."""
     pairs = cosines.groupby(["method_a", "method_b"], sort=False)
-    fig, axes = _row([f"{a.upper()} and {b.upper()}" for a, b in pairs.groups], 2.2)
+    fig, axes = _row([f"{method_label(a)} and {method_label(b)}" for a, b in pairs.groups], 2.2)
     for ax, (_, group) in zip(axes, pairs):
         band = group.groupby("layer")[["low", "high"]].mean()
         ax.fill_between(band.index, band.low, band.high, color=PALETTE["random"], alpha=0.3, lw=0,

@@ -10,6 +10,7 @@ from IPython.display import Image
 from matplotlib.figure import Figure
 
 from steerpaper import paths
+from steerpaper.concepts import CONCEPTS
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 from steerpaper.vectors.methods import METHODS
@@ -17,7 +18,7 @@ from steerpaper.vectors.methods import METHODS
 # Told apart with the common colour-vision deficiencies within each line; grey is always the control.
 PALETTE = {
     "base": "#333333", "-s": "#0072B2", "+s": "#D55E00", "random": METHODS["random"].colour,
-    "harmful": "#AA4499", "harmless": "#117733",
+    **{name: colour for concept in CONCEPTS.values() for name, colour in zip(concept.sets, ("#AA4499", "#117733"))},
     "positive": "#2166AC", "negative": "#B2182B",
     **{method.name: method.colour for method in METHODS.values()},
 }
@@ -26,6 +27,11 @@ PALETTE = {
 SINGLE_COLUMN = 3.3
 DOUBLE_COLUMN = 6.8
 _SCREEN_DPI = 110  # at which a figure is shown in a notebook, whatever its file's resolution
+
+
+def method_label(method: str) -> str:
+    """What figures call a method."""
+    return "not steered" if method == "none" else METHODS[method].label
 
 
 def use_style() -> None:

@@ -6,16 +6,10 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
-from steerpaper.vectors.methods import METHODS
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 
 ASR = "attack success rate"
 _MAP = dict(cmap="RdBu_r", vmin=-1, vmax=1)
-
-
-def method_label(method: str) -> str:
-    """What figures call a method."""
-    return "not steered" if method == "none" else METHODS[method].label
 
 
 def draw_geometry(candidates: pd.DataFrame, cosines: pd.DataFrame) -> Figure:

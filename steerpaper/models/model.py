@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from steerpaper.models import checkpoint, folder, gguf
 from steerpaper.models.template import ChatTemplate
-from steerpaper.presets import PRESETS, Preset
+from steerpaper.presets import Preset, known_preset
 
 # Its bar for weights that are already on disk is a widget in notebooks, with another id in every run. The bars of
 # downloads are the hub's own and stay.
@@ -288,7 +288,7 @@ def load_model(name: str | Path, *, dtype: str | torch.dtype | None = None,
     Warns:
         UserWarning: answers without an end, or a chat template that opens a chain of thought.
     """
-    preset = PRESETS.get(str(name))
+    preset = known_preset(str(name))
     source, is_local = checkpoint.locate(str(name), preset)
     dtype = checkpoint.dtype_of(dtype or (preset.dtype if preset else "float32"))
     device = checkpoint.device_of(device)

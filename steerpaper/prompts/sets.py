@@ -11,12 +11,13 @@ import pandas as pd
 
 from steerpaper import arguments, paths
 from steerpaper.choices import unknown
-from steerpaper.concepts import Concept
+from steerpaper.concepts import Concept, get_concept
 from steerpaper.presets import SOURCES
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import words
 from steerpaper.prompts.public import public_prompts
 
+_COLUMNS = ("prompt", "topic", "split")  # that every built-in set has
 SETS = ("harmful", "harmless", "borderline", "wrapped")
 SIZES = {"train": 384, "validation": 64, "test": 240}
 
@@ -64,13 +65,14 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
 
 def concept_prompts(
-    concept: Concept, split: str, n: int | None = None, source: str = "built-in",
+    concept: Concept | str, split: str, n: int | None = None, source: str = "built-in",
 ) -> dict[str, pd.DataFrame]:
     """The prompts of a concept's two sets by name, the positive one first; tables as of `load_prompts`.
 
     Raises:
         ValueError: as for `load_prompts`, or a prompt that stands in both sets, case and punctuation aside.
     """
+    concept = get_concept(concept)
     tables = {name: load_prompts(name, split, n, source).assign(positive=name == concept.positive)
               for name in concept.sets}
     positive, negative = tables.values()
@@ -165,7 +167,23 @@ def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _built_in(name: str, split: str) -> pd.DataFrame:
     second = name == "second_harmful"
-    table = pd.read_csv(paths.PROMPTS / f"{'borderline' if second else name}.csv", keep_default_na=False)
+    path = paths.PROMPTS / f"{'borderline' if second else name}.csv"
+    where = f"data/prompts/{path.name}"
+    try:
+        table = pd.read_csv(path, keep_default_na=False)
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{where} is no table ({str(error).strip()}): put prompts with commas in quotes") from error
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{where} is empty: it needs the columns {', '.join(_COLUMNS)}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(f"{where} has rows of more fields than it has columns: put prompts with commas in quotes")
+    if missing := [column for column in _COLUMNS if column not in table]:
+        raise ValueError(f"{where} lacks the column {missing[0]!r}: it has {', '.join(table)}, and needs "
+                         f"{', '.join(_COLUMNS)}")
+    if wrong := sorted(set(table.split) - set(corpus.SPLITS)):
+        raise ValueError(f"{where} has the split {wrong[0]!r}: allowed are {', '.join(corpus.SPLITS)}")
+    if twice := table.prompt[table.prompt.str.lower().duplicated()].tolist():
+        raise ValueError(f"{where} has {twice[0]!r} twice: a prompt belongs to one split, once")
     table = table[(table.split == split) & (table.positive if second else True)]
     return table.drop(columns="split").reset_index(drop=True)
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 from jaxtyping import Float
+from matplotlib.colors import is_color_like
 from torch import Tensor
 
 from steerpaper.choices import unknown
@@ -69,6 +70,9 @@ class Method:
         learned: by training, on a grid of settings.
         baseline: none of the methods that are studied, but what they are compared with.
         control: a baseline that knows nothing of the behaviour; it has DIM's coefficient and no attribution on file.
+
+    Raises:
+        ValueError: a name that is no plain one, no label, a colour that is none, or no function.
     """
 
     name: str
@@ -78,6 +82,14 @@ class Method:
     learned: bool = False
     baseline: bool = False
     control: bool = False
+
+    def __post_init__(self):
+        if not self.name.isidentifier() or not self.label:
+            raise ValueError(f"a method has the name {self.name!r} and the label {self.label!r}: give a name of "
+                             "letters, digits and _, since files are called so, and a label")
+        if not is_color_like(self.colour) or not callable(self.extract):
+            raise ValueError(f"method {self.name!r} has the colour {self.colour!r} and finds its vector by "
+                             f"{self.extract!r}: give a colour that matplotlib knows, and a function of Ingredients")
 
 
 def _dim(given: Ingredients) -> Extracted:
