@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerpaper.circuits.cases import Cases
@@ -134,6 +134,13 @@ def _record(model: Model, first: int) -> list[tuple[Tensor, ...]]:
         stream, heads = model.layer(layer).input, scaled_heads(model, layer)
         recorded.append((stream, heads, model.mlp_norm(layer).input, model.mlp_write(layer).output))
     return recorded
+
+
+def only_unmasked(
+    stream: Float[Tensor, "run*batch pos d_model"], mask: Bool[Tensor, "batch kept"],
+) -> Float[Tensor, "run unmasked d_model"]:
+    """What the final norm is to read, for logits at a measure's unmasked positions alone, of one or several runs."""
+    return stream.unflatten(0, (-1, len(mask)))[:, :, -mask.shape[1]:][:, mask]
 
 
 def write_differences(

@@ -11,10 +11,10 @@ position. So what a step costs beyond its forward and backward pass does not gro
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from steerpaper.circuits.contrast import Contrast, target_weight
+from steerpaper.circuits.contrast import Contrast, only_unmasked, target_weight
 from steerpaper.circuits.graph import Graph
 from steerpaper.models.maps import rms, wide
 from steerpaper.models.model import Model
@@ -62,8 +62,8 @@ class Gradients:
     `streams` holds those at h^l, then in turn at the input of each layer's MLP norm and at its output.
     """
 
-    def __init__(self, model: Model, graph: Graph, norm_jacobian: bool):
-        self.model, self.graph, self.norm_jacobian = model, graph, norm_jacobian
+    def __init__(self, model: Model, graph: Graph, mask: Bool[Tensor, "batch kept"], norm_jacobian: bool):
+        self.model, self.graph, self.mask, self.norm_jacobian = model, graph, mask, norm_jacobian
         self.projections = [[_Projection(target_weight(model, graph, layer, kind), model.bias(layer, kind))
                              for kind in "qkv"] for layer in graph.layers]
         self.inputs: list[list[Tensor]] = [[] for _ in graph.layers]
@@ -72,7 +72,8 @@ class Gradients:
         self.final: Tensor | None = None
 
     def add(self, read: list[_Layer], final: tuple[Tensor, Tensor], metric: Tensor) -> None:
-        """One step: what was read of the layers, the final norm's input and output, and m summed over positions."""
+        """One step: what was read of the layers, the final norm's input and its output at unmasked positions, and m
+        summed over these."""
         dtype, eps, n = wide(self.model), self.model.norm_eps, len(_Layer._fields)
         found = torch.autograd.grad(metric, [tensor for layer in read for tensor in layer] + list(final))
         for i, layer in enumerate(read):
@@ -91,7 +92,9 @@ class Gradients:
                 gradient = norm_vjp(gradient * gamma, at.middle, eps)
             self.mlps[i] = _plus(self.mlps[i], gradient)
         self.streams[-1] = _plus(self.streams[-1], found[-2].to(dtype))
-        self.final = _plus(self.final, found[-1].to(dtype))
+        after = torch.zeros_like(self.streams[-1])
+        after[:, -self.mask.shape[1]:][self.mask] = found[-1][0].to(dtype)
+        self.final = _plus(self.final, after)
 
     def targets(self, layer: int, row: int) -> tuple[slice, Float[Tensor, "target pos d_model"]]:
         """Where the targets of a layer stand, and the gradients at their inputs in one row of the batch;
@@ -131,7 +134,7 @@ def norm_vjp(
 @torch.enable_grad()
 def integrate(model: Model, graph: Graph, contrast: Contrast, steps: int, norm_jacobian: bool) -> Gradients:
     """Gradients at every target and stream, summed over the midpoints of the path."""
-    gradients = Gradients(model, graph, norm_jacobian)
+    gradients = Gradients(model, graph, contrast.measure.mask, norm_jacobian)
     for step in range(steps):
         gradients.add(*_pass(model, contrast, (step + 0.5) / steps))  # the pass is gone before the next
     return gradients
@@ -141,13 +144,15 @@ def _pass(model: Model, contrast: Contrast, fraction: float):
     """One forward pass on the path, `fraction` of the way from the base to the steered stream: for `add`."""
     start, batch = contrast.base.attention_inputs[0], contrast.batch
     stream = (start + (fraction * contrast.addition).to(model.dtype)).requires_grad_()
-    with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=contrast.kept):
+    with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=0):  # 0: all there are
         model.start_at(contrast.layer, stream)
         read = _read(model, contrast.layer)
         read.save()
-        before, after = model.final_norm.input.save(), model.final_norm.output.save()
+        before = model.final_norm.input.save()
+        model.final_norm.input = only_unmasked(before, contrast.measure.mask)
+        after = model.final_norm.output.save()
         logits = model.logits.save()
-    return read, (before, after), contrast.measure(logits.to(wide(model))).sum()
+    return read, (before, after), contrast.measure.at(logits[0].to(wide(model))).sum()
 
 
 def _read(model: Model, first: int) -> list[_Layer]:

@@ -11,24 +11,24 @@ from torch.nn.functional import kl_div
 from steerpaper import arguments
 from steerpaper.choices import unknown
 
-Logits = Float[Tensor, "*rows batch pos vocab"]
+Logits = Float[Tensor, "batch pos vocab"]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """m on the logits of any run, once a metric was put between a base and a steered one.
+    """m of any run, once a metric was put between a base and a steered one.
 
     Attributes:
-        mask: the response positions that count.
-        everywhere: m at every position.
+        mask: the response positions that count; "unmasked" ones are numbered row by row.
+        at: m from logits at these positions alone. Most are masked, and most of a run's cost may be its logits.
     """
 
     mask: Bool[Tensor, "batch pos"]
-    everywhere: Callable[[Logits], Float[Tensor, "*rows batch pos"]]
+    at: Callable[[Float[Tensor, "*runs unmasked vocab"]], Float[Tensor, "*runs unmasked"]]
 
-    def __call__(self, logits: Logits) -> Float[Tensor, "*rows batch pos"]:
-        """m per position, 0 where masked."""
-        return torch.where(self.mask, self.everywhere(logits), 0)
+    def __call__(self, logits: Logits) -> Float[Tensor, "unmasked"]:
+        """m from a run's logits at every position."""
+        return self.at(logits[self.mask])
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class LogitDifference:
     def between(self, base: Logits, steered: Logits, responses: Bool[Tensor, "batch pos"]) -> Measure:
         """m between two runs; positions outside `responses` are masked, too."""
         y, usual = (run.argmax(-1) for run in (steered, base))
+        mask = responses & (y != usual)
+        tokens = torch.stack([y[mask], usual[mask]], dim=-1)
 
         def difference(logits):
-            at_y, at_usual = (logits.gather(-1, token.expand(logits.shape[:-1])[..., None])[..., 0]
-                              for token in (y, usual))
+            at_y, at_usual = logits.gather(-1, tokens.expand(*logits.shape[:-1], 2)).unbind(-1)
             return at_y - at_usual
 
-        return Measure(responses & (y != usual), difference)
+        return Measure(mask, difference)
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,12 @@ class DirectionalKL:
         """m between two runs; positions outside `responses` are masked, too."""
         base, steered = base.log_softmax(-1), steered.log_softmax(-1)
         kl = kl_div(base, steered, reduction="none", log_target=True).sum(-1).clamp(min=0)  # rounding: it may be below
+        mask = responses & (kl >= self.threshold)
+        base, steered = base[mask], steered[mask]
         # By hand: with the difference of the two distributions taken once, m costs one product per position.
         constant = (base.exp() * base).sum(-1) - (steered.exp() * steered).sum(-1)
         direction = steered.exp() - base.exp()
-        return Measure(responses & (kl >= self.threshold),
-                       lambda logits: constant + (direction * logits.log_softmax(-1)).sum(-1))
+        return Measure(mask, lambda logits: constant + (direction * logits.log_softmax(-1)).sum(-1))
 
 
 Metric = LogitDifference | DirectionalKL

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerpaper.circuits.cases import Cases
-from steerpaper.circuits.contrast import Contrast, contrasts, target_weight, write_differences
+from steerpaper.circuits.contrast import Contrast, contrasts, only_unmasked, target_weight, write_differences
 from steerpaper.circuits.graph import Graph, Node
 from steerpaper.circuits.metrics import Metric, get_metric
 from steerpaper.models.batches import in_batches
@@ -82,7 +82,7 @@ def _effects(model: Model, graph: Graph, contrast: Contrast, base: Tensor, layer
 
     def compute(chunk: list[int]) -> np.ndarray:
         logits = _patched_logits(model, graph, contrast, layer, [pairs[i] for i in chunk])
-        return (contrast.measure(logits) - base).cpu().double().sum((1, 2)).numpy()
+        return (contrast.measure.at(logits) - base).cpu().double().sum(1).numpy()
 
     lengths = [contrast.batch.input_ids.shape[1]] * len(pairs)
     for chunk, own in in_batches(lengths, batch_size, "patch edges", compute, show=False):
@@ -91,21 +91,22 @@ def _effects(model: Model, graph: Graph, contrast: Contrast, base: Tensor, layer
 
 
 def _patched_logits(model: Model, graph: Graph, contrast: Contrast, layer: int, pairs: list[tuple[Node, Node]],
-                    ) -> Float[Tensor, "edge batch kept vocab"]:
-    """Base runs from `layer` on, each with one edge into that layer patched."""
-    n, batch, i = len(contrast.rows), contrast.batch, layer - contrast.layer
+                    ) -> Float[Tensor, "edge unmasked vocab"]:
+    """Base runs from `layer` on, each with one edge into that layer patched; logits at unmasked positions."""
+    batch, i = contrast.batch, layer - contrast.layer
     start = contrast.base.final if layer == graph.n_layers else contrast.base.attention_inputs[i]
     differences, targets = [_difference(model, contrast, source) for source, _ in pairs], [pair[1] for pair in pairs]
     streams = start.repeat(len(pairs), 1, 1)
     if layer == graph.n_layers:
         streams = (streams + torch.cat(differences)).to(model.dtype)
     ids, mask = batch.input_ids.repeat(len(pairs), 1), batch.attention_mask.repeat(len(pairs), 1)
-    with model.trace(ids, mask, logits_to_keep=contrast.kept):
+    with model.trace(ids, mask, logits_to_keep=0):  # 0: all there are
         model.start_at(layer, streams)
         if layer < graph.n_layers:
             _patch(model, graph, contrast, layer, differences, targets)
+        model.final_norm.input = only_unmasked(model.final_norm.input, contrast.measure.mask)
         logits = model.logits.save()
-    return logits.to(wide(model)).unflatten(0, (len(pairs), n))
+    return logits.to(wide(model))
 
 
 def _patch(model, graph, contrast, layer, differences, targets: list[Node]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from steerpaper import arguments
 from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.circuit import Circuit
-from steerpaper.circuits.contrast import Contrast, contrasts, target_weight
+from steerpaper.circuits.contrast import Contrast, contrasts, only_unmasked, target_weight
 from steerpaper.circuits.graph import Edges, Graph
 from steerpaper.circuits.metrics import Metric, get_metric
 from steerpaper.models.kept import Kept
@@ -156,11 +156,11 @@ def recovered(
         "m": torch.zeros(2 + len(circuits), *shape, dtype=torch.float64), "counts": torch.zeros(shape, dtype=torch.bool)})
 
     def measured(contrast: Contrast) -> tuple[int, tuple[Tensor, Tensor], Float[Tensor, "run place"]]:
-        at = contrast.measure.mask.nonzero(as_tuple=True)
-        runs = [contrast.measure(run.logits)[at] for run in (contrast.base, contrast.steered)]
-        runs += [contrast.measure(circuit_logits(model, circuit.graph, circuit.mask, contrast))[at]
-                 for circuit in circuits]
-        return len(contrast.rows), _places(contrast, *at), torch.stack(runs).cpu().double()
+        measure = contrast.measure
+        runs = [measure(run.logits) for run in (contrast.base, contrast.steered)]
+        runs += [measure.at(circuit_logits(model, circuit.graph, circuit.mask, contrast)) for circuit in circuits]
+        places = _places(contrast, *measure.mask.nonzero(as_tuple=True))
+        return len(contrast.rows), places, torch.stack(runs).cpu().double()
 
     done = kept.done, int(kept.state["counts"].sum())
     for n, (response, position), values in contrasts(model, cases, measured, metric=metric, batch_size=batch_size,
@@ -185,20 +185,21 @@ def _places(contrast: Contrast, row: Tensor, kept: Tensor) -> tuple[Tensor, Tens
 
 def circuit_logits(
     model: Model, graph: Graph, edges: Edges, contrast: Contrast,
-) -> Float[Tensor, "batch kept vocab"]:
+) -> Float[Tensor, "unmasked vocab"]:
     """Logits of the run in which every target reads the base run's stream plus the differences, in this run,
-    of the sources that `edges` join it to."""
+    of the sources that `edges` join it to; at the measure's unmasked positions."""
     batch = contrast.batch
     differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape)
     differences[0] = contrast.addition
     mixing = torch.from_numpy(edges.T.copy()).to(differences)
-    with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=contrast.kept):
+    with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=0):  # 0: all there are
         model.start_at(contrast.layer, contrast.base.attention_inputs[0])
         for layer in graph.layers:
             _run_layer(model, graph, contrast, layer, mixing, differences)
-        model.final_norm.input = _mixture(contrast.base.final, mixing[-1:], differences)[0].to(model.dtype)
+        final = _mixture(contrast.base.final, mixing[-1:], differences)[0].to(model.dtype)
+        model.final_norm.input = only_unmasked(final, contrast.measure.mask)
         logits = model.logits.save()
-    return logits.to(wide(model))
+    return logits[0].to(wide(model))
 
 
 def _run_layer(model: Model, graph: Graph, contrast: Contrast, layer: int,
