@@ -18,11 +18,14 @@ from steerpaper.choices import unknown
 from steerpaper.models.maps import rms
 from steerpaper.models.model import Model
 
-# The parts that every freeze consists of. "q", "k" and "v" are copied from the twin; the others take the steering
-# vector's direct term out of the steered run.
+# Parts that are copied from the twin, by the module whose output they are. The others take the steering vector's direct
+# term out of the steered run.
+_COPIED = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "attention-write": "attention_write", "mlp-write": "mlp_write"}
+# The parts that every freeze consists of.
 FREEZES = {
     "qk": ("q", "k"), "q": ("q",), "k": ("k",), "ov": ("v",), "qk+ov": ("q", "k", "v"),
     "svv": ("svv",), "mlp": ("mlp",), "mlp-before-norm": ("mlp-before-norm",),
+    "mlp-total": ("mlp-write",), "residual-only": ("attention-write", "mlp-write"),
 }
 
 
@@ -62,7 +65,7 @@ class Freeze:
     @property
     def needs_twins(self) -> bool:
         """Whether it copies from unsteered twins, rows [:n] of a batch of 2n."""
-        return bool({"q", "k", "v"} & set(self.parts))
+        return not _COPIED.keys().isdisjoint(self.parts)
 
     def intervene(self, model: Model, layer: int, added: Float[Tensor, "batch 1 d_model"]) -> None:
         """Freeze one layer, within a trace and after its input was read.
@@ -71,8 +74,8 @@ class Freeze:
             added: alpha s of the rows that are steered in this layer or below, else zero.
         """
         for part in self.parts:
-            if part in ("q", "k", "v"):
-                output = getattr(model, f"{part}_proj")(layer).output
+            if part in _COPIED:
+                output = getattr(model, _COPIED[part])(layer).output
                 output[len(output) // 2:] = output[:len(output) // 2]
             elif part == "svv":
                 direct = _direct(added, model.layer(layer).input, model.attention_gamma(layer), model.norm_eps)

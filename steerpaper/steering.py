@@ -63,6 +63,8 @@ def generate(
     * "svv": alpha (s * gamma) / RMS(h), with h the steered run's own stream and gamma its norm's weight, is
       subtracted from the input of the value projection: the direct effect of s on the values only.
     * "mlp": the same for the MLP's input; "mlp-before-norm": alpha s is subtracted before the MLP's norm instead.
+    * "mlp-total": the MLPs write what they write in the unsteered run; "residual-only": so does attention, and alpha s
+      reaches the logits by the residual stream alone.
 
     Args:
         prompts: strings, put through the chat template, or lists of token ids, used as they are; of a table the

@@ -38,14 +38,24 @@ def plain_logits(hf, tokens, steering, kind=None, layers=None):
 
 
 def unsteered_run(hf, tokens):
-    """Outputs of all projections by (layer, name), attention weights [head, pos, key] by (layer, "weights")."""
+    """Outputs of all projections and writes by (layer, name), attention weights [head, pos, key] by (layer, "weights").
+    """
     seen = {}
     with ExitStack() as hooks:
         for i, layer in enumerate(hf.model.layers):
             for name in ("q_proj", "k_proj", "v_proj"):
                 hooks.callback(reading(getattr(layer.self_attn, name), seen, (i, name)).remove)
+            for name, module in writes(hf, layer).items():
+                hooks.callback(reading(module, seen, (i, name)).remove)
         out = hf(input_ids=torch.tensor([tokens]), use_cache=False, output_attentions=True)
     return seen | {(i, "weights"): weights[0] for i, weights in enumerate(out.attentions)}
+
+
+def writes(hf, layer):
+    """The modules whose outputs a layer adds to the residual stream."""
+    if hf.config.model_type == "gemma2":
+        return {"attention": layer.post_attention_layernorm, "mlp": layer.post_feedforward_layernorm}
+    return {"attention": layer.self_attn.o_proj, "mlp": layer.mlp}
 
 
 def freezing_hooks(hf, i, kind, addition, unsteered):
@@ -69,6 +79,10 @@ def freezing_hooks(hf, i, kind, addition, unsteered):
     if kind in ("q", "k", "ov"):
         name = {"q": "q_proj", "k": "k_proj", "ov": "v_proj"}[kind]
         return [getattr(attention, name).register_forward_hook(lambda module, args, out: unsteered[i, name])]
+    if kind in ("mlp-total", "residual-only"):
+        held = {"mlp-total": ("mlp",), "residual-only": ("attention", "mlp")}[kind]
+        return [writes(hf, layer)[name].register_forward_hook(lambda module, args, out, name=name: unsteered[i, name])
+                for name in held]
     if kind == "mlp-before-norm":
         return [mlp_norm.register_forward_pre_hook(lambda module, args: (args[0] - addition,))]
     reader, norm = {"svv": (attention.v_proj, layer.input_layernorm), "mlp": (layer.mlp, mlp_norm)}[kind]

@@ -18,7 +18,7 @@ from steerpaper.steering import Steering, generate
 from test_steering import ROWS, completions, vector
 
 N = 10  # every row ends up longer than Gemma 2's sliding window of 6
-TWINS = ("qk", "q", "k", "ov", "qk+ov")
+TWINS = ("qk", "q", "k", "ov", "qk+ov", "mlp-total", "residual-only")
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +108,7 @@ def test_coefficient_zero_is_a_no_op(model, kind):
     assert frozen(model, Steering(torch.zeros(32), 1), kind) == unsteered
 
 
-@pytest.mark.parametrize("kind", ["qk", "ov", "svv", "mlp-before-norm"])
+@pytest.mark.parametrize("kind", ["qk", "ov", "svv", "mlp-before-norm", "residual-only"])
 def test_batches_do_not_change_responses(model, kind):
     together = frozen(model, mixed(), kind)
     assert frozen(model, mixed(), kind, batch_size=2) == together
@@ -174,7 +174,8 @@ def test_judged_responses_pass_the_freeze_on(model):
 @pytest.mark.parametrize("kind, handle, part", [
     ("qk", "q_proj", "q"), ("qk", "k_proj", "k"), ("q", "q_proj", "q"), ("k", "k_proj", "k"), ("ov", "v_proj", "v"),
     ("qk+ov", "v_proj", "v"), ("svv", "v_proj", "svv"), ("mlp", "mlp", "mlp"),
-    ("mlp-before-norm", "mlp_norm", "mlp-before-norm"),
+    ("mlp-before-norm", "mlp_norm", "mlp-before-norm"), ("mlp-total", "mlp_write", "mlp-write"),
+    ("residual-only", "attention_write", "attention-write"),
 ])
 def test_a_freeze_that_does_not_arrive_is_an_error(llama, monkeypatch, kind, handle, part):
     original = getattr(Model, handle)
