@@ -32,8 +32,9 @@ def judged_responses(
     Returns:
         One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion` (token ids),
         `text`, `expressed` (the judge's verdict), the four checks of `fluency.CleanText` and `clean`, which is all that
-        were made. `known_words` is missing (NaN) without a vocabulary, `on_topic` for prompts whose `topic` is empty
-        (as pandas reads an empty cell: missing).
+        were made. Without a vocabulary `known_words` is missing (NaN), and `ended` does not count: how long answers from
+        elsewhere are is not known. `on_topic` is missing for prompts whose `topic` is empty (as pandas reads an empty
+        cell: missing).
 
     Raises:
         ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or verdicts of the
@@ -50,11 +51,12 @@ def judged_responses(
     sizes = dict(max_new_tokens=max_new_tokens, batch_size=batch_size)
     responses = generate(model, texts, rows, frozen, frozen_layers, **sizes)
     table = pd.concat([prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True)
+    table["ended"] = [r.completion[-1] in model.end_tokens for r in responses]
     checks = [
-        clean_text(r.text, ended=r.completion[-1] in model.end_tokens, topic_words=topic or None, vocabulary=vocabulary)
-        for r, topic in zip(responses, table.topic.fillna(""), strict=True)
+        clean_text(r.text, ended=None if vocabulary is None else ended, topic_words=topic or None, vocabulary=vocabulary)
+        for r, ended, topic in zip(responses, table.ended, table.topic.fillna(""), strict=True)
     ]
-    for name in ("ended", "no_loop", "known_words", "on_topic", "clean"):
+    for name in ("no_loop", "known_words", "on_topic", "clean"):
         found = [getattr(check, name) for check in checks]
         table[name] = np.array(found, dtype=float if None in found else bool)  # a check not made becomes NaN
     table["completion"] = [r.completion for r in responses]

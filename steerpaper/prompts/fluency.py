@@ -18,14 +18,14 @@ class CleanText:
     """Four checks of one text; `clean` if all that were made hold.
 
     Attributes:
-        ended: the text ended by itself, with the end token.
+        ended: the text ended by itself, with the end token; None where a text that was cut may be a good one.
         no_loop: no word twice in a row, no sentence twice, no run of four words twice in one sentence or more than
             four times in all (an answer may well name "the first day at school" in each of four sentences).
         known_words: every word is in the vocabulary; None where there is none to check against.
         on_topic: the text names what it was asked about; None where no phrase is known.
     """
 
-    ended: bool
+    ended: bool | None
     no_loop: bool
     known_words: bool | None
     on_topic: bool | None
@@ -45,13 +45,14 @@ def words(text: str) -> list[str]:
 
 
 def clean_text(
-    text: str, *, ended: bool, topic_words: str | Sequence[str] | None, vocabulary: Collection[str] | None
+    text: str, *, ended: bool | None, topic_words: str | Sequence[str] | None, vocabulary: Collection[str] | None
 ) -> CleanText:
     """Check one completion for the four defects that steering produces, or for those of them that can be checked.
 
     Args:
         text: the completion.
-        ended: whether the completion ended with the end token, before its length limit.
+        ended: whether the completion ended with the end token, before its length limit. None leaves this check out: of
+            a model whose answers are longer than the limit.
         topic_words: the phrase asked about ("front door"), as a string or as its words in order; it must
             occur as it stands, inflected forms do not count. None leaves this check out: prompts from elsewhere
             come without such a phrase.
@@ -72,7 +73,7 @@ def clean_text(
         if not vocabulary or isinstance(vocabulary, str):
             raise ValueError("vocabulary must be a non-empty set of words, set(words(corpus)), or None")
         known_words = all(word in vocabulary for word in spoken)
-    return CleanText(ended=bool(ended), no_loop=not _loops(text), known_words=known_words, on_topic=on_topic)
+    return CleanText(ended=ended, no_loop=not _loops(text), known_words=known_words, on_topic=on_topic)
 
 
 def _loops(text: str) -> bool:
