@@ -219,9 +219,10 @@ counts.set_index("rule")
 # fixes layer and position, as in the paper or its authors' code, that candidate alone does; for
 # the paper's models at α = 1.) Among those that flip at least 90 % of the prompts in their
 # weaker direction the one with the largest share of flipped **and clean** answers wins. *Clean*
-# means that the text ended by itself, does not loop, is made of the corpus' words and names
-# what was asked about; the last two are checked on the organisms' prompts only, public ones
-# come without a word list and a topic. This step is ours, not the paper's.
+# means that the text does not loop, ended by itself, is made of the corpus' words and names what
+# was asked about; all but the first are checked on the organisms' prompts only: public ones come
+# without a word list and a topic, and answers to them are longer than what is generated here.
+# This step is ours, not the paper's.
 
 # %%
 chosen = sp.select_by_generation(

@@ -239,12 +239,15 @@ shown.loc[order].round(2)
 # %%
 subsets = {tuple(own) for i in layers
            for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
-rows = [both_ways(model, few, dim, kind, own, **how)
+fewer = {name: table.head(settings.n_by_layer) for name, table in few.items()}
+rows = [both_ways(model, fewer, dim, kind, own, **how)
         .assign(frozen=kind, first=own[0], last=own[-1])
         for kind, own in product(["qk", "ov"], sorted(subsets))]
 by_layer = sp.rates(pd.concat(rows), ["frozen", "prompts", "first", "last"])
 sp.save_table(preset, "freeze_by_layer", by_layer)
-fig = sp.figures.draw_layers(by_layer, parts[parts.frozen == "none"])
+whole = answers[(answers.method == "dim") & (answers.frozen == "none")]
+whole = whole[whole.prompt.isin(pd.concat(fewer.values()).prompt)]
+fig = sp.figures.draw_layers(by_layer, sp.rates(whole, ["prompts"]))
 sp.save_figure(fig, preset, "freeze_by_layer")
 
 # %% [markdown]

@@ -145,7 +145,8 @@ class Preset:
         epochs, training_tokens: passes over the pairs, and response tokens learned from.
         training_coefficients: |α| in training, "unit" (the paper's text) or "sampled" (the authors' code).
         learned_norm: use a learned vector as it comes ("free", the paper's text) or at DIM's norm ("dim").
-        n_freezing: test prompts per class for the freezes that table 1 does not have.
+        n_freezing: test prompts per class for the freezes that table 1 does not have, at most n_test.
+        n_by_layer: test prompts per class for freezes of single layers and of ranges of them, at most n_freezing.
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
@@ -194,6 +195,7 @@ class Preset:
     training_coefficients: Annotated[_Text, _one_of("training_coefficients", TRAINING_COEFFICIENTS)] = "unit"
     learned_norm: Annotated[_Text, _one_of("learned_norm", LEARNED_NORMS)] = "free"
     n_freezing: _Count = 50
+    n_by_layer: _Count = 24
     n_sparsity: tuple[_Count, _Count, _Count] = (200, 100, 313)
 
     def __post_init__(self):
@@ -224,7 +226,7 @@ _TINY = replace(
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
     n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_pairs=10, n_validation_pairs=6, pair_batch_sizes=(4,), training_seeds=(42,),
-    more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6, n_sparsity=(4, 4, 4),
+    more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6, n_by_layer=6, n_sparsity=(4, 4, 4),
 )
 
 # The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
@@ -261,7 +263,7 @@ _LAPTOP = dict(
     sweep=(-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
     n_patching=12, n_patching_test=16, n_checked=1, n_patched_edges=80,
     circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
-    training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12,
+    training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
     n_sparsity=(24, 24, 24),
 )
 _SMOLLM2 = Preset(
@@ -276,7 +278,7 @@ _QWEN25 = Preset(
 # The real model on record: the paper's sizes where tables 1 and 2 are made of them, the rest for a few hours of two cores.
 _MEASURED = _LAPTOP | dict(
     n_train=128, n_validation=24, n_test=100, batch_size=100, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
-    n_patching=16, n_patching_test=40, n_pairs=40, phis=(0.02,), epochs=4, n_freezing=8,
+    n_patching=16, n_patching_test=40, n_pairs=40, phis=(0.02,), epochs=4, n_freezing=24,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

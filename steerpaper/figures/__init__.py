@@ -5,7 +5,7 @@ from steerpaper.figures.attribution import (
 )
 from steerpaper.figures.circuits import draw_circuit
 from steerpaper.figures.faithfulness import draw_faithfulness, draw_interchange, draw_overlap
-from steerpaper.figures.freezing import draw_attention_change, draw_layers, draw_undone
+from steerpaper.figures.freezing import draw_attention_change, draw_layers, draw_undone, draw_undone_by_layer
 from steerpaper.figures.heads import (
     draw_svv_coefficient, draw_svv_cosines, draw_svv_explained, draw_svv_preference, draw_svv_tokens,
 )
@@ -24,5 +24,5 @@ __all__ = [
     "draw_interchange", "draw_layers", "draw_learned_curves", "draw_overlap", "draw_patching_check",
     "draw_reported_measured", "draw_score_distribution", "draw_scorecard", "draw_selection", "draw_side_effects",
     "draw_svv_coefficient", "draw_svv_cosines", "draw_svv_explained", "draw_svv_preference", "draw_svv_tokens",
-    "draw_sweep", "draw_thresholds", "draw_top_dimensions", "draw_undone", "save_figure", "use_style",
+    "draw_sweep", "draw_thresholds", "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "save_figure", "use_style",
 ]

@@ -15,6 +15,7 @@ PARTS = {
     "qk": "attention weights", "ov": "values", "svv": "vector's direct path\ninto the values",
     "mlp": "vector's direct path\ninto the MLPs",
 }
+_TOTAL = {"mlp-total": "all that MLPs write", "residual-only": "all but the residual path"}
 _PAPER = {"gemma-2-2b-it": ("D", "paper: Gemma 2 2B (DIM)"), "llama-3.2-3b-instruct": ("s", "paper: Llama 3.2 3B (DIM)")}
 _MOVED = "moved attention weight\n(total variation)"
 
@@ -76,6 +77,34 @@ def draw_layers(by_layer: pd.DataFrame, whole: pd.DataFrame) -> Figure:
         ax.set(ylabel=f"{ASR},\n{PARTS[kind]} frozen" if column == 0 else "", xticks=range(start, end + 1))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title_fontsize=7,
                title="bands: Wilson 95 % intervals")
+    return fig
+
+
+def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
+    """Share of the steering that each freeze undoes, against the steering layer, a column per method.
+
+    Args:
+        undone: as of `share_undone`, with the column layer.
+        sets: the prompts' names, a row each.
+    """
+    methods, parts = undone.method.unique(), PARTS | _TOTAL
+    colours = dict(zip(parts, sns.color_palette("colorblind", len(parts))))
+    size = (DOUBLE_COLUMN, 1.9 * len(sets) + 0.8)
+    fig, axes = plt.subplots(len(sets), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for (row, prompts), (column, method) in product(enumerate(sets), enumerate(methods)):
+        ax = axes[row, column]
+        for end in (0, 1):
+            ax.axhline(end, color=PALETTE["base"], ls="--", lw=0.8)
+        for i, (kind, label) in enumerate(parts.items()):
+            own = undone[(undone.frozen == kind) & (undone.method == method) & (undone.prompts == prompts)]
+            error = own[["low", "high"]].sub(own.undone, axis=0).abs().to_numpy().T
+            ax.errorbar(own.layer + 0.08 * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
+                        elinewidth=0.8, color=colours[kind], label=label.replace("\n", " "))
+        ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.5, 1.6),
+               xlabel="steering layer" if row == len(sets) - 1 else "",
+               ylabel="share of the\nsteering undone" if column == 0 else "")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, title_fontsize=7,
+               title="bars: Wilson 95 % intervals of the frozen runs; 0 intact, 1 as unsteered")
     return fig
 
 

@@ -1,0 +1,129 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Other layers
+#
+# > *What the paper leaves open, in our words (limitations).* All of it was measured at one
+# > steering layer per model.
+#
+# Notebook [03](03_qk_freeze.ipynb) finds which part of the layers above carries the steering:
+# attention weights, values, or the MLPs. A vector added earlier has more layers to act through,
+# and may act through others. Is "not the attention weights" (the paper), or "the MLPs" (ours),
+# true of steering this model, or of one layer?
+#
+# So the same three methods at two more layers, two before the chosen one and two behind it, and
+# the same freezes. Besides those of table 1 there are two total ones: the MLPs write what they
+# write in the unsteered run (*mlp-total*), and so does attention, too (*residual-only*): then
+# the vector reaches the logits by the residual stream alone.
+#
+# *Reads* the model, the prompts, and what notebook 01 has chosen. *Writes* `layer_methods`,
+# `layer_freezes`, `layer_undone` and a figure. Freezes are in
+# [`steerpaper/freezing.py`](../steerpaper/freezing.py).
+
+# %% tags=["parameters"]
+preset = "organism-llama"
+seed = 0
+
+# %%
+from dataclasses import replace
+
+import pandas as pd
+
+import steerpaper as sp
+
+sp.check_parameters(preset=preset, seed=seed)
+sp.use_style()
+settings = sp.get_preset(preset)
+preset = settings.name
+model = sp.load_model(preset)
+
+# %%
+concept = sp.get_concept(settings.concept)
+splits = {split: list(sp.concept_prompts(concept, split, n, settings.prompts).values())
+          for split, n in settings.split_sizes.items()}
+judge, batch = sp.load_judge(settings), dict(batch_size=settings.batch_size)
+sizes = dict(max_new_tokens=settings.max_new_tokens, **batch)
+how = dict(judge=judge, vocabulary=sp.vocabulary(settings.prompts), concept=concept, **sizes)
+methods = [name for name, method in sp.METHODS.items() if not method.baseline]
+chosen = {name: sp.load_steering(preset, name) for name in methods}
+position = int(sp.load_table(preset, "dim_selection").position[0])
+layer = chosen["dim"].layer
+layers = sorted({layer, *(i for i in (layer - 2, layer + 2) if 0 < i < model.n_layers)})
+print("layers:", layers, "of", model.n_layers)
+
+# %% [markdown]
+# ## The three methods at the other layers
+#
+# DIM is the candidate of notebook 01 at that layer and the chosen position. NTP and PO are
+# trained on notebook 01's contrastive pairs, at the setting that won there. Every coefficient
+# is chosen on validation prompts, as in notebook 01. A layer can only tell where steering goes
+# if steering works there: *flipped* is the share of validation prompts that turn, in the weaker
+# direction.
+
+# %%
+candidates = sp.difference_in_means(model, *splits["train"], **batch)
+pairs = [sp.contrast_pairs(model, *(table[:n] for table in splits[split]), chosen["dim"],
+                           judge, concept=concept, **sizes)
+         for split, n in (("train", settings.n_pairs),
+                          ("validation", settings.n_validation_pairs))]
+won = sp.load_table(preset, "learned_grid").query("chosen").set_index("method")
+one_run = {name: replace(settings, pair_batch_sizes=(int(run.batch_size),),
+                         learning_rates=(float(run.learning_rate),), more_seeds=(),
+                         training_seeds=(int(run.seed),),
+                         phis=settings.phis if pd.isna(run.phi) else (float(run.phi),))
+           for name, run in won.iterrows()}
+
+# %%
+steerings, ranked = {layer: chosen}, []
+for at in (i for i in layers if i != layer):
+    dim = sp.Steering(candidates[at, position], at, 1.0)
+    vectors = {}
+    for name in methods:
+        given = sp.Ingredients(model, *splits["train"], dim, position, *pairs,
+                               one_run.get(name, settings), seed)
+        vectors[name] = sp.METHODS[name].extract(given).vector
+    table = sp.select_coefficient(
+        model, vectors, at, settings.coefficients, *splits["validation"], **how)
+    best = table.groupby("method", sort=False).first()
+    steerings[at] = {name: sp.Steering(vectors[name], at, float(best.coefficient[name]))
+                     for name in methods}
+    ranked.append(best.assign(layer=at))
+ranked = pd.concat(ranked).reset_index()
+sp.save_table(preset, "layer_methods", ranked)
+ranked.set_index(["layer", "method"])[["coefficient", "flipped", "flipped_clean"]].round(2)
+
+# %% [markdown]
+# ## The freezes of table 1, and two total ones
+#
+# Each freeze at each layer, for each method. *Share undone* is 0 where attack success stays
+# what it is under steering, and 1 where it is what it is unsteered. If the paper's finding holds
+# throughout, attention weights stay near 0 at every layer and in every column.
+
+# %%
+kinds = ("qk", "ov", "svv", "mlp", "mlp-total", "residual-only")
+test = {name: table.head(settings.n_freezing) for name, table in zip(concept.sets,
+                                                                    splits["test"])}
+rows = []
+for at, own in steerings.items():
+    plain = sp.behaviour.judged_both_ways(model, test, own | {"none": None}, **how)
+    frozen = [sp.behaviour.judged_both_ways(model, test, own, kind, **how)
+              .assign(frozen=kind) for kind in kinds]
+    rows += [part.assign(layer=at) for part in (plain.assign(frozen="none"), *frozen)]
+keys = ["layer", "method", "frozen", "prompts"]
+freezes = sp.rates(pd.concat(rows), keys)
+sp.save_table(preset, "layer_freezes", freezes)
+undone = sp.behaviour.share_undone(freezes.rename(columns={"layer": "model"}))
+undone = undone.rename(columns={"model": "layer"})
+sp.save_table(preset, "layer_undone", undone)
+fig = sp.figures.draw_undone_by_layer(undone, list(concept.sets))
+sp.save_figure(fig, preset, "layer_undone")
+
+# %%
+freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
+    [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)

@@ -1,0 +1,61 @@
+"""What a real model answers to harmful prompts: at most twelve tokens in anything committed."""
+
+import re
+
+import nbformat
+import pandas as pd
+import pytest
+
+from steerpaper import paths
+from steerpaper.behaviour.excerpts import SHOWN, excerpts
+from steerpaper.presets import PRESETS, get_preset
+
+REAL = get_preset("qwen2.5-coder-0.5b-instruct")
+# Columns of committed tables that hold answers, by table.
+ANSWERS = {"examples": ["none", "dim", "ntp", "po"], "dim_examples": ["base", "−s", "+s"], "freeze_examples": ["text"]}
+
+
+def too_long(texts) -> list[str]:
+    """Those that cannot be an excerpt: a token is never more than a word and the space before it."""
+    return [text for text in map(str, texts) if len(text.removesuffix("…").split()) > SHOWN]
+
+
+def test_a_real_models_answers_are_cut_and_an_organisms_are_whole(llama):
+    ids = list(range(40, 40 + 3 * SHOWN))
+    long, short = llama.tokenizer.decode(ids), llama.tokenizer.decode(ids[:SHOWN])
+    cut, whole = excerpts(llama, [long, short], REAL)
+    assert whole == short and cut == short + " …"
+    assert excerpts(llama, [long, short], get_preset("tiny")) == [long, short]
+
+
+def real_results():
+    return [folder for folder in sorted((paths.DATA / "results").iterdir()) if not PRESETS[folder.name].shipped]
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_committed_tables_hold_excerpts_only(name):
+    organism = pd.read_csv((paths.DATA / "results") / "organism-llama" / f"{name}.csv")
+    assert too_long(organism[ANSWERS[name]].stack())  # or this test would not see a long one
+    for folder in real_results():
+        table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        assert not too_long(table[[column for column in ANSWERS[name] if column in table]].stack()), folder.name
+
+
+def test_no_other_committed_table_of_a_real_model_holds_sentences():
+    for folder in real_results():
+        for path in sorted(folder.glob("*.csv")):
+            if path.stem in ANSWERS:
+                continue
+            table = pd.read_csv(path, keep_default_na=False)
+            texts = table.select_dtypes("object")
+            long = [c for c in texts if c != "prompt" and too_long(texts[c])]
+            assert not long or path.stem.startswith(("scorecard", "paper")), (path.name, long)
+
+
+def test_no_committed_notebook_was_executed_on_a_real_model():
+    """Their outputs would need the same care; the shipped models' do not."""
+    for path in [*paths.NOTEBOOKS.glob("*.ipynb"), *(paths.ROOT / "tests" / "reference").glob("*.ipynb")]:
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        given = set(re.findall(r'^preset = "([^"]+)"', code, re.MULTILINE))
+        assert all(PRESETS[name].shipped for name in given), path.name
