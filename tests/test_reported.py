@@ -292,7 +292,8 @@ def test_a_method_of_one_s_own_changes_no_verdict(claim):
         for column in {"method", "method_a", "method_b", "vector", "circuit"} & set(table):
             if (rows := table[table[column].isin(METHODS)]).empty:
                 continue
-            wrong = {measured: -1e6 for measured in rows.select_dtypes("float") if "threshold" not in measured and "sparsity" not in measured}
+            labels = {"threshold", "sparsity", "sparsity_a", "sparsity_b"}
+            wrong = {measured: -1e6 for measured in rows.select_dtypes("float") if measured not in labels}
             wrong |= {flag: False for flag in rows.select_dtypes("bool") if flag != "rescaled"}
             mine = rows.assign(**{column: "mine"}, **wrong).drop_duplicates()
             tables[name] = pd.concat([tables[name], mine, mine.assign(**{key: 1e6 for key in wrong if key != "within"})])

@@ -68,7 +68,7 @@ def paper_tables() -> dict[str, pd.DataFrame]:
 
 
 def reported(name: str, concept: Concept = REFUSAL, **where) -> pd.DataFrame:
-    """One of `paper_tables`, without the columns source and locator; without rows beside another concept than the paper's.
+    """One of `paper_tables`, without the columns source and locator; without a row beside another concept than refusal.
 
     Args:
         where: columns and the value, or list of values, to keep: `reported("table2_asr", prompts="harmful")`.

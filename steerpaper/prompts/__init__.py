@@ -7,6 +7,6 @@ from steerpaper.prompts.sets import (
 )
 
 __all__ = [
-    "SETS", "CleanText", "build_prompt_sets", "clean_text", "concept_prompts", "drawn_from", "load_prompts", "public_prompts",
-    "vocabulary", "with_instruction", "write_prompt_sets",
+    "SETS", "CleanText", "build_prompt_sets", "clean_text", "concept_prompts", "drawn_from", "load_prompts",
+    "public_prompts", "vocabulary", "with_instruction", "write_prompt_sets",
 ]

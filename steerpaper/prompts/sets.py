@@ -12,7 +12,7 @@ import pandas as pd
 
 from steerpaper import arguments, paths
 from steerpaper.choices import unknown
-from steerpaper.concepts import Concept, get_concept
+from steerpaper.concepts import CONCEPTS, Concept, get_concept
 from steerpaper.presets import SOURCES
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import words
@@ -32,8 +32,8 @@ _DRAWN_FROM = {"built-in": {"second_harmful": "borderline"}, "public": _TEST_SET
 
 
 def load_prompts(name: str, split: str, n: int | None = None, source: str = "built-in") -> pd.DataFrame:
-    """The first `n` prompts of a split (all of them without `n`): of a file in its order, of public sets in one shuffled by a
-    fixed seed.
+    """The first `n` prompts of a split (all of them without `n`): of a file in its order, of a public set shuffled once
+    and for all.
 
     Built-in sets are "harmful", "harmless", "borderline" (pairs of a harmful and a harmless request in nearly the same
     words), "wrapped" (harmless questions about harmful requests) and "second_harmful" (the harmful halves of the
@@ -44,7 +44,7 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
     Returns:
         One row per prompt: `prompt`, `topic` (phrase that an answer on topic mentions; "" for public prompts), `kind`,
-        `family` (both the set that a public prompt is from), `positive` (whether it belongs to a concept's positive
+        `family` (both the set that a public prompt is from, or of a file without them its name), `positive` (whether it belongs to a concept's positive
         set; for refusal, whether it should be refused) and `pair` (number of the borderline pair, else -1).
 
     Raises:
@@ -197,7 +197,10 @@ def _built_in(name: str, split: str) -> pd.DataFrame:
     if twice := table.prompt[table.prompt.str.lower().duplicated()].tolist():
         raise ValueError(f"{where} has {twice[0]!r} twice: a prompt belongs to one split, once")
     table = table[(table.split == split) & (table.positive if second else True)]
-    return table.drop(columns="split").reset_index(drop=True)
+    of_itself = {"kind": name, "family": name, "pair": -1,
+                 "positive": any(name in (one.positive, one.second_positive) for one in CONCEPTS.values())}
+    missing = {column: value for column, value in of_itself.items() if column not in table}
+    return table.drop(columns="split").assign(**missing).reset_index(drop=True)
 
 
 def _row(example: corpus.Example) -> dict:
