@@ -350,6 +350,8 @@ def test_no_rows_are_no_case():
     tables = hand_made()
     tables["fig7_agreement"] = tables["fig7_agreement"].assign(sparsity_a=0.1)
     assert verdict_on("tiny-p", tables) == "no case"
+    tables["svv_preference"] = tables["svv_preference"].assign(vector="SV", scale="to count")  # nothing to spread
+    assert verdict_on("svv-concepts", tables) == "no case"
 
 
 def test_sparsity_kept_by_hand():
