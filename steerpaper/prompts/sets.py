@@ -204,10 +204,8 @@ def _built_in(name: str, split: str) -> pd.DataFrame:
 
 
 def _row(example: corpus.Example) -> dict:
-    return {
-        "prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
-        "positive": example.refuse, "pair": -1,
-    }
+    return {"prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
+            "positive": example.refuse, "pair": -1}
 
 
 def _distinct(draw: Callable[[], list[dict]], n: int, taken: set[str]) -> list[dict]:
@@ -232,10 +230,8 @@ def _contrast_pair(rng: random.Random, split: str) -> list[dict]:
     if not matches:
         return _contrast_pair(rng, split)
     frame = rng.choice(corpus.phrases()["frames"][split])
-    return [
-        _row(corpus.action_example(rng, split, action, frame, plain=True))
-        for action in (rng.choice(matches), harmless)
-    ]
+    return [_row(corpus.action_example(rng, split, action, frame, plain=True))
+            for action in (rng.choice(matches), harmless)]
 
 
 def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
