@@ -696,7 +696,8 @@ types = types.rename_axis(["method", "edges"])
 sp.save_table(preset, "table5_8_edge_types", types.reset_index())
 paper = sp.paper.reported("table5_8_edge_types", concept, method="dim")
 paper = paper.pivot(index=["model", "edges"], columns="type", values="percent")
-display(types.round(1), paper.reindex(columns=types.columns))
+paper = paper.reindex(columns=types.columns).rename_axis(columns="type")
+display(types.round(1), paper)
 
 # %% [markdown]
 # **Reading** (% of edges; above ours, below the paper's for DIM). On both organisms heads are

@@ -146,4 +146,5 @@ def test_words_are_called_by_the_concept():
     grid = draw_svv_preference(preference, signs, answering).axes
     assert [grid[i].get_ylabel() for i in (0, 3)] == [
         "preference for\nto answer before to refuse", "preference for\nharmless prompts before harmful prompts"]
+    assert [ax.get_title() for ax in grid] == ["DIM", "NTP", "PO", "", "", ""]
     assert [len(ax.lines) for ax in grid] == [2] * 6

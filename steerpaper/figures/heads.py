@@ -78,7 +78,7 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Con
             ax.plot(x, group.preference, "o", color=PALETTE[method])
             ax.axhline(0.5, color="black", lw=0.6)
             ax.set_xticks(x, [_signed(name, signs[method, name]) for name in group.vector], rotation=90)
-            if axes is grid[0]:
+            if ax in grid[0]:
                 ax.set(title=method_label(method))
         axes[0].set(ylabel=f"preference for\n{words[one]} before {words[other]}", ylim=(0, 1))
     fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
