@@ -1,8 +1,10 @@
 """Claims, verdicts, the paper's numbers and arithmetic, and the pages made of them."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ import pytest
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table, save_table
+from steerpaper.concepts import REFUSAL
+from steerpaper.paper import beside
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import (
@@ -415,6 +419,14 @@ def test_numbers_without_results_say_so():
     numbers = reported_numbers()
     assert (numbers.measured == "").all() and (numbers.note != "").all()
     assert set(numbers.model) == {"gemma-2-2b-it", "llama-3.2-3b-instruct", "both"}
+
+
+def test_nothing_stands_beside_another_concept(monkeypatch):
+    monkeypatch.setattr(beside, "get_preset", lambda name: SimpleNamespace(concept="lists"))
+    numbers = reported_numbers("tiny")
+    assert (numbers.measured == "").all() and "not run" not in set(numbers.note)
+    assert numbers.reported.equals(reported_numbers().reported) and (numbers.note == "what is steered is not refusal").any()
+    assert reported("table1_ablations", replace(REFUSAL, name="lists")).empty and len(reported("table1_ablations"))
 
 
 def test_numbers_stand_beside_the_right_ones(results):

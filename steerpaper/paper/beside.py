@@ -34,8 +34,11 @@ def reported_numbers(preset: str | None = None) -> pd.DataFrame:
     Raises:
         FileNotFoundError: a notebook has not run on the preset.
     """
-    ours = _measured(preset) if preset and get_preset(preset).concept == REFUSAL.name else {}
+    elsewhere = preset and get_preset(preset).concept != REFUSAL.name
+    ours = _measured(preset) if preset and not elsewhere else {}
     rows = pd.concat(_parts(paper_tables(), ours), ignore_index=True)
+    if elsewhere:
+        rows["note"] = rows.note.replace("not run", "what is steered is not refusal")
     reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
     words = np.where(reported.between(low, high), "agrees", "differs")  # going by the digits written
     return rows.assign(verdict=np.where(reported.isna() | low.isna() | high.isna(), "", words))[_COLUMNS]
