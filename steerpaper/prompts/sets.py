@@ -44,8 +44,9 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
     Returns:
         One row per prompt: `prompt`, `topic` (phrase that an answer on topic mentions; "" for public prompts), `kind`,
-        `family` (both the set that a public prompt is from, or of a file without them its name), `positive` (whether it belongs to a concept's positive
-        set; for refusal, whether it should be refused) and `pair` (number of the borderline pair, else -1).
+        `family` (both the set that a public prompt is from, or of a file without them its name), `positive` (whether it
+        belongs to a concept's positive set; for refusal, whether it should be refused) and `pair` (number of the
+        borderline pair, else -1).
 
     Raises:
         ValueError: an unknown source, set or split, a set without prompts, more prompts than there are, or a public
