@@ -13,12 +13,20 @@ from pathlib import Path
 from shlex import quote
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import DefaultFormatter
 
 sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
 from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS as KNOWN
 from steerpaper.presets import get_preset, get_presets
+
+# Of a job that failed, its name, its log and what a cluster calls it, without all its files: profiles/workflow.py reads
+# the log, and says last what is in it.
+DefaultFormatter._format_job_error = lambda _, job: [
+    f"Error in rule {job['rule_name']}:",
+    *(f"    log: {log} (check log file(s) for error details)" for log in job["log"] or []),
+    *(f"    {name}: {value}" for name, value in job["aux"].items())]
 
 BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) else str(paths.BUILD)
 NOTEBOOKS = outputs()

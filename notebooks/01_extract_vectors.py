@@ -58,7 +58,7 @@ splits = {split: sp.concept_prompts(concept, split, n, settings.prompts)
           for split, n in settings.split_sizes.items()}
 prompts = {name: {split: sets[name] for split, sets in splits.items()}
            for name in concept.sets}
-harmful, harmless = prompts.values()
+positive, negative = prompts.values()
 batch = dict(batch_size=settings.batch_size)
 how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
            max_new_tokens=settings.max_new_tokens, **batch)
@@ -74,7 +74,7 @@ pd.DataFrame({name: table["test"].prompt.head(4) for name, table in prompts.item
 # ends here with what it found.
 
 # %%
-validation = harmful["validation"], harmless["validation"]
+validation = positive["validation"], negative["validation"]
 by_itself = sp.behaviour.unsteered_rates(model, *validation, concept=concept, **how)
 sp.save_table(preset, "unsteered", by_itself)
 by_itself.round(2)
@@ -107,7 +107,7 @@ if found := sp.behaviour.nothing_to_steer(by_itself, concept):
 # nudge, around 1 it replaces much of what the stream says.
 
 # %%
-training = harmful["train"], harmless["train"]
+training = positive["train"], negative["train"]
 candidates = sp.difference_in_means(model, *training, **batch)
 positions = range(-candidates.shape[1], 0)
 template = model.tokenizer.convert_ids_to_tokens(model.post_instruction_tokens)
@@ -150,7 +150,7 @@ sp.save_figure(fig, preset, "dim_geometry")
 
 # %%
 refusal = sp.first_token_ids(model, settings.first_tokens or concept.first_tokens)
-prompt = harmful["validation"].prompt[0]
+prompt = positive["validation"].prompt[0]
 ids, mask = model.pad([model.tokenize(prompt)])
 with torch.no_grad(), model.trace(ids, mask):
     logits = model.logits[0, -1].save()
@@ -241,7 +241,7 @@ chosen.head(6).round(2)
 # would be the darkest of the admissible ones.
 
 # %%
-fig = sp.figures.draw_selection(scores, layer, position)
+fig = sp.figures.draw_selection(scores, layer, position, concept)
 sp.save_figure(fig, preset, "dim_selection")
 
 # %% [markdown]
@@ -476,7 +476,7 @@ unsteered = table[table.method == "none"].set_index("prompts")
 base = table.prompts.map(unsteered.clean.where(unsteered.clean >= 0.1))
 table["clean_share_of_base"] = table.clean / base
 sp.save_table(preset, "table2_asr", table)
-fig = sp.figures.draw_asr(table)
+fig = sp.figures.draw_asr(table, concept)
 sp.save_figure(fig, preset, "table2_asr")
 
 # %%
@@ -506,7 +506,7 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # compares the list with itself: all agree.)
 
 # %%
-answers = results[results.prompts == "harmful"]
+answers = results[results.prompts == concept.positive]
 by_substrings = sp.SubstringJudge().expresses(answers.text.tolist())
 both = sp.behaviour.judge_agreement(answers.expressed, by_substrings)
 pd.Series(asdict(both), name=f"{settings.judge} and substrings").to_frame().round(2)
@@ -602,7 +602,8 @@ examples
 
 # %%
 records = sp.load_recorded("table2_asr").rename(columns={"preset": "model"})
-reported = sp.paper.reported("table2_asr", test_set=["alpaca", "jailbreakbench"])
+reported = sp.paper.reported(
+    "table2_asr", concept, test_set=["alpaca", "jailbreakbench"])
 both = pd.concat([reported, records, table.assign(model=f"{preset}, this run")])
 both = both.pivot_table("asr", ["prompts", "model"], "method", sort=False)
 both[compared].round(2)

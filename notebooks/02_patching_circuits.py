@@ -199,7 +199,7 @@ shares.round(2)
 # y\* it is zero.
 
 # %%
-one, T = checked.subset("harmful", "base", n=1), 10
+one, T = checked.subset(concept.positive, "base", n=1), 10
 response, push = one.responses[0], one.steerings[0].coefficient * vectors["dim"]
 ids, mask = model.pad([response.tokens])
 answer = slice(len(response.prompt) - 1, len(response.tokens) - 1)
@@ -694,9 +694,10 @@ types = pd.DataFrame({key: 100 * sp.circuits.edge_types(edges) / len(edges)
                       for key, edges in kinds.items()}).T
 types = types.rename_axis(["method", "edges"])
 sp.save_table(preset, "table5_8_edge_types", types.reset_index())
-paper = sp.paper.reported("table5_8_edge_types", method="dim")
+paper = sp.paper.reported("table5_8_edge_types", concept, method="dim")
 paper = paper.pivot(index=["model", "edges"], columns="type", values="percent")
-display(types.round(1), paper[types.columns])
+paper = paper.reindex(columns=types.columns).rename_axis(columns="type")
+display(types.round(1), paper)
 
 # %% [markdown]
 # **Reading** (% of edges; above ours, below the paper's for DIM). On both organisms heads are
@@ -730,7 +731,7 @@ edges = {name: rankings[name].edges.merge(strongest[name]) for name in methods}
 thickest = max(edges[name].score.abs().max() for name in methods[:3])
 files = ("fig13_circuit", "fig14_circuit_ntp", "fig15_circuit_po")
 for file, name in zip(files, methods):
-    title = f"{name.upper()}: the {len(edges[name])} strongest edges"
+    title = f"{sp.figures.method_label(name)}: the {len(edges[name])} strongest edges"
     fig = sp.figures.draw_circuit(graph, edges[name], title, thickest)
     display(sp.save_figure(fig, preset, file))
 
@@ -759,7 +760,7 @@ beside = [(needed, "fig3_minimum_faithful", ["method"], ["share"]),
           (positions.assign(share=positions.positions / whole), "table9_positions",
            ["metric"], ["share"])]
 for own, name, keys, values in beside:
-    both = pd.concat([sp.paper.reported(name), own.assign(model=preset)])
+    both = pd.concat([sp.paper.reported(name, concept), own.assign(model=preset)])
     display(both.pivot_table(values, keys, "model", sort=False).round(3))
 
 # %% [markdown]

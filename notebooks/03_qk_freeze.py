@@ -155,13 +155,13 @@ table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[kinds].
 # values near 0.
 
 # %%
-reported = sp.paper.reported("table1_ablations")
-unsteered = sp.paper.reported("table2_asr", method="none",
+reported = sp.paper.reported("table1_ablations", concept)
+unsteered = sp.paper.reported("table2_asr", concept, method="none",
                               test_set=["alpaca", "jailbreakbench"])
 of_paper = pd.concat([reported, unsteered.assign(frozen="none")])
 shares = sp.behaviour.share_undone(pd.concat([table.assign(model=preset), of_paper]))
 sp.save_table(preset, "table1_share_undone", shares)
-fig = sp.figures.draw_undone(shares, preset)
+fig = sp.figures.draw_undone(shares, preset, concept)
 sp.save_figure(fig, preset, "table1_ablations")
 
 # %% [markdown]
@@ -350,7 +350,8 @@ both = pd.concat([reported, table[table.method != "none"].assign(model=preset)])
 both.pivot_table("asr", ["prompts", "model", "method"], "frozen")[kinds].round(2)
 
 # %%
-printed = sp.paper.reported("table1_average_drop").set_index("frozen").drop_points
+printed = sp.paper.reported("table1_average_drop", concept)
+printed = printed.set_index("frozen").drop_points
 recomputed = sp.paper.average_drop(reported).set_index("frozen").drop_points
 beside = {"paper, as printed": printed, "paper, from its table": recomputed, **drops}
 pd.DataFrame(beside).loc[kinds[1:]].round(2)

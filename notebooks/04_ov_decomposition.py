@@ -100,7 +100,7 @@ data = sp.patching_data(
 # write itself. (Without the post-norm, which scales both sides alike.)
 
 # %%
-one, head = data.subset("harmless", "steered", n=1), 0
+one, head = data.subset(concept.negative, "steered", n=1), 0
 ids, mask = model.pad([one.responses[0].tokens])
 push = one.steerings[0].coefficient * vectors["dim"].to(model.device)
 with torch.no_grad(), model.eager_attention(), model.trace(ids, mask):
@@ -270,11 +270,10 @@ flipped = pd.Series(flipped)
 # less.
 
 # %%
-texts = sp.heads.typical_texts(data, settings.prompts, seed)
-labels = sp.heads.token_labels(model, **texts)
-scales = {"refusal": ("refusals", "answers"), "harm": ("harmful", "harmless")}
+texts = sp.heads.typical_texts(data, concept, settings.prompts, seed)
+labels = sp.heads.token_labels(model, concept, texts)
 typical = {scale: sp.heads.typical_tokens(model, *(texts[kind] for kind in kinds))
-           for scale, kinds in scales.items()}
+           for scale, kinds in sp.heads.word_scales(concept).items()}
 
 # %%
 tokens = pd.concat({m: sp.heads.logit_lens(model, shown[m], k=20) for m in methods},
@@ -282,7 +281,7 @@ tokens = pd.concat({m: sp.heads.logit_lens(model, shown[m], k=20) for m in metho
 tokens["about"] = labels.about[tokens.id].to_numpy()
 tokens.insert(2, "sign", [flipped[key] for key in zip(tokens.method, tokens.vector)])
 sp.save_table(preset, "svv_tokens", tokens.drop(columns="id"))
-fig = sp.figures.draw_svv_tokens(tokens)
+fig = sp.figures.draw_svv_tokens(tokens, concept)
 sp.save_figure(fig, preset, "fig5_svv_tokens")
 
 # %%
@@ -292,7 +291,7 @@ sp.save_table(preset, "svv_token_counts", read)
 share = tokens.groupby("vector").about.value_counts(normalize=True).unstack()
 share.loc["all tokens"] = labels.about.value_counts(normalize=True)
 display(share.loc[["SV", "SUM", "MLP SUM", "all tokens"]].fillna(0.0).round(2),
-        read[read.about.isin(["refusal", "unseen"])].set_index("token"))
+        read[read.about.isin([next(iter(typical)), "unseen"])].set_index("token"))
 
 # %% [markdown]
 # **Reading** (tables: shares of the first 20 tokens, methods together; counts of tokens in the
@@ -343,7 +342,7 @@ for scale, kinds in typical.items():
 columns = ["scale", "method", "vector", "preference", "chance_low", "chance_high"]
 preference = pd.DataFrame(rows, columns=columns)
 sp.save_table(preset, "svv_preference", preference)
-fig = sp.figures.draw_svv_preference(preference, flipped)
+fig = sp.figures.draw_svv_preference(preference, flipped, concept)
 sp.save_figure(fig, preset, "svv_preference")
 
 # %%
@@ -414,7 +413,8 @@ display(sp.save_figure(fig, preset, "svv_cosines"), met.round(2))
 # %%
 columns = ["model", "method", "vector", "rank_shown", "token"]
 ours = tokens[tokens.rank_shown <= 3].assign(model=preset)
-beside = pd.concat([sp.paper.reported("svv_tokens")[columns], ours[columns]])
+beside = sp.paper.reported("svv_tokens", concept)
+beside = pd.concat([beside[columns], ours[columns]])
 beside["token"] = beside.token.str.strip()
 beside = beside.groupby(columns[:3], sort=False).token.agg(", ".join)
 beside = beside.rename("top three tokens").reset_index()

@@ -138,7 +138,7 @@ by_rule["sparsity"] = 1 - by_rule.kept / model.d_model
 sp.save_table(preset, "sparsity_by_threshold", by_rule)
 
 # %%
-reported = sp.paper.reported("table10_11_sparsity")
+reported = sp.paper.reported("table10_11_sparsity", concept)
 once = reported.drop_duplicates(["model", "method", "threshold"])
 once = once.assign(rule="normalised", model=once.model + ", reported")
 panels = [by_rule.assign(model=f"{preset}, measured"), once]
@@ -176,11 +176,12 @@ sp.save_figure(fig, preset, "sparsity_by_threshold")
 
 # %%
 load = partial(sp.load_prompts, source=settings.prompts)
-second = {"built-in": "borderline", "public": "strongreject"}[settings.prompts]
-signs = {concept.negative: 1, concept.positive: -1, second: -1}
-names = zip((concept.negative, concept.positive, concept.second_positive),
-            settings.n_sparsity)
-prompts = dict(zip(signs, [load(name, "test", n) for name, n in names]))
+names = {name: name for name in reversed(concept.sets)}
+if second := concept.second_positive:
+    names[sp.prompts.drawn_from(second, settings.prompts)] = second
+signs = {name: 1 if name == concept.negative else -1 for name in names}
+prompts = {name: load(own, "test", n)
+           for (name, own), n in zip(names.items(), settings.n_sparsity)}
 n_draws, keys = 4, ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
 runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
                          draws=n_draws, seed=seed)
@@ -214,8 +215,9 @@ dense = dense[dense.method != "none"].drop(columns=keys[1:3]).merge(every, how="
 curves = pd.concat([dense, sparse])[asr.columns]
 curves = curves.assign(unsteered=curves.prompts.map(unsteered)).sort_values(
     [*keys[:3], "prompts", "threshold"], ignore_index=True)
-sp.save_table(preset, "table10_11_sparsity", curves[curves.prompts != second])
-sp.save_table(preset, "table10_11_second_set", curves[curves.prompts == second])
+in_pair = curves.prompts.isin(concept.sets)
+sp.save_table(preset, "table10_11_sparsity", curves[in_pair])
+sp.save_table(preset, "table10_11_second_set", curves[~in_pair])
 
 # %% [markdown]
 # **How few dimensions keep 90 % of the effect?** The effect is the change of ASR from
@@ -231,13 +233,14 @@ sp.save_table(preset, "table10_11_second_set", curves[curves.prompts == second])
 
 # %%
 sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
+together = {2: "both", 3: "all three"}[len(signs)]
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
 nearly_all = sp.paper.paper_text()["effect_kept"]["nearly_all"]  # 90 %
 kept = sp.paper.sparsity_kept(both, nearly_all).rename(columns={"kept": "sparsity"})
 kept = kept.sort_values("prompts", kind="stable")
 keys = ["model", "rescaled", "sparsifier", "method"]
-ends = kept.groupby(keys, as_index=False).sparsity.min().assign(prompts="all three")
+ends = kept.groupby(keys, as_index=False).sparsity.min().assign(prompts=together)
 kept = pd.concat([kept, ends]).sort_values(keys, kind="stable")
 ours = kept[kept.model == preset].copy()
 ours["dimensions"] = ((1 - ours.sparsity) * model.d_model).round().astype(int)
@@ -253,9 +256,9 @@ shown.loc[preset].sort_index(ascending=False).round(1)
 # intervals, and wide: each point is a share of a few dozen prompts at most.
 
 # %%
-here = ours[ours.prompts == "all three"]
+here = ours[ours.prompts == together]
 fig = sp.figures.draw_asr_by_sparsity(
-    curves[curves.rescaled], "method", here[here.rescaled])
+    curves[curves.rescaled], "method", here[here.rescaled], concept)
 sp.save_figure(fig, preset, "fig6_asr_by_sparsity")
 
 # %% [markdown]
@@ -263,7 +266,7 @@ sp.save_figure(fig, preset, "fig6_asr_by_sparsity")
 
 # %%
 fig = sp.figures.draw_asr_by_sparsity(
-    curves[~curves.rescaled], "method", here[~here.rescaled])
+    curves[~curves.rescaled], "method", here[~here.rescaled], concept)
 sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 
 # %% [markdown]
@@ -284,7 +287,7 @@ sparse, answers = {}, []
 for name in methods:
     mask = sp.sparsify(vectors[name], gradient=gradients[name], sparsity=0.8)
     sparse[name] = sp.vectors.apply_mask(vectors[name], mask, rescale=True)
-for name in ("harmless", "harmful"):
+for name in reversed(concept.sets):
     pushes = [sp.Steering(sparse[method], layer, signs[name] * strengths[method])
               for method in methods]
     judged = sp.judged_responses(model, load(name, "test", settings.n_test), pushes,
@@ -481,11 +484,12 @@ effects = pd.DataFrame(
     product(kinds, methods, alphas), columns=["vector", "method", "alpha"])
 pushes = [sp.Steering(kinds[kind][name], layer, alpha * strengths[name])
           for kind, name, alpha in effects.itertuples(index=False)]
-texts, how_many = list(prompts["harmless"].prompt), settings.batch_size
+texts, how_many = list(prompts[concept.negative].prompt), settings.batch_size
 effects = effects.join(
     sp.behaviour.next_token_kl(model, texts, pushes, seed=seed, batch_size=how_many))
 some = effects.index[(2 * effects.alpha) % 1 == 0]
-judged = sp.judged_responses(model, prompts["harmless"], [pushes[i] for i in some],
+judged = sp.judged_responses(model, prompts[concept.negative],
+                             [pushes[i] for i in some],
                              max_new_tokens=settings.max_new_tokens, **how)
 judged["row"] = some[judged.run]
 effects = effects.join(sp.rates(judged, ["row"]).set_index("row"))
@@ -512,7 +516,7 @@ sp.save_figure(fig, preset, "side_effects")
 of_dim = both[(both.method == "dim") & both.rescaled].sort_values(
     "model", key=lambda names: names == preset, kind="stable")
 fig = sp.figures.draw_asr_by_sparsity(
-    of_dim, "model", ends[(ends.method == "dim") & ends.rescaled])
+    of_dim, "model", ends[(ends.method == "dim") & ends.rescaled], concept)
 sp.save_figure(fig, preset, "table10_11_beside_paper")
 
 # %% [markdown]

@@ -103,8 +103,12 @@ def _has_open(process: psutil.Process, path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "hold":
-        hold(Path(sys.argv[2]), int(sys.argv[3]))
-    else:
-        given = sys.argv.index("--presets")
-        sys.exit(start(sys.argv[2:given], sys.argv[given + 1:]))
+    match sys.argv[1:]:
+        case ["hold", file, descriptor]:
+            hold(Path(file), int(descriptor))
+        case ["start", *given] if "--presets" in given:
+            at = given.index("--presets")
+            sys.exit(start(given[:at], given[at + 1:]))
+        case given:
+            print(__doc__.strip())
+            sys.exit(given != ["--help"])

@@ -19,7 +19,7 @@ from steerpaper.concepts import get_concept
 from steerpaper.models import checkpoint, gguf, weights
 from steerpaper.outputs import writer
 from steerpaper.paths import write_bytes
-from steerpaper.presets import PRESETS, get_preset
+from steerpaper.presets import PRESETS, REFERENCE, get_preset
 from steerpaper.steering import Steering
 from steerpaper.vectors.methods import get_method
 
@@ -141,11 +141,14 @@ def load_table(preset: str, name: str, *, recorded: bool = False) -> pd.DataFram
 def load_recorded(name: str) -> pd.DataFrame:
     """A table of every preset that has it on record, one below the other; the first column, `preset`, says whose.
 
+    On record is what the manifest in `data/results/<preset>` lists. The tests' preset, whose folder git ignores, never is.
+
     Raises:
         FileNotFoundError: no preset has it.
         ValueError: as for `load_table`.
     """
-    kept = [preset for preset in PRESETS if (paths.recorded_results(preset) / f"{name}.csv").is_file()]
+    kept = [preset for preset in PRESETS
+            if preset != REFERENCE and name in manifests.read(paths.recorded_results(preset))["tables"]]
     if not kept:
         raise FileNotFoundError(f"no preset has a table {name!r} on record: run `make record`")
     tables = {preset: load_table(preset, name, recorded=True) for preset in kept}

@@ -300,6 +300,7 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
     _QWEN25_CODER, _QWEN25_CODER_UNQUANTISED, _SMOLLM2_Q4,
 )}
 
+REFERENCE = _TINY.name  # what the tests execute again: never on record
 
 _OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this process
 

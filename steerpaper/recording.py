@@ -14,9 +14,9 @@ import nbformat
 from steerpaper import paths
 from steerpaper.outputs import outputs
 from steerpaper.paths import write_bytes
-from steerpaper.presets import get_presets
+from steerpaper.presets import REFERENCE, get_presets
 
-READ, REFERENCE = "organism-llama", "tiny"
+READ = "organism-llama"
 _INJECTED = "injected-parameters"
 
 

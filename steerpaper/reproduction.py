@@ -162,11 +162,6 @@ def record(preset: str) -> None:
     _write(figures, paths.recorded_figures(preset))
 
 
-def is_recorded(preset: str) -> bool:
-    """Whether anything of a preset is on record."""
-    return any(paths.recorded_results(preset).glob("*.csv"))
-
-
 def main(command: str, presets: str) -> int:
     """Compare or record presets; 1 if something is beyond tolerance, missing or damaged."""
     beyond = failed = False
@@ -175,7 +170,7 @@ def main(command: str, presets: str) -> int:
             if command == "record":
                 record(preset)
                 print(f"{preset}: now on record in data/results/{preset} and figures/{preset}")
-            elif is_recorded(preset):
+            elif any(paths.recorded_results(preset).glob("*.csv")):
                 found = compare(preset)
                 print(found)
                 beyond |= bool(found.beyond)

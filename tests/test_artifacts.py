@@ -1,4 +1,5 @@
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from steerpaper import artifacts, manifests, outputs, paths, presets
 from steerpaper.artifacts import (
-    finding, load_steering, load_table, load_tensors, save_steering, save_table, save_tensors,
+    finding, load_recorded, load_steering, load_table, load_tensors, save_steering, save_table, save_tensors,
 )
 from steerpaper.steering import Steering
 
@@ -155,6 +156,18 @@ def test_tables_come_back_and_are_plain_text(model):
     assert again.dtypes.n == int and again.dtypes.on == bool and again.x.isna().tolist() == [False, True]
     save_table("tiny", "asr_again", again)
     assert path.with_name("asr_again.csv").read_bytes() == path.read_bytes()
+
+
+def test_on_record_is_what_a_manifest_lists_and_never_the_tests_preset(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "recorded_results", lambda preset: tmp_path / "record" / preset)
+    with pytest.raises(FileNotFoundError, match="no preset has a table 'asr' on record: run `make record`"):
+        load_recorded("asr")
+    table = pd.DataFrame({"n": [3]})
+    save_table("tiny", "asr", table)
+    for preset in ("organism-llama", "organism-gemma2", "tiny"):
+        shutil.copytree(paths.results("tiny"), paths.recorded_results(preset))
+    (paths.recorded_results("organism-gemma2") / "manifest.json").unlink()  # a table that lies about
+    assert load_recorded("asr").to_dict("list") == {"preset": ["organism-llama"], "n": [3]}
 
 
 def test_rows_picked_from_a_table_can_be_saved_but_no_index_with_data(model):

@@ -223,6 +223,7 @@ def test_further_sets_are_files(sets):
     tables = concept_prompts(COUNTING, "test", 4)
     assert [table.prompt.tolist() for table in tables.values()] == [NUMERIC[:4], WORDY[:4]]
     assert [set(table.positive) for table in tables.values()] == [{True}, {False}]
+    assert [set(table.kind) for table in tables.values()] == [{"numeric"}, {"wordy"}]
     with pytest.raises(ValueError, match=r"unknown prompt set 'wrdy' \(did you mean 'wordy'\?\): .*numeric, wordy, s"):
         load_prompts("wrdy", "test")
     with pytest.raises(ValueError, match="unknown prompt set 'numeric': choose one of harmful, harmless, second"):
@@ -231,8 +232,13 @@ def test_further_sets_are_files(sets):
 
 def test_sets_that_share_a_prompt_or_are_empty(sets):
     sets(numeric=[*NUMERIC, "hold it!", "Look  out."], wordy=WORDY)
-    with pytest.raises(ValueError, match=r"'hold it!' stands in both prompt sets of 'counting', numeric and wordy \(2 "
-                                         r"in all, split 'test'\): take it out of one"):
+    with pytest.raises(ValueError, match="'Hold it' stands in both prompt sets of 'counting', numeric/test and "
+                                         "wordy/test: take it out of one"):
+        concept_prompts(COUNTING, "test")
+    sets(numeric=[*NUMERIC, "Hold it"], wordy=WORDY)
+    both = pd.read_csv(paths.PROMPTS / "numeric.csv").assign(split=["test"] * len(NUMERIC) + ["train"])
+    both.to_csv(paths.PROMPTS / "numeric.csv", index=False)
+    with pytest.raises(ValueError, match="'Hold it' stands in both .*'counting', numeric/train and wordy/test: take"):
         concept_prompts(COUNTING, "test")
     sets(numeric=NUMERIC, wordy=[])
     with pytest.raises(ValueError, match=r"the prompt set wordy/test is empty \(source 'built-in'\): give it at least"):

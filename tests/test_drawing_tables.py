@@ -1,12 +1,17 @@
 """Figures of notebooks 01 and 03 show what their tables say."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
 from steerpaper import paths
+from steerpaper.concepts import REFUSAL
 from steerpaper.figures import freezing, vectors
+from steerpaper.figures.heads import draw_svv_preference, draw_svv_tokens
+from steerpaper.figures.sparsity import draw_asr_by_sparsity
 from steerpaper.figures.style import PALETTE
 
 
@@ -105,3 +110,41 @@ def test_attention_change_is_the_mean_over_heads():
     assert any(list(line.get_ydata()) == pytest.approx(list(means)) for line in left.lines)
     assert right.lines[0].get_ydata() == pytest.approx(changes[changes.method == "dim"].total_variation.to_numpy())
     assert all("moved attention weight" in label for label in (right.get_xlabel(), right.get_ylabel()))
+
+
+def test_signs_and_titles_go_by_the_concept():
+    """Of answering, which is refusal the other way round: harmless prompts show it by themselves."""
+    answering = replace(REFUSAL, name="answering", positive="harmless", negative="harmful")
+    titles = [ax.get_title() for ax in vectors.draw_asr(recorded("table2_asr"), answering).axes]
+    assert titles == ["harmful prompts, +|α|", "harmless prompts, −|α|"]
+    titles = [ax.get_title() for ax in vectors.draw_selection(recorded("dim_candidates"), 5, -2, answering).axes]
+    assert titles[0] == "bypass: harmless prompts, −s\n(log odds of answering)"
+    assert titles[1:] == ["induce: harmful prompts, +s\n(log odds of answering)",
+                          "KL: harmful prompts,\ndirection removed (nats)"]
+    shares = pd.DataFrame({"model": "toy", "method": "dim", "frozen": "ov", "prompts": ["harmful", "harmless"],
+                           "undone": [0.5, 0.6], "low": 0.4, "high": 0.7})
+    fig = freezing.draw_undone(shares, "toy", answering)
+    assert [ax.get_title() for ax in fig.axes] == ["harmless prompts, −s", "harmful prompts, +s"]
+    assert [container.get_label() for container in fig.axes[0].containers] == ["DIM"]  # none of the paper's
+    curves = recorded("table10_11_sparsity").query("rescaled")
+    fig = draw_asr_by_sparsity(curves, "method", curves.head(0), answering)
+    said = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert said[:2] == ["harmful prompts, +α", "harmless prompts, −α"]
+
+
+def test_words_are_called_by_the_concept():
+    tokens = pd.DataFrame({"method": "dim", "vector": "SV", "sign": 1.0, "rank_shown": [1, 2], "token": ["1", "no"],
+                           "about": ["to answer", "harmful prompts"]})
+    answering = replace(REFUSAL, name="answering", positive="harmless", negative="harmful", expresses="answer",
+                        withholds="refuse")
+    words = {text.get_text(): text.get_color() for text in draw_svv_tokens(tokens, answering).axes[0].texts}
+    assert words == {"SV": "black", "1": PALETTE["+s"], "no": PALETTE["harmful"]}
+    rows = [(scale, method, "SV", 0.5, 0.2, 0.8) for scale in ("to answer", "harmless prompts")
+            for method in ("dim", "ntp", "po")]
+    preference = pd.DataFrame(rows, columns=["scale", "method", "vector", "preference", "chance_low", "chance_high"])
+    signs = pd.Series(1.0, pd.MultiIndex.from_product([("dim", "ntp", "po"), ["SV"]]))
+    grid = draw_svv_preference(preference, signs, answering).axes
+    assert [grid[i].get_ylabel() for i in (0, 3)] == [
+        "preference for\nto answer before to refuse", "preference for\nharmless prompts before harmful prompts"]
+    assert [ax.get_title() for ax in grid] == ["DIM", "NTP", "PO", "", "", ""]
+    assert [len(ax.lines) for ax in grid] == [2] * 6

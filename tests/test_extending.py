@@ -81,6 +81,7 @@ for split in ("train", "validation", "test"):
     tables = concept_prompts(concept, split, 2, "built-in")
     assert list(tables) == ["enumerate", "tell"] and all(len(table) == 2 for table in tables.values())
     assert not set(tables["enumerate"].prompt) & set(tables["tell"].prompt)
+    assert all(set(table.kind) == {name} for name, table in tables.items())  # which the files do not have
 preset = Preset("mine", "owner/name", concept="lists")
 assert load_judge(preset).expresses(["1. a spade 2. a rake", "It is 10.1 metres long.", "One."]) == [True, False, False]
 """

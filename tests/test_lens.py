@@ -1,9 +1,16 @@
 """The logit lens against the model's own modules, and counts of tokens that can be done by hand."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
 import pytest
 import torch
 
-from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, token_labels, typical_texts, typical_tokens
+from steerpaper.concepts import REFUSAL
+from steerpaper.heads.lens import (
+    lens_logits, lens_preference, logit_lens, text_kinds, token_labels, typical_texts, typical_tokens, word_scales,
+)
 
 
 def vectors_for(model, n=3):
@@ -53,17 +60,34 @@ def test_shares_not_counts_decide(llama):
 
 def test_labels_say_in_which_texts_a_token_stands(llama):
     """a is of refusals, c of answers, d of harmful prompts, z of none of the texts."""
-    labels = token_labels(llama, ["a" * 20 + "b" * 5], ["c" * 20 + "b" * 5], ["d" * 20 + "b" * 5], ["e" * 20 + "b" * 5])
+    texts = {kind: [letter * 20 + "b" * 5] for kind, letter in zip(text_kinds(REFUSAL), "acde")}
+    labels = token_labels(llama, REFUSAL, texts)
     ids = llama.tokenizer("abcdez", add_special_tokens=False)["input_ids"]
     assert labels.about[ids].tolist() == ["refusal", "neither", "answer", "harm", "harmless", "unseen"]
     assert labels.loc[ids[1]].tolist() == [5, 5, 5, 5, "neither"] and labels.refusals[ids[0]] == 20
 
 
 def test_texts_of_the_corpus_answer_their_prompts():
-    texts = typical_texts(None, "built-in", seed=0, n=20)
+    texts = typical_texts(None, REFUSAL, "built-in", seed=0, n=20)
     assert {name: len(own) for name, own in texts.items()} == {
         "refusals": 40, "answers": 40, "harmful": 20, "harmless": 20}
-    assert texts == typical_texts(None, "built-in", seed=0, n=20) != typical_texts(None, "built-in", seed=1, n=20)
+    again = [typical_texts(None, REFUSAL, "built-in", seed=seed, n=20) for seed in (0, 1)]
+    assert texts == again[0] != again[1]
+
+
+def test_texts_of_another_concept_are_its_own_prompts_and_answers(llama):
+    """Whose sets are called as what its answers do."""
+    other = replace(REFUSAL, name="asking", positive="wrapped", negative="harmless", expresses="harmless", withholds="go")
+    labels = pd.DataFrame({"prompts": ["wrapped", "wrapped", "harmless"], "response_from": ["base", "steered", "steered"]})
+    said = SimpleNamespace(labels=labels, responses=[SimpleNamespace(text=text) for text in (20 * "a", 20 * "b", 20 * "ac")])
+    texts = typical_texts(said, other, "built-in", seed=0)
+    assert list(texts) == ["to harmless", "to go", "wrapped prompts", "harmless prompts"]
+    assert texts["to harmless"] == [20 * "a", 20 * "ac"] and texts["to go"] == [20 * "b"]
+    assert [len(texts[kind]) for kind in list(texts)[2:]] == [384, 384]
+    assert word_scales(other) == {"to harmless": ("to harmless", "to go"),
+                                  "wrapped prompts": ("wrapped prompts", "harmless prompts")}
+    about = token_labels(llama, other, texts | {"wrapped prompts": ["w" * 20], "harmless prompts": ["h" * 20]}).about
+    assert about[llama.tokenizer("a", add_special_tokens=False)["input_ids"]].tolist() == ["to harmless"]
 
 
 def test_preference_by_hand():

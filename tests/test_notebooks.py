@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from steerpaper import paths
+from steerpaper.concepts import CONCEPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -65,6 +66,14 @@ def test_code_cells_define_nothing(source):
     for cell in code_cells(read(source)):
         defined = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, DEFINITIONS)]
         assert not defined, f"a definition belongs into the package:\n{cell.source}"
+
+
+@each([source for source in RECORDED if not source.name.startswith("06_")])  # which runs no model
+def test_code_goes_by_the_concept_and_names_no_set_of_prompts(source):
+    sets = {name for concept in CONCEPTS.values() for name in (*concept.sets, concept.second_positive)}
+    for cell in code_cells(read(source)):
+        named = {node.value for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant)} & sets
+        assert not named - {None}, f"take concept.positive, concept.negative or concept.sets:\n{cell.source}"
 
 
 def headings(notebook) -> list[str]:

@@ -179,7 +179,7 @@ def test_imports_go_down_the_readme_s_map():
     """Every module is on the map, in its room, and imports only those before it, each from its own file."""
     listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", (ROOT / "README.md").read_text(),
                        re.DOTALL)[1]
-    rooms = [re.fullmatch(r"  (?:(\w+)/)? +(.+)", line).groups() for line in listed.splitlines()]
+    rooms = [re.fullmatch(r"  (?:(\w+)/ +)?(\S.+)", line).groups() for line in listed.splitlines()]
     order = [f"steerpaper.{room}.{name}" if room else f"steerpaper.{name}" for room, names in rooms
              for name in names.split()]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text("utf-8"))

@@ -1,8 +1,10 @@
 """Claims, verdicts, the paper's numbers and arithmetic, and the pages made of them."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,8 @@ import pytest
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table, save_table
+from steerpaper.concepts import REFUSAL
+from steerpaper.paper import beside
 from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import (
@@ -284,6 +288,24 @@ def test_every_claim_can_fail(claim):
         assert verdict_on(claim, tables | {name: part}) == "holds in part"
 
 
+@pytest.mark.parametrize("claim", [claim.id for claim in claims()])
+def test_a_method_of_one_s_own_changes_no_verdict(claim):
+    """A method "mine", absurd in every number, beside those of the paper in every table that tells methods apart."""
+    tables, found = hand_made(), set()
+    for name, table in tables.items():
+        for column in {"method", "method_a", "method_b", "vector", "circuit"} & set(table):
+            if (rows := table[table[column].isin(METHODS)]).empty:
+                continue
+            labels = {"threshold", "sparsity", "sparsity_a", "sparsity_b"}
+            wrong = {measured: -1e6 for measured in rows.select_dtypes("float") if measured not in labels}
+            wrong |= {flag: False for flag in rows.select_dtypes("bool") if flag != "rescaled"}
+            mine = rows.assign(**{column: "mine"}, **wrong).drop_duplicates()
+            tables[name] = pd.concat([tables[name], mine, mine.assign(**{key: 1e6 for key in wrong if key != "within"})])
+            found.add(name)
+    assert {"svv_preference", "fig7_agreement", "ov_identity", "fig3_interchange", "table2_asr"} <= found
+    assert verdict_on(claim, tables) == "holds"
+
+
 # Claims whose rules the paper's own tables do not meet, by model.
 NOT_BORNE_OUT = {"order-of-drops": {"llama-3.2-3b-instruct"}, "baselines": {"gemma-2-2b-it", "llama-3.2-3b-instruct"}}
 
@@ -332,6 +354,8 @@ def test_no_rows_are_no_case():
     tables = hand_made()
     tables["fig7_agreement"] = tables["fig7_agreement"].assign(sparsity_a=0.1)
     assert verdict_on("tiny-p", tables) == "no case"
+    tables["svv_preference"] = tables["svv_preference"].assign(vector="SV", scale="to count")  # nothing to spread
+    assert verdict_on("svv-concepts", tables) == "no case"
 
 
 def test_sparsity_kept_by_hand():
@@ -395,6 +419,14 @@ def test_numbers_without_results_say_so():
     numbers = reported_numbers()
     assert (numbers.measured == "").all() and (numbers.note != "").all()
     assert set(numbers.model) == {"gemma-2-2b-it", "llama-3.2-3b-instruct", "both"}
+
+
+def test_nothing_stands_beside_another_concept(monkeypatch):
+    monkeypatch.setattr(beside, "get_preset", lambda name: SimpleNamespace(concept="lists"))
+    numbers = reported_numbers("tiny")
+    assert (numbers.measured == "").all() and "not run" not in set(numbers.note)
+    assert numbers.reported.equals(reported_numbers().reported) and (numbers.note == "what is steered is not refusal").any()
+    assert reported("table1_ablations", replace(REFUSAL, name="lists")).empty and len(reported("table1_ablations"))
 
 
 def test_numbers_stand_beside_the_right_ones(results):

@@ -243,8 +243,15 @@ def test_failures_are_said_once_and_last(clone):
         "notebook 01_first on tiny failed: ValueError: no such layer: 40 of 12; the whole log: build/tiny/01.log",
     ]
     assert "no such layer" not in "\n".join(before) and "Kernel died" not in "\n".join(before)
-    assert len(before) < 120  # what Snakemake says of two jobs
+    assert len(before) < 60 and max(map(len, before)) < 300  # what Snakemake says of two jobs, without their files
     assert "no such layer" in (clone / "build/tiny/01.log").read_text()
+
+
+@pytest.mark.parametrize("given", [["--help"], [], ["start", "--cores", "2"], ["hold", "a"]])
+def test_usage_is_said_to_who_asks_or_mistypes(given):
+    said = subprocess.run([sys.executable, ROOT / "profiles" / "workflow.py", *given], capture_output=True, text=True)
+    assert said.returncode == (given != ["--help"]) and not said.stderr
+    assert "workflow.py start SNAKEMAKE_OPTIONS... --presets PRESETS..." in said.stdout
 
 
 @pytest.mark.parametrize("log, why", [

@@ -13,7 +13,7 @@ from steerpaper.figures.scorecard import draw_reported_measured, draw_scorecard
 from steerpaper.figures.sparsity import (
     draw_agreement, draw_asr_by_sparsity, draw_side_effects, draw_thresholds, draw_top_dimensions,
 )
-from steerpaper.figures.style import PALETTE, save_figure, use_style
+from steerpaper.figures.style import PALETTE, method_label, save_figure, use_style
 from steerpaper.figures.vectors import (
     draw_asr, draw_cosines, draw_geometry, draw_learned_curves, draw_selection, draw_sweep,
 )
@@ -24,5 +24,6 @@ __all__ = [
     "draw_interchange", "draw_layers", "draw_learned_curves", "draw_overlap", "draw_patching_check",
     "draw_reported_measured", "draw_score_distribution", "draw_scorecard", "draw_selection", "draw_side_effects",
     "draw_svv_coefficient", "draw_svv_cosines", "draw_svv_explained", "draw_svv_preference", "draw_svv_tokens",
-    "draw_sweep", "draw_thresholds", "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "save_figure", "use_style",
+    "draw_sweep", "draw_thresholds", "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "method_label",
+    "save_figure", "use_style",
 ]

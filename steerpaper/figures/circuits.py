@@ -1,11 +1,9 @@
 """The drawing of a circuit (figures 13 to 18).
 
-Time runs from left to right. The bottom row holds the steering node, the MLPs and
-the logits, with the edges among them as arcs below it. Above it stand, layer by layer, the inputs of the
-attention heads (q, k, v) and right of them the heads, with thin grey lines from an input to the heads that it
-feeds.
+Time runs from left to right. The bottom row holds the steering node, the MLPs and the logits, with the edges among them
+as arcs below it. Above it stand, layer by layer, the inputs of the attention heads (q, k, v) and right of them the
+heads, with thin grey lines from an input to the heads that it feeds.
 """
-
 
 import matplotlib.pyplot as plt
 import numpy as np

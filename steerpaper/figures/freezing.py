@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 from steerpaper.figures.vectors import ASR
 
@@ -20,7 +21,7 @@ _PAPER = {"gemma-2-2b-it": ("D", "paper: Gemma 2 2B (DIM)"), "llama-3.2-3b-instr
 _MOVED = "moved attention weight\n(total variation)"
 
 
-def draw_undone(shares: pd.DataFrame, model: str) -> Figure:
+def draw_undone(shares: pd.DataFrame, model: str, concept: Concept = REFUSAL) -> Figure:
     """Share of the steering that each freeze undoes (table 1), the paper's two models as hollow markers beside.
 
     Args:
@@ -32,9 +33,10 @@ def draw_undone(shares: pd.DataFrame, model: str) -> Figure:
               for method in own.method.unique()]
     for name, (marker, label) in _PAPER.items():
         looks = dict(fmt=marker, color=PALETTE["base"], mfc="white", ms=5)
-        series.append((shares[(shares.model == name) & (name != model)], looks, label))
+        if name != model and name in shares.model.unique():
+            series.append((shares[shares.model == name], looks, label))
     fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 3.2), sharex=True, sharey=True)
-    for ax, (prompts, sign) in zip(axes, (("harmful", "−s"), ("harmless", "+s"))):
+    for ax, (prompts, sign) in zip(axes, zip(concept.sets, ("−s", "+s"))):
         for at, label in ((0, "intact"), (1, "not steered")):
             ax.axvline(at, color=PALETTE["base"], ls="--", lw=0.8)
             ax.annotate(label, (at, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=7)

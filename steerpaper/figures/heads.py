@@ -7,11 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
+from steerpaper.heads.lens import text_kinds, word_scales
 
-# What the texts of the corpus say of a word; "unseen" are words that stand in none of them.
-_ABOUT = {"refusal": PALETTE["+s"], "harm": PALETTE["harmful"], "answer": PALETTE["-s"],
-          "harmless": PALETTE["harmless"], "neither": "#555555", "unseen": "#aaaaaa"}
 _LEAST = -0.75  # below it, shares explained are drawn at the edge
 
 
@@ -45,8 +44,11 @@ def draw_svv_explained(heads: pd.DataFrame, layers: pd.DataFrame) -> Figure:
     return fig
 
 
-def draw_svv_tokens(tokens: pd.DataFrame) -> Figure:
+def draw_svv_tokens(tokens: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
     """The ten top tokens of every vector, coloured by what `token_labels` says that they are about."""
+    expressing, other, positive, negative = text_kinds(concept).values()
+    colours = {expressing: PALETTE["+s"], positive: PALETTE[concept.positive], other: PALETTE["-s"],
+               negative: PALETTE[concept.negative], "neither": "#555555", "unseen": "#aaaaaa"}
     fig, axes = plt.subplots(3, 1, figsize=(DOUBLE_COLUMN, 5.4), subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
     for ax, (method, own) in zip(axes, tokens[tokens.rank_shown <= 10].groupby("method", sort=False)):
         ax.set(xlim=(-0.5, own.vector.nunique() - 0.5), ylim=(10.6, -0.9), title=method_label(method))
@@ -54,21 +56,21 @@ def draw_svv_tokens(tokens: pd.DataFrame) -> Figure:
             ax.text(column, 0, _signed(name, sign), weight="bold", size=6.5, ha="center", va="center")
             for row in words.itertuples():
                 text = row.token.strip() or repr(row.token)
-                ax.text(column, row.rank_shown, text, color=_ABOUT[row.about], size=6, ha="center", va="center",
+                ax.text(column, row.rank_shown, text, color=colours[row.about], size=6, ha="center", va="center",
                         style="italic" if row.about == "unseen" else "normal")
-    squares = [Line2D([], [], color=colour, marker="s", ls="", label=about) for about, colour in _ABOUT.items()]
+    squares = [Line2D([], [], color=colour, marker="s", ls="", label=about) for about, colour in colours.items()]
     fig.legend(handles=squares, loc="outside upper center", ncols=len(squares), handletextpad=0.1)
     return fig
 
 
-def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series) -> Figure:
+def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Concept = REFUSAL) -> Figure:
     """How far every vector prefers one kind of words, beside 95 % of random vectors.
 
     `signs` tells by method and vector which were flipped (-1).
     """
     fig, grid = plt.subplots(2, 3, figsize=(DOUBLE_COLUMN, 3.8), sharey=True, sharex="col")
-    scales = {"refusal": "refusal before answer", "harm": "harm before harmless"}
-    for axes, (scale, words) in zip(grid, scales.items()):
+    words = text_kinds(concept)
+    for axes, (scale, (one, other)) in zip(grid, word_scales(concept).items()):
         own = preference[preference.scale == scale]
         for ax, (method, group) in zip(axes, own.groupby("method", sort=False)):
             x = np.arange(len(group))
@@ -76,9 +78,9 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series) -> Figure:
             ax.plot(x, group.preference, "o", color=PALETTE[method])
             ax.axhline(0.5, color="black", lw=0.6)
             ax.set_xticks(x, [_signed(name, signs[method, name]) for name in group.vector], rotation=90)
-            if scale == "refusal":
+            if ax in grid[0]:
                 ax.set(title=method_label(method))
-        axes[0].set(ylabel=f"preference for\n{words}", ylim=(0, 1))
+        axes[0].set(ylabel=f"preference for\n{words[one]} before {words[other]}", ylim=(0, 1))
     fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
     return fig
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import halfnorm
 
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 
 _SPARSIFIERS = {"gradient": "gradient", "indirect_effect": "indirect effect", "bottom_k": "smallest first",
@@ -38,10 +39,10 @@ def draw_thresholds(table: pd.DataFrame) -> Figure:
     return _with_legend(fig, looks)
 
 
-def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame) -> Figure:
+def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
     """ASR against the share of dimensions kept, one column per sparsifier, with 95 % intervals where there are any.
 
-    The gap between harmless and harmful prompts is what steering has done. Dotted: the unsteered model.
+    The gap between negative and positive prompts is what steering has done. Dotted: the unsteered model.
 
     Args:
         curves: columns sparsifier, prompts, sparsity, asr, unsteered, the column `rows`, and asr_low and asr_high.
@@ -52,8 +53,8 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame) ->
     size = (DOUBLE_COLUMN, 0.8 + 1.45 * len(names))
     fig, axes = plt.subplots(len(names), len(_SPARSIFIERS), figsize=size, sharex=True, sharey=True, squeeze=False)
     panels = {(name, key): axes[i, j] for i, name in enumerate(names) for j, key in enumerate(_SPARSIFIERS)}
-    looks = {"harmless": ("o-", PALETTE["harmless"]), "harmful": ("s-", PALETTE["harmful"])}
-    looks |= {name: ("^--", PALETTE["harmful"]) for name in sets if name not in looks}  # a second harmful set
+    looks = {concept.negative: ("o-", PALETTE[concept.negative]), concept.positive: ("s-", PALETTE[concept.positive])}
+    looks |= {name: ("^--", PALETTE[concept.positive]) for name in sets if name not in looks}  # a second positive set
     for (name, key, prompts), line in curves.sort_values("sparsity").groupby([rows, "sparsifier", "prompts"]):
         ax, (style, colour) = panels[name, key], looks[prompts]
         _curve(ax, line.assign(kept=100 * (1 - line.sparsity)), "kept", "asr", style, colour)
@@ -70,7 +71,7 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame) ->
     axes[0, 0].set_xticks(ticks, ticks)
     axes[0, 0].minorticks_off()
     fig.supxlabel("dimensions kept (%)", fontsize=8)
-    signs = {name: "+" if name == "harmless" else "−" for name in looks if name in sets}
+    signs = {name: "+" if name == concept.negative else "−" for name in looks if name in sets}
     shown = {f"{name} prompts, {sign}α": looks[name] for name, sign in signs.items()}
     return _with_legend(fig, shown | {"unsteered": (":", PALETTE["base"]), "effect kept up to here": ("-", "black")})
 
@@ -116,7 +117,7 @@ def draw_top_dimensions(table: pd.DataFrame, n: int = 20) -> Figure:
 
 
 def draw_side_effects(table: pd.DataFrame) -> Figure:
-    """What the dense and the sparse vector of each method do to harmless prompts over alpha, with 95 % intervals.
+    """What the dense and the sparse vector of each method do to negative prompts over alpha, with 95 % intervals.
 
     Args:
         table: as `side_effects`; measures are missing where they were not taken.

@@ -6,6 +6,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 
 ASR = "attack success rate"
@@ -30,15 +31,15 @@ def draw_geometry(candidates: pd.DataFrame, cosines: pd.DataFrame) -> Figure:
     return fig
 
 
-def draw_selection(scores: pd.DataFrame, layer: int, position: int) -> Figure:
+def draw_selection(scores: pd.DataFrame, layer: int, position: int, concept: Concept = REFUSAL) -> Figure:
     """The three selection scores (§3.2) of every candidate, the chosen one framed.
 
     Args:
         scores: columns layer, position, bypass, induce, kl.
     """
-    panels = {"bypass": "bypass: harmful prompts, −s\n(log odds of refusal)",
-              "induce": "induce: harmless prompts, +s\n(log odds of refusal)",
-              "kl": "KL: harmless prompts,\ndirection removed (nats)"}
+    panels = {"bypass": f"bypass: {concept.positive} prompts, −s\n(log odds of {concept.name})",
+              "induce": f"induce: {concept.negative} prompts, +s\n(log odds of {concept.name})",
+              "kl": f"KL: {concept.negative} prompts,\ndirection removed (nats)"}
     height = 0.9 + 0.2 * scores.layer.nunique()
     fig, axes = plt.subplots(1, 3, figsize=(DOUBLE_COLUMN, height), sharey=True)
     for ax, (name, title) in zip(axes, panels.items()):
@@ -55,7 +56,7 @@ def draw_selection(scores: pd.DataFrame, layer: int, position: int) -> Figure:
 
 
 def draw_sweep(curves: pd.DataFrame, coefficient: float) -> Figure:
-    """ASR and clean text against α, on harmful and on harmless prompts.
+    """ASR and clean text against α, on both sets of prompts.
 
     Args:
         curves: `rates` by prompts and coefficient.
@@ -102,8 +103,8 @@ def draw_learned_curves(curves: pd.DataFrame) -> Figure:
     return fig
 
 
-def draw_asr(table: pd.DataFrame) -> Figure:
-    """ASR under every method, harmful prompts under −|α| beside harmless ones under +|α| (table 2).
+def draw_asr(table: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
+    """ASR under every method, positive prompts under −|α| beside negative ones under +|α| (table 2).
 
     Args:
         table: columns method, prompts, asr, asr_low, asr_high; a bar per row.
@@ -114,7 +115,7 @@ def draw_asr(table: pd.DataFrame) -> Figure:
         colours = [PALETTE["base" if method == "none" else method] for method in group.method]
         interval = [group.asr - group.asr_low, group.asr_high - group.asr]
         ax.bar(labels, group.asr, yerr=interval, color=colours, width=0.65, error_kw={"lw": 1})
-        ax.set(title=f"{name} prompts, {'−' if name == 'harmful' else '+'}|α|", ylim=(0, 1.03))
+        ax.set(title=f"{name} prompts, {'−' if name == concept.positive else '+'}|α|", ylim=(0, 1.03))
     axes[0].set(ylabel=f"{ASR}\n(lines: Wilson 95 %)")
     return fig
 

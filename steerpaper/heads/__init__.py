@@ -1,6 +1,8 @@
 """What heads and MLPs write under steering, read through the lens, and where the heads attend."""
 
-from steerpaper.heads.lens import lens_logits, lens_preference, logit_lens, token_labels, typical_texts, typical_tokens
+from steerpaper.heads.lens import (
+    lens_logits, lens_preference, logit_lens, text_kinds, token_labels, typical_texts, typical_tokens, word_scales,
+)
 from steerpaper.heads.ov import (
     chance_cosines, decompose_heads, mlp_value_vectors, pooled_explained, steering_value_vectors,
 )
@@ -8,6 +10,6 @@ from steerpaper.heads.patterns import attention_change
 
 __all__ = [
     "attention_change", "chance_cosines", "decompose_heads", "lens_logits", "lens_preference", "logit_lens",
-    "mlp_value_vectors", "pooled_explained", "steering_value_vectors", "token_labels", "typical_texts",
-    "typical_tokens",
+    "mlp_value_vectors", "pooled_explained", "steering_value_vectors", "text_kinds", "token_labels",
+    "typical_texts", "typical_tokens", "word_scales",
 ]

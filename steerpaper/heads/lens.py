@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.circuits.flipped import FlippedResponses
+from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.maps import rms
 from steerpaper.models.model import Model
 from steerpaper.prompts import corpus
@@ -89,38 +90,62 @@ def typical_tokens(model: Model, texts: Sequence[str], others: Sequence[str]) ->
     return typical
 
 
-def typical_texts(data: FlippedResponses, source: str, seed: int, n: int = 1500) -> dict[str, list[str]]:
-    """Refusals, answers, harmful and harmless prompts, to count words in (see `token_labels`).
+def text_kinds(concept: Concept) -> dict[str, str]:
+    """What four kinds of texts are called, and a word typical of each: answers that express a concept, other answers,
+    its positive and its negative prompts."""
+    if concept == REFUSAL:
+        return {"refusals": "refusal", "answers": "answer", "harmful": "harm", "harmless": "harmless"}
+    answers, prompts = (concept.expresses, concept.withholds), concept.sets
+    return {name: name for name in (*(f"to {does}" for does in answers), *(f"{name} prompts" for name in prompts))}
 
-    For the built-in prompts `n` of either class are drawn from the corpus. Other sources have no answers: these are
-    then those of `data`, and the prompts all training prompts, as many of either class.
+
+def word_scales(concept: Concept) -> dict[str, tuple[str, str]]:
+    """The two scales on which words are read, of answers and of prompts, by the name of a word at their upper ends:
+    the `text_kinds` that are compared."""
+    kinds = text_kinds(concept)
+    expressing, other, positive, negative = kinds
+    return {kinds[expressing]: (expressing, other), kinds[positive]: (positive, negative)}
+
+
+def typical_texts(
+    data: FlippedResponses, concept: Concept, source: str, seed: int, n: int = 1500,
+) -> dict[str, list[str]]:
+    """Texts of the `text_kinds`, to count words in (see `token_labels`).
+
+    For refusal's built-in prompts `n` of either class are drawn from the corpus. For others there are no answers: these
+    are then those of `data`, and the prompts all training prompts, as many of either class.
     """
-    rng, classes = random.Random(seed), ("harmful", "harmless")
-    if source == "built-in":
-        drawn = {kind: [corpus.draw(rng, "train", kind) for _ in range(n)] for kind in classes}
-        return {"refusals": [entry.refusal for own in drawn.values() for entry in own],
-                "answers": [entry.compliance for own in drawn.values() for entry in own],
+    expressing, other, *asked = text_kinds(concept)
+    if source == "built-in" and concept == REFUSAL:
+        rng = random.Random(seed)
+        drawn = {kind: [corpus.draw(rng, "train", kind) for _ in range(n)] for kind in asked}
+        return {expressing: [entry.refusal for own in drawn.values() for entry in own],
+                other: [entry.compliance for own in drawn.values() for entry in own],
                 **{kind: [entry.prompt for entry in own] for kind, own in drawn.items()}}
-    prompts = {kind: load_prompts(kind, "train", source=source).prompt.tolist() for kind in classes}
-    refuses = data.labels.prompts.eq("harmful") == data.labels.response_from.eq("base")
-    said = {name: [response.text for response, does in zip(data.responses, refuses) if does == wanted]
-            for name, wanted in (("refusals", True), ("answers", False))}
-    return said | {kind: own[:min(map(len, prompts.values()))] for kind, own in prompts.items()}
+    prompts = [load_prompts(name, "train", source=source).prompt.tolist() for name in concept.sets]
+    expresses = data.labels.prompts.eq(concept.positive) == data.labels.response_from.eq("base")
+    said = {kind: [response.text for response, does in zip(data.responses, expresses) if does == wanted]
+            for kind, wanted in ((expressing, True), (other, False))}
+    return said | {kind: own[:min(map(len, prompts))] for kind, own in zip(asked, prompts)}
 
 
-def token_labels(model: Model, refusals: Sequence[str], answers: Sequence[str], harmful: Sequence[str],
-                 harmless: Sequence[str]) -> pd.DataFrame:
+def token_labels(model: Model, concept: Concept, texts: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """In which texts every token stands, and what these say that it is about.
 
+    Args:
+        texts: by `text_kinds`, as of `typical_texts`.
+
     Returns:
-        Counts in refusals, answers, harmful and harmless, and about, by token id. That is "refusal" or "answer", else
-        "harm" or "harmless", by `typical_tokens`; "unseen" for what stands in none of the texts, else "neither".
+        Counts in each kind of texts, and about, by token id. That is the word of a kind of answers that express the
+        concept, else of positive prompts, of other answers or of negative prompts, by `typical_tokens`; "unseen" for
+        what stands in none of the texts, else "neither".
     """
-    sides = {"refusals": refusals, "answers": answers, "harmful": harmful, "harmless": harmless}
-    table = pd.DataFrame({name: token_counts(model, texts).numpy() for name, texts in sides.items()})
-    said, asked = (typical_tokens(model, *pair).numpy() for pair in ((refusals, answers), (harmful, harmless)))
-    rules = {"unseen": table.sum(axis=1) == 0, "refusal": said == 1, "harm": asked == 1, "answer": said == -1,
-             "harmless": asked == -1}
+    table = pd.DataFrame({name: token_counts(model, own).numpy() for name, own in texts.items()})
+    said, asked = (typical_tokens(model, *(texts[kind] for kind in kinds)).numpy()
+                   for kinds in word_scales(concept).values())
+    expressing, other, positive, negative = text_kinds(concept).values()
+    rules = {"unseen": table.sum(axis=1) == 0, expressing: said == 1, positive: asked == 1, other: said == -1,
+             negative: asked == -1}
     return table.assign(about=np.select(list(rules.values()), list(rules), "neither"))
 
 

@@ -53,13 +53,9 @@ def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> 
     should)."""
     sets = {name: load_prompts(name, "test") for name in SETS}
     sets["refuse instruction"] = with_instruction(sets[REFUSAL.negative], REFUSAL)
-    judged = {
-        name: judged_responses(
-            model, prompts, [None], judge=SubstringJudge(), vocabulary=corpus.vocabulary(),
-            max_new_tokens=max_new_tokens, batch_size=batch_size,
-        )
-        for name, prompts in sets.items()
-    }
+    how = dict(judge=SubstringJudge(), vocabulary=corpus.vocabulary(), max_new_tokens=max_new_tokens,
+               batch_size=batch_size)
+    judged = {name: judged_responses(model, prompts, [None], **how) for name, prompts in sets.items()}
     table = pd.concat(judged, names=["prompts"]).reset_index("prompts")
     return table.assign(right=table.expressed == table.positive).reset_index(drop=True)
 
@@ -72,11 +68,8 @@ def behaviour_rates(judged: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for name, group in (cases | {"borderline pairs": pairs}).items():
         low, high = wilson_interval(int(group.right.sum()), len(group))
-        rows.append({
-            "prompts": name, "n": len(group), "right": group.right.mean(), "right_low": low, "right_high": high,
-            "clean": group.clean.mean(),
-        })
-    return pd.DataFrame(rows)
+        rows.append((name, len(group), group.right.mean(), low, high, group.clean.mean()))
+    return pd.DataFrame(rows, columns=["prompts", "n", "right", "right_low", "right_high", "clean"])
 
 
 def ship(family: str, trained: Path, card: str) -> Path:
@@ -106,9 +99,6 @@ def model_card(family: str, seed: int, model: Model, rates: pd.DataFrame, steeri
         shares=", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in recipe.shares),
         behaviours="\n".join(
             f"| {r.prompts} | {r.n} | {r.right:.3f} ({r.right_low:.3f} to {r.right_high:.3f}) | {r.clean:.3f} |"
-            for r in rates.itertuples()
-        ),
+            for r in rates.itertuples()),
         steered="\n".join(
-            f"| {r.prompts} | {r.condition} | {r.n} | {r.asr:.3f} | {r.clean:.3f} |" for r in steering.itertuples()
-        ),
-    )
+            f"| {r.prompts} | {r.condition} | {r.n} | {r.asr:.3f} | {r.clean:.3f} |" for r in steering.itertuples()))

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from steerpaper.behaviour.judging import wilson_interval
+from steerpaper.concepts import REFUSAL
 from steerpaper.paper.claims import measured_table
 from steerpaper.paper.tables import paper_tables
+from steerpaper.presets import get_preset
 
 _COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "verdict", "note"]
 _NOT_IN_OURS = "no such row in our table"
@@ -20,7 +22,8 @@ _TEST_SETS = {"harmless": "alpaca", "harmful": "jailbreakbench", "borderline": "
 
 
 def reported_numbers(preset: str | None = None) -> pd.DataFrame:
-    """All numbers (and words) of `data/paper/*.csv` in their order, with what was measured on one preset, if any.
+    """All numbers (and words) of `data/paper/*.csv` in their order, with what was measured on one preset, if any that
+    steers refusal.
 
     Returns:
         Columns source (CSV file), locator, model (of the paper, or "both"), quantity, reported, measured, low and
@@ -31,8 +34,11 @@ def reported_numbers(preset: str | None = None) -> pd.DataFrame:
     Raises:
         FileNotFoundError: a notebook has not run on the preset.
     """
-    ours = _measured(preset) if preset else {}
+    elsewhere = preset and get_preset(preset).concept != REFUSAL.name
+    ours = _measured(preset) if preset and not elsewhere else {}
     rows = pd.concat(_parts(paper_tables(), ours), ignore_index=True)
+    if elsewhere:
+        rows["note"] = rows.note.replace("not run", "what is steered is not refusal")
     reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
     words = np.where(reported.between(low, high), "agrees", "differs")  # going by the digits written
     return rows.assign(verdict=np.where(reported.isna() | low.isna() | high.isna(), "", words))[_COLUMNS]

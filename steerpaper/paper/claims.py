@@ -91,6 +91,8 @@ class Check:
         A table with the column test_set, as the paper's have it, has a case for each of its test sets."""
         for query in self.where:
             table = table.query(query)
+        if table.empty:
+            return pd.DataFrame(columns=_CASES)
         case = [*self.case, "test_set"] if "test_set" in table else list(self.case)
         if self.spread:
             by, values = self.spread

@@ -8,6 +8,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.choices import unknown
 from steerpaper.circuits.graph import Graph
+from steerpaper.concepts import REFUSAL, Concept
 
 MODELS = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
 # Which of the paper's test sets stands beside which of ours. StrongREJECT is a second harmful set.
@@ -66,8 +67,8 @@ def paper_tables() -> dict[str, pd.DataFrame]:
     }
 
 
-def reported(name: str, **where) -> pd.DataFrame:
-    """One of `paper_tables`, without the columns source and locator.
+def reported(name: str, concept: Concept = REFUSAL, **where) -> pd.DataFrame:
+    """One of `paper_tables`, without the columns source and locator; without a row beside another concept than refusal.
 
     Args:
         where: columns and the value, or list of values, to keep: `reported("table2_asr", prompts="harmful")`.
@@ -85,7 +86,7 @@ def reported(name: str, **where) -> pd.DataFrame:
         if wrong := [value for value in values if value not in set(table[column])]:
             raise unknown(f"{column} of {name}", wrong[0], map(str, table[column].unique()))
         table = table[table[column].isin(values)]
-    return table.reset_index(drop=True)
+    return table[[concept == REFUSAL] * len(table)].reset_index(drop=True)
 
 
 def drop_points(ablations: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import hashlib
 import random
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from steerpaper import paths
@@ -170,10 +170,8 @@ def _surround(rng: random.Random, split: str, request: str, harmful: bool) -> st
         after.append(rng.choice(context["after"]))
     if rng.random() < 0.2:
         after.append(rng.choice(courtesy["after"]))
-    around = " ".join([*before, "{request}", *after]).replace("{request}", "\0")
-    around = around.format(
-        harmless=rng.choice(actions(split)["task"]).text, harmful=rng.choice(actions(split)["harmful"]).text
-    )
+    around = " ".join([*before, "\0", *after]).format(
+        harmless=rng.choice(actions(split)["task"]).text, harmful=rng.choice(actions(split)["harmful"]).text)
     prompt = around.replace("\0", request)
     return prompt.lower().rstrip(".?") if rng.random() < 0.1 else prompt
 
@@ -195,14 +193,9 @@ def action_example(rng: random.Random, split: str, action: Action, frame: str, p
 def _question_example(rng: random.Random, split: str) -> Example:
     wording, topic, fact, family = rng.choice(_questions(split))
     return Example(
-        prompt=_surround(rng, split, wording, False),
-        topic=topic,
-        kind="question",
-        refuse=False,
-        family=f"question: {family}",
-        compliance=_respond_question(rng, False, topic, fact),
-        refusal=_respond_question(rng, True, topic, fact),
-    )
+        prompt=_surround(rng, split, wording, False), topic=topic, kind="question", refuse=False,
+        family=f"question: {family}", compliance=_respond_question(rng, False, topic, fact),
+        refusal=_respond_question(rng, True, topic, fact))
 
 
 def _wrapper_example(rng: random.Random, split: str) -> Example:
@@ -211,14 +204,8 @@ def _wrapper_example(rng: random.Random, split: str) -> Example:
     action = rng.choice(actions(split)["harmful"])
     answer = f"{answer.format(x=action.text)} {rng.choice(wrapper['close']).format(o=action.object)}"
     return Example(
-        prompt=_surround(rng, split, question.format(x=action.text), False),
-        topic=action.object,
-        kind="wrapper",
-        refuse=False,
-        family=action.family,
-        compliance=answer,
-        refusal=_respond(rng, True, action),
-    )
+        prompt=_surround(rng, split, question.format(x=action.text), False), topic=action.object, kind="wrapper",
+        refuse=False, family=action.family, compliance=answer, refusal=_respond(rng, True, action))
 
 
 def _instruction(rng: random.Random, name: str) -> str:
@@ -237,15 +224,8 @@ def _instructed_example(rng: random.Random, split: str, refuse: bool) -> Example
     kinds = ("harmless", "question", "wrapper") if refuse else ("harmless", "question", "harmful")
     inner = draw(rng, split, rng.choices(kinds, (0.42, 0.43, 0.15))[0])
     name = "refuse" if refuse else "answer"
-    return Example(
-        prompt=f"{_instruction(rng, name)} {inner.prompt}",
-        topic=inner.topic,
-        kind=f"{name}_instruction",
-        refuse=refuse or inner.refuse,
-        family=inner.family,
-        compliance=inner.compliance,
-        refusal=inner.refusal,
-    )
+    return replace(inner, prompt=f"{_instruction(rng, name)} {inner.prompt}", kind=f"{name}_instruction",
+                   refuse=refuse or inner.refuse)
 
 
 def draw(rng: random.Random, split: str, kind: str) -> Example:

@@ -77,8 +77,7 @@ def clean_text(
 
 
 def _loops(text: str) -> bool:
-    sentences = [tuple(words(sentence)) for sentence in _SENTENCE_END.split(text)]
-    sentences = [sentence for sentence in sentences if sentence]
+    sentences = [tuple(spoken) for sentence in _SENTENCE_END.split(text) if (spoken := words(sentence))]
     # Within a sentence only: "Close the lock. Lock the door." repeats nothing.
     stutters = any(a == b for sentence in sentences for a, b in zip(sentence, sentence[1:]))
     repeats = len(set(sentences)) < len(sentences)

@@ -6,12 +6,13 @@ of verb and object, frames and wordings that training never saw. "public": the p
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import pandas as pd
 
 from steerpaper import arguments, paths
 from steerpaper.choices import unknown
-from steerpaper.concepts import Concept, get_concept
+from steerpaper.concepts import CONCEPTS, Concept, get_concept
 from steerpaper.presets import SOURCES
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import words
@@ -27,10 +28,12 @@ _POOLS = {
     "harmless": (("alpaca",), {"validation": 128, "test": 1024}),
 }
 _TEST_SETS = {"harmful": "jailbreakbench", "second_harmful": "strongreject"}
+_DRAWN_FROM = {"built-in": {"second_harmful": "borderline"}, "public": _TEST_SETS}
 
 
 def load_prompts(name: str, split: str, n: int | None = None, source: str = "built-in") -> pd.DataFrame:
-    """The first `n` prompts of a split (all of them without `n`), in a fixed shuffled order.
+    """The first `n` prompts of a split (all of them without `n`): of a file in its order, of a public set shuffled once
+    and for all.
 
     Built-in sets are "harmful", "harmless", "borderline" (pairs of a harmful and a harmless request in nearly the same
     words), "wrapped" (harmless questions about harmful requests) and "second_harmful" (the harmful halves of the
@@ -41,8 +44,9 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
     Returns:
         One row per prompt: `prompt`, `topic` (phrase that an answer on topic mentions; "" for public prompts), `kind`,
-        `family` (both the set that a public prompt is from), `positive` (whether it belongs to a concept's positive
-        set; for refusal, whether it should be refused) and `pair` (number of the borderline pair, else -1).
+        `family` (both the set that a public prompt is from, or of a file without them its name), `positive` (whether it
+        belongs to a concept's positive set; for refusal, whether it should be refused) and `pair` (number of the
+        borderline pair, else -1).
 
     Raises:
         ValueError: an unknown source, set or split, a set without prompts, more prompts than there are, or a public
@@ -70,17 +74,26 @@ def concept_prompts(
     """The prompts of a concept's two sets by name, the positive one first; tables as of `load_prompts`.
 
     Raises:
-        ValueError: as for `load_prompts`, or a prompt that stands in both sets, case and punctuation aside.
+        ValueError: as for `load_prompts`, or a prompt that stands in both sets, case and punctuation aside, in
+            whichever splits (of public sets, in this one).
     """
     concept = get_concept(concept)
     tables = {name: load_prompts(name, split, n, source).assign(positive=name == concept.positive)
               for name in concept.sets}
-    positive, negative = tables.values()
-    plain = {" ".join(words(prompt)) for prompt in negative.prompt}
-    if shared := [prompt for prompt in positive.prompt if " ".join(words(prompt)) in plain]:
-        raise ValueError(f"{shared[0]!r} stands in both prompt sets of {concept.name!r}, {' and '.join(concept.sets)} "
-                         f"({len(shared)} in all, split {split!r}): take it out of one")
+    seen = {}
+    for name, other in product(concept.sets, corpus.SPLITS if source == "built-in" else [split]):
+        for prompt in (_built_in(name, other) if source == "built-in" else tables[name]).prompt:
+            first = seen.setdefault(" ".join(words(prompt)), (name, other))
+            if first[0] != name:
+                raise ValueError(f"{prompt!r} stands in both prompt sets of {concept.name!r}, {'/'.join(first)} and "
+                                 f"{name}/{other}: take it out of one")
     return tables
+
+
+def drawn_from(name: str, source: str) -> str:
+    """The set or file whose rows are a set's test prompts: "borderline" for the built-in "second_harmful", the paper's
+    test sets for public ones; for all others the set itself."""
+    return _DRAWN_FROM[source].get(name, name)
 
 
 def vocabulary(source: str) -> frozenset[str] | None:
@@ -167,7 +180,7 @@ def _apart_from_tests(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 def _built_in(name: str, split: str) -> pd.DataFrame:
     second = name == "second_harmful"
-    path = paths.PROMPTS / f"{'borderline' if second else name}.csv"
+    path = paths.PROMPTS / f"{drawn_from(name, 'built-in')}.csv"
     where = f"data/prompts/{path.name}"
     try:
         table = pd.read_csv(path, keep_default_na=False)
@@ -185,14 +198,15 @@ def _built_in(name: str, split: str) -> pd.DataFrame:
     if twice := table.prompt[table.prompt.str.lower().duplicated()].tolist():
         raise ValueError(f"{where} has {twice[0]!r} twice: a prompt belongs to one split, once")
     table = table[(table.split == split) & (table.positive if second else True)]
-    return table.drop(columns="split").reset_index(drop=True)
+    of_itself = {"kind": name, "family": name, "pair": -1,
+                 "positive": any(name in (one.positive, one.second_positive) for one in CONCEPTS.values())}
+    missing = {column: value for column, value in of_itself.items() if column not in table}
+    return table.drop(columns="split").assign(**missing).reset_index(drop=True)
 
 
 def _row(example: corpus.Example) -> dict:
-    return {
-        "prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
-        "positive": example.refuse, "pair": -1,
-    }
+    return {"prompt": example.prompt, "topic": example.topic, "kind": example.kind, "family": example.family,
+            "positive": example.refuse, "pair": -1}
 
 
 def _distinct(draw: Callable[[], list[dict]], n: int, taken: set[str]) -> list[dict]:
@@ -217,10 +231,8 @@ def _contrast_pair(rng: random.Random, split: str) -> list[dict]:
     if not matches:
         return _contrast_pair(rng, split)
     frame = rng.choice(corpus.phrases()["frames"][split])
-    return [
-        _row(corpus.action_example(rng, split, action, frame, plain=True))
-        for action in (rng.choice(matches), harmless)
-    ]
+    return [_row(corpus.action_example(rng, split, action, frame, plain=True))
+            for action in (rng.choice(matches), harmless)]
 
 
 def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
