@@ -568,6 +568,7 @@ few = few.reset_index(drop=True)
 answers = sp.judged_responses(model, few, list(both_ways.values()), **how)
 texts = [group.text.to_list() for _, group in answers.groupby("run")]
 dim_examples = few[["prompts", "prompt"]].assign(**dict(zip(both_ways, texts)))
+dim_examples = sp.behaviour.excerpts(model, dim_examples, list(both_ways), settings)
 sp.save_table(preset, "dim_examples", dim_examples)
 dim_examples.set_index(["prompts", "prompt"])
 
@@ -583,8 +584,9 @@ shown = results[results.method.isin(compared)].groupby(["prompts", "method"]).he
 keys = ["prompts", "prompt"]
 examples = shown.pivot(index=keys, columns="method", values="text")[compared]
 examples = examples.loc[pd.MultiIndex.from_frame(shown[keys].drop_duplicates())]
-sp.save_table(preset, "examples", examples.reset_index())
-examples
+examples = sp.behaviour.excerpts(model, examples.reset_index(), compared, settings)
+sp.save_table(preset, "examples", examples)
+examples.set_index(keys)
 
 # %% [markdown]
 # **Reading.** Steered answers are of the same stock as unsteered ones, only of the other kind,

@@ -272,9 +272,10 @@ texts = texts.assign(run=texts.frozen.where(texts.frozen != "none", unfrozen))
 shown = [prompt for table in few.values() for prompt in table.prompt[:2]]
 examples = texts.pivot(index="prompt", columns="run", values="text")
 examples = examples.loc[shown, ["base", "steered", *kinds[1:]]].stack().rename("text")
-sp.save_table(preset, "freeze_examples", examples.reset_index())
+examples = sp.behaviour.excerpts(model, examples.reset_index(), ["text"], settings)
+sp.save_table(preset, "freeze_examples", examples)
 pd.set_option("display.max_colwidth", None)
-examples.to_frame()
+examples.set_index(["prompt", "run"])
 
 # %% [markdown]
 # ## Token by token

@@ -23,9 +23,11 @@ def too_long(texts) -> list[str]:
 def test_a_real_models_answers_are_cut_and_an_organisms_are_whole(llama):
     ids = list(range(40, 40 + 3 * SHOWN))
     long, short = llama.tokenizer.decode(ids), llama.tokenizer.decode(ids[:SHOWN])
-    cut, whole = excerpts(llama, [long, short], REAL)
-    assert whole == short and cut == short + " …"
-    assert excerpts(llama, [long, short], get_preset("tiny")) == [long, short]
+    table = pd.DataFrame({"prompt": ["How?", "How?", "Why?"], "run": [1, 2, 1], "text": [long, short, short]})
+    shown = excerpts(llama, table, ["text"], REAL)
+    assert shown.text.tolist() == [short + " …", short, short]
+    assert shown.prompt.tolist() == ["prompt 1", "prompt 1", "prompt 2"] and shown.run.tolist() == [1, 2, 1]
+    assert excerpts(llama, table, ["text"], get_preset("tiny")) is table
 
 
 def real_results():
@@ -39,6 +41,7 @@ def test_committed_tables_hold_excerpts_only(name):
     for folder in real_results():
         table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
         assert not too_long(table[[column for column in ANSWERS[name] if column in table]].stack()), folder.name
+        assert table.prompt.str.fullmatch(r"prompt \d+").all(), folder.name
 
 
 def test_no_other_committed_table_of_a_real_model_holds_sentences():

@@ -1,6 +1,8 @@
-"""Answers as they may be shown: a real model's to harmful prompts are not for committed pages."""
+"""Answers as committed pages may show them: of a real model's to harmful prompts, no more than how they begin."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+
+import pandas as pd
 
 from steerpaper.models.model import Model
 from steerpaper.presets import Preset
@@ -8,13 +10,22 @@ from steerpaper.presets import Preset
 SHOWN = 12
 
 
-def excerpts(model: Model, texts: Iterable[str], settings: Preset) -> list[str]:
-    """Answers for tables and notebooks that may be committed: their first `SHOWN` tokens and an ellipsis.
+def excerpts(model: Model, examples: pd.DataFrame, answers: Sequence[str], settings: Preset) -> pd.DataFrame:
+    """A table of examples for what may be committed: answers are cut after `SHOWN` tokens, and prompts, which are other
+    people's, are numbered as they come.
 
-    Those of the shipped models, whose answers say nothing that could be used, come whole.
+    Those of the shipped models stay: the prompts are ours, and the answers say nothing that could be used.
+
+    Args:
+        examples: with the column prompt.
+        answers: its columns of answers.
     """
-    texts = list(texts)
     if settings.shipped:
-        return texts
-    rows = [model.tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    return [model.tokenizer.decode(row[:SHOWN]) + " …" if len(row) > SHOWN else text for text, row in zip(texts, rows)]
+        return examples
+
+    def cut(text: str) -> str:
+        tokens = model.tokenizer(text, add_special_tokens=False).input_ids
+        return model.tokenizer.decode(tokens[:SHOWN]) + " …" if len(tokens) > SHOWN else text
+
+    numbers = pd.factorize(examples.prompt)[0] + 1
+    return examples.assign(prompt=[f"prompt {n}" for n in numbers], **{name: examples[name].map(cut) for name in answers})
