@@ -2,7 +2,7 @@
 
 On a GPU everything is measured there, in bfloat16, on models initialised at random on the device: what a pass costs
 does not depend on the weights. Without one the same code runs on models of a few layers, to prove that it works, and
-the table says "not measured". Prints the table and writes it between the markers `<!-- cost -->` and `<!-- /cost -->`
+a line says "Not measured". Prints the table and writes it between the markers `<!-- cost -->` and `<!-- /cost -->`
 of the README; a measured table there is not replaced by one without measurements.
 
 The last column carries the measured time per token over to the paper's data: the responses of table 3 (DIM), each
@@ -149,9 +149,6 @@ def rows_of(name: str, device: str) -> list[str]:
         bare = bare or seconds / n
         print(f"{name}{'' if device == 'cuda' else ', reduced'}: {stage}: {n / seconds:,.0f} tokens/s, "
               f"{seconds / n / bare:.1f} bare passes", flush=True)
-        if device != "cuda":
-            lines.append(f"| {name} | {stage} | not measured | not measured | not measured | not measured |")
-            continue
         total = full_tokens(name).get(stage.split(",")[0].split()[0])
         whole = "" if total is None else f"{total * seconds / n / 3600:.1f} h"
         lines.append(f"| {name} | {stage} | {n / seconds:,.0f} | {peak:.1f} GiB | {seconds / n / bare:.1f} | {whole} |")
@@ -161,17 +158,20 @@ def rows_of(name: str, device: str) -> list[str]:
 def main() -> None:
     """Measure, print, and write to the README."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = f"On one {torch.cuda.get_device_name()}, bfloat16" if device == "cuda" else "No accelerator was at hand"
-    lines = [f"{where}; random weights at the true sizes, no real ones.", "",
-             "| model | stage | tokens per second | peak memory | time per token, bare passes | all of the "
-             "paper's data |",
-             "| :-- | :-- | --: | --: | --: | --: |", *(line for name in MODELS for line in rows_of(name, device))]
+    rows = [line for name in MODELS for line in rows_of(name, device)]
+    if device == "cuda":
+        lines = [f"On one {torch.cuda.get_device_name()}, bfloat16; random weights at the true sizes, no real ones.", "",
+                 "| model | stage | tokens per second | peak memory | time per token, bare passes | all of the "
+                 "paper's data |",
+                 "| :-- | :-- | --: | --: | --: | --: |", *rows]
+    else:
+        lines = ["Not measured: no accelerator was at hand."]
     table = "\n".join(lines)
     print(table)
     text = README.read_text(encoding="utf-8")
     markers = re.compile(r"(<!-- cost -->\n)(.*?)(<!-- /cost -->)", re.DOTALL)
     found = markers.search(text)
-    if found and (device == "cuda" or not found[2] or "not measured" in found[2]):
+    if found and (device == "cuda" or not found[2] or found[2].startswith("Not measured")):
         README.write_text(markers.sub(lambda match: match[1] + table + "\n" + match[3], text), encoding="utf-8")
 
 
