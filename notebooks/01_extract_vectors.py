@@ -177,9 +177,9 @@ shortlist = scores[scores.admissible & within].head(settings.n_candidates)
 # %% [markdown]
 # The rule was made for α = 1, a push as long as the mean difference. On another model that may
 # be too short to begin answers to harmless prompts with a refusal, and the rule picks nothing,
-# whatever its limits. Where that happens, the same scores are taken at every |α| of the
-# preset's grid (KL is that of an ablation and has no α), and the best layers by them go on, one
-# candidate of each: the last positions of a layer are nearly one vector.
+# whatever its limits. Where that happens, the best candidate of each layer (the last positions
+# of a layer are nearly one vector) is scored in the same way at every |α| of the preset's grid
+# (KL is that of an ablation and has no α), and the best layers by that go on.
 
 # %%
 rules = {"the paper's": (scores, 0.1),
@@ -189,8 +189,8 @@ if settings.layer is not None:
     rules["the preset's layer and position"] = shortlist, limit
 elif shortlist.empty:
     again = sp.vectors.score_coefficients(
-        model, candidates, scores[within], settings.coefficients, *validation, refusal,
-        kl_limit=limit, **batch)
+        model, candidates, scores[within].drop_duplicates("layer"), settings.coefficients,
+        *validation, refusal, kl_limit=limit, **batch)
     shortlist = again.drop_duplicates("layer").head(settings.n_candidates)
     rules["the same scores at |α| of the grid"] = again, limit
 
