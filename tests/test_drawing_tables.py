@@ -1,8 +1,10 @@
 """Figures of notebooks 01 and 03 show what their tables say."""
 
 from dataclasses import replace
+from itertools import product
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -101,6 +103,22 @@ def test_layers_frozen_alone_up_to_and_from_on():
         line = next(line for line in ax.lines if line.get_label() == "harmful prompts")
         assert list(line.get_ydata()) == pytest.approx(list(harmful[rows].asr))
         assert list(line.get_xdata()) == [5, 6, 7, 8, 9]
+
+
+def test_shares_undone_stand_at_their_layer_in_their_methods_column():
+    rows = [(layer, method, kind, prompts, 0.1 * i, 0.1 * i - 0.05, 0.1 * i + 0.2)
+            for i, (layer, method, kind, prompts) in enumerate(product(
+                (3, 5), ("dim", "po"), ("qk", "mlp-total"), ("harmful", "harmless")))]
+    undone = pd.DataFrame(rows, columns=["layer", "method", "frozen", "prompts", "undone", "low", "high"])
+    axes = freezing.draw_undone_by_layer(undone, ["harmful", "harmless"]).axes
+    assert [ax.get_title() for ax in axes] == [
+        "DIM, harmful prompts", "PO, harmful prompts", "DIM, harmless prompts", "PO, harmless prompts"]
+    drawn = {lines.get_label(): lines for lines in axes[3].containers}
+    for kind, label in (("qk", "attention weights"), ("mlp-total", "all that MLPs write")):
+        own = undone[(undone.method == "po") & (undone.frozen == kind) & (undone.prompts == "harmless")]
+        line, _, (bars,) = drawn[label]
+        assert np.allclose(line.get_xdata(), own.layer, atol=0.4) and np.allclose(line.get_ydata(), own.undone)
+        assert np.allclose([bar[:, 1] for bar in bars.get_segments()], own[["low", "high"]])
 
 
 def test_attention_change_is_the_mean_over_heads():
