@@ -102,8 +102,9 @@ ranked.set_index(["layer", "method"])[["coefficient", "flipped", "flipped_clean"
 # ## The freezes of table 1, and two total ones
 #
 # Each freeze at each layer, for each method. *Share undone* is 0 where attack success stays
-# what it is under steering, and 1 where it is what it is unsteered. If the paper's finding holds
-# throughout, attention weights stay near 0 at every layer and in every column.
+# what it is under steering, and 1 where it is what it is unsteered; it says nothing where little
+# was done, and is left out where steering turns fewer than half of the prompts. If the paper's
+# finding holds throughout, attention weights stay near 0 at every layer and in every column.
 
 # %%
 kinds = ("qk", "ov", "svv", "mlp", "mlp-total", "residual-only")
@@ -120,6 +121,10 @@ freezes = sp.rates(pd.concat(rows), keys)
 sp.save_table(preset, "layer_freezes", freezes)
 undone = sp.behaviour.share_undone(freezes.rename(columns={"layer": "model"}))
 undone = undone.rename(columns={"model": "layer"})
+plain = freezes[freezes.frozen == "none"].set_index(keys).asr.droplevel("frozen")
+plain = plain.unstack("method")
+turned = plain.sub(plain["none"], axis=0).abs().stack().rename("turned")
+undone = undone.join(turned, on=turned.index.names).query("turned >= 0.5")
 sp.save_table(preset, "layer_undone", undone)
 fig = sp.figures.draw_undone_by_layer(undone, list(concept.sets))
 sp.save_figure(fig, preset, "layer_undone")
@@ -127,3 +132,38 @@ sp.save_figure(fig, preset, "layer_undone")
 # %%
 freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
     [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)
+
+# %% [markdown]
+# **Reading.** Attention weights undo next to nothing at any layer, under any method, on both
+# organisms. Which part does carry the steering depends on the layer: at the earliest, values and
+# the vector's direct path into them, two layers on values and MLPs alike, at the last the
+# MLPs alone, while freezing the values leaves everything as it is (organism-gemma2, layer 7).
+
+# %% [markdown]
+# The total freezes say less than they seem to, and that is what they are for. The residual path
+# alone carries little (at most a quarter, at the last layer): the vector is not read off at the
+# logits, layers have to act on it. Holding all that the MLPs write undoes most of it at every
+# layer, but an MLP is also where what the values have moved arrives: the total freeze of a part
+# is no proof that this part reads the vector, as the freeze of its direct path is.
+
+# %% [markdown]
+# ## Beside each other, and what we learned
+#
+# Mean share undone over methods and directions, of all models on record:
+
+# %%
+records = sp.load_recorded("layer_undone")
+records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(2)
+
+# %% [markdown]
+# * **"Hardly through attention weights" holds at every layer tried**, on both organisms and for
+#   all methods: this part of the paper's claim is about steering, and not about one layer.
+# * **"Through the values" does not.** It holds for a vector that enters early. Two or four layers
+#   later the same methods steer as well, and through the MLPs. One layer per model, as in the
+#   paper, cannot tell a mechanism of steering from a place in the network.
+# * **Steering needs layers behind it.** DIM of organism-llama two layers earlier does not steer at
+#   all, though vectors learned at that layer do: the candidate is what is missing there, not a
+#   direction that works.
+#
+# Few prompts (see `n` in `layer_freezes`) and three layers: notebook [03](03_qk_freeze.ipynb) has
+# the chosen layer in full.

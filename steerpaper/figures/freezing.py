@@ -102,7 +102,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
             error = own[["low", "high"]].sub(own.undone, axis=0).abs().to_numpy().T
             ax.errorbar(own.layer + 0.08 * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
                         elinewidth=0.8, color=colours[kind], label=label.replace("\n", " "))
-        ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.5, 1.6),
+        ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.3, 1.4),
                xlabel="steering layer" if row == len(sets) - 1 else "",
                ylabel="share of the\nsteering undone" if column == 0 else "")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, title_fontsize=7,
