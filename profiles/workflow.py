@@ -21,7 +21,11 @@ import psutil
 
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)
-_FAILED = re.compile(r"^Error in rule (\w+):$(?:(?!^Error in ).)*?^ +log: (.+?) \(check log file", re.MULTILINE | re.DOTALL)
+_FAILED = re.compile(r"^Error in rule (\w+):\n((?: +[^\n]*\n?)+)", re.MULTILINE)
+_LOG = re.compile(r"^ +log: (.+?) \(check log file", re.MULTILINE)
+# What a job's own log cannot say; of one that FAILED it says more than Slurm does.
+_ENDED = re.compile(r"^ +message: SLURM-job '(\d+)' failed.*?status is: '((?!FAILED')\w+)'", re.MULTILINE)
+_REFUSED = re.compile(r"^ +message: SLURM sbatch failed\. The error message was '(.+)'", re.MULTILINE)
 
 
 def start(options: list[str], presets: list[str]) -> int:
@@ -56,12 +60,21 @@ def hold(path: Path, descriptor: int) -> None:
 
 def failures(log: str) -> list[str]:
     """A line for every job of this build folder that failed, by Snakemake's log: which, on what, and why."""
-    found = [(name.replace("_", " ", 1), Path(path)) for name, path in _FAILED.findall(log)]
-    return [
-        f"{name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; "
-        f"the whole log: {path}"
-        for name, path in found if path.absolute().is_relative_to(BUILD) and path.exists()
-    ]
+    said = []
+    for name, about in _FAILED.findall(log):
+        own, *others = map(Path, _LOG.findall(about) or [""])
+        if not own.absolute().is_relative_to(BUILD):
+            continue
+        there = next((path for path in [own, *others] if path.is_file()), None)  # a cluster's, if it wrote none itself
+        if ended := _ENDED.search(about):
+            why = "its Slurm job {} ended as {}".format(*ended.groups())
+        elif refused := _REFUSED.search(about):
+            why, there = refused[1], None
+        else:
+            why = reason(there.read_text("utf-8", "replace")) if there else "it has left no log"
+        said.append(f"{name.replace('_', ' ', 1)} on {own.parent.name} failed: {why}"
+                    + (f"; the whole log: {there}" if there else ""))
+    return said
 
 
 def reason(log: str) -> str:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from steerpaper.presets import get_presets
-from workflow import reason
+import workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = """
@@ -265,7 +265,34 @@ def test_usage_is_said_to_who_asks_or_mistypes(given):
     ("", "its log is empty"),
 ])
 def test_reason_is_the_end_of_a_log(log, why):
-    assert reason(log) == why
+    assert workflow.reason(log) == why
+
+
+def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
+    """Cancelled, failed, failed before it wrote a log, and not submitted; the words are those of a real run."""
+    monkeypatch.setattr(workflow, "BUILD", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    for name in ("03.log", "07.log"):
+        (tmp_path / "tiny" / name).write_text("KeyError: 'x'\n")
+    cluster = tmp_path / "5.log"
+    cluster.write_text("python: command not found\n")
+    jobs = [("03_qk_freeze", "CANCELLED", 4), ("07_layers", "FAILED", 3), ("02_patching_circuits", "FAILED", 5)]
+    log = "".join(
+        f"Error in rule notebook_{name}:\n    message: SLURM-job '{job}' failed, SLURM status is: '{status}'. Detailed "
+        "failure reason unavailable (status command is not 'sacct').For further error details see the cluster/cloud log\n"
+        f"    log: {tmp_path}/tiny/{name[:2]}.log (check log file(s) for error details)\n"
+        f"    log: {tmp_path}/{job}.log (check log file(s) for error details)\n"
+        f"    external_jobid: {job}\n[Thu Nov 26 07:25:41 2026]\n" for name, status, job in jobs)
+    log += ("Error in rule unsteered:\n    message: SLURM sbatch failed. The error message was 'sbatch: error: Batch job "
+            "submission failed: Requested node configuration is not available'.\n"
+            f"    log: {tmp_path}/tiny/unsteered.log (check log file(s) for error details)\n")
+    assert workflow.failures(log) == [
+        "notebook 03_qk_freeze on tiny failed: its Slurm job 4 ended as CANCELLED; the whole log: "
+        f"{tmp_path}/tiny/03.log",
+        f"notebook 07_layers on tiny failed: KeyError: 'x'; the whole log: {tmp_path}/tiny/07.log",
+        f"notebook 02_patching_circuits on tiny failed: python: command not found; the whole log: {cluster}",
+        "unsteered on tiny failed: sbatch: error: Batch job submission failed: Requested node configuration is not available",
+    ]
 
 
 def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
