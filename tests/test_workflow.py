@@ -3,6 +3,7 @@
 In a clone of its own with two notebooks that compute nothing; the package and the workflow are the real ones.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -46,6 +47,7 @@ NOTEBOOK = """# ---
 preset = "none"
 
 # %%
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -295,6 +297,23 @@ def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
     ]
 
 
+def test_jobs_that_a_killed_workflow_has_left_in_a_queue_are_not_run_beside(clone, tmp_path):
+    """Snakemake in such a job would remove what its twin has written, before the twin's lock stops it."""
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    name = f"steerpaper-{hashlib.sha256(str((clone / 'build').resolve()).encode()).hexdigest()[:8]}"
+    squeue = tmp_path / "squeue"
+    listed = f"7|{name}_b137|rule_notebook_01_first_wildcards_tiny \n8|another|(null)"
+    squeue.write_text(f"#!/bin/sh\necho '{listed}'\n")
+    squeue.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    status, out, err = make(clone, "figures", "PRESETS=tiny", PATH=path)
+    assert status and not out and not (clone / "build" / "tiny").exists()
+    assert re.search(r"^notebooks of an earlier run.*:\n  01_first on tiny \(scancel 7\)\nwait for them, or stop", err,
+                     re.MULTILINE), err
+    squeue.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    assert make(clone, "figures", "PRESETS=tiny", PATH=path)[0] == 0
+
+
 def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
     shutil.rmtree(clone / "build", ignore_errors=True)
     (clone / "do").write_text("Path('started').touch()\ntime.sleep(300)")
@@ -321,7 +340,7 @@ def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
 
 
 def test_a_job_that_starts_late_on_a_cluster_does_not_run_beside_its_twin(clone, tmp_path):
-    """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it writes."""
+    """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it computes."""
     hold = f'exec 9>> "{tmp_path}/.lock"; "{clone}/my env/bin/python" "{clone}/profiles/workflow.py" hold "{tmp_path}/.lock" 9'
     first = subprocess.Popen(["bash", "-ec", f"{hold}; echo held; read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              text=True)
