@@ -127,10 +127,10 @@ def _queued() -> dict[str, str]:
     if not shutil.which("squeue"):
         return {}
     command = ["squeue", "--me", "--noheader", "--format=%i|%j|%k"]
-    listed = [line.split("|") for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines()]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return {
         job: re.sub(r"^rule_(?:notebook_)?(.+)_wildcards_", r"\1 on ", comment.strip())
-        for job, name, comment in listed if name.startswith(JOBS)
+        for job, name, comment in (line.split("|", 2) for line in lines if line.count("|") > 1) if name.startswith(JOBS)
     }
 
 

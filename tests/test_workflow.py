@@ -302,7 +302,7 @@ def test_jobs_that_a_killed_workflow_has_left_in_a_queue_are_not_run_beside(clon
     shutil.rmtree(clone / "build", ignore_errors=True)
     name = f"steerpaper-{hashlib.sha256(str((clone / 'build').resolve()).encode()).hexdigest()[:8]}"
     squeue = tmp_path / "squeue"
-    listed = f"7|{name}_b137|rule_notebook_01_first_wildcards_tiny \n8|another|(null)"
+    listed = f"7|{name}_b137|rule_notebook_01_first_wildcards_tiny \n8|another|a|b\nCLUSTER: one"
     squeue.write_text(f"#!/bin/sh\necho '{listed}'\n")
     squeue.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
