@@ -21,10 +21,11 @@ from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS as KNOWN
 from steerpaper.presets import get_preset, get_presets
 
-# Of a job that failed, its name, its log and what a cluster calls it, without all its files: profiles/workflow.py reads
-# the log, and says last what is in it.
+# Of a job that failed, its name, what a cluster says of it, its log and what a cluster calls it, without all its files:
+# profiles/workflow.py reads them, and says last what is in them.
 DefaultFormatter._format_job_error = lambda _, job: [
     f"Error in rule {job['rule_name']}:",
+    *(f"    message: {line}" for line in (job["rule_msg"] or "").splitlines()[:1]),
     *(f"    log: {log} (check log file(s) for error details)" for log in job["log"] or []),
     *(f"    {name}: {value}" for name, value in job["aux"].items())]
 

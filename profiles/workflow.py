@@ -7,9 +7,12 @@ Locks are the operating system's: none outlives the processes that hold it, howe
 """
 
 import fcntl
+import hashlib
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,8 +23,14 @@ from pathlib import Path
 import psutil
 
 BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
+# Slurm's jobs of this build folder, by the beginning of their names.
+JOBS = f"steerpaper-{hashlib.sha256(str(BUILD.resolve()).encode()).hexdigest()[:8]}"
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)
-_FAILED = re.compile(r"^Error in rule (\w+):$(?:(?!^Error in ).)*?^ +log: (.+?) \(check log file", re.MULTILINE | re.DOTALL)
+_FAILED = re.compile(r"^Error in rule (\w+):\n((?: +[^\n]*\n?)+)", re.MULTILINE)
+_LOG = re.compile(r"^ +log: (.+?) \(check log file", re.MULTILINE)
+# What a job's own log cannot say; of one that FAILED it says more than Slurm does.
+_ENDED = re.compile(r"^ +message: SLURM-job '(\d+)' failed.*?status is: '((?!FAILED')\w+)'", re.MULTILINE)
+_REFUSED = re.compile(r"^ +message: SLURM sbatch failed\. The error message was '(.+)'", re.MULTILINE)
 
 
 def start(options: list[str], presets: list[str]) -> int:
@@ -34,6 +43,8 @@ def start(options: list[str], presets: list[str]) -> int:
         sys.exit("notebooks of an earlier run, whose workflow was killed, still run here:\n" + "\n".join(running)
                  + "\nwait for them, or stop them, and start again")
     began = time.time()
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm"):  # which knows the option
+        options = [*options, "--slurm-jobname-prefix", JOBS]
     command = [sys.executable, "-m", "snakemake", "--nolock", *options, "--config", f"presets={json.dumps(presets)}"]
     signal.signal(signal.SIGINT, lambda *_: None)  # a terminal sends it to Snakemake, too, which ends in order
     snakemake = subprocess.Popen(command, pass_fds=[lock])  # held for as long as it lives, whoever kills this process
@@ -51,17 +62,28 @@ def hold(path: Path, descriptor: int) -> None:
         by = path.read_text().strip()
         sys.exit(f"RuntimeError: this notebook is already running ({by}): wait for it, or stop it")
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"process {os.getppid()} on {socket.gethostname()}\n".encode())
+    job = os.environ.get("SLURM_JOB_ID")
+    held = f"Slurm job {job}" if job else f"process {os.getppid()}"
+    os.write(descriptor, f"{held} on {socket.gethostname()}\n".encode())
 
 
 def failures(log: str) -> list[str]:
     """A line for every job of this build folder that failed, by Snakemake's log: which, on what, and why."""
-    found = [(name.replace("_", " ", 1), Path(path)) for name, path in _FAILED.findall(log)]
-    return [
-        f"{name} on {path.parent.name} failed: {reason(path.read_text('utf-8', 'replace'))}; "
-        f"the whole log: {path}"
-        for name, path in found if path.absolute().is_relative_to(BUILD) and path.exists()
-    ]
+    said = []
+    for name, about in _FAILED.findall(log):
+        own, *others = map(Path, _LOG.findall(about) or [""])
+        if not own.absolute().is_relative_to(BUILD):
+            continue
+        there = next((path for path in [own, *others] if path.is_file()), None)  # a cluster's, if it wrote none itself
+        if ended := _ENDED.search(about):
+            why = "its Slurm job {} ended as {}".format(*ended.groups())
+        elif refused := _REFUSED.search(about):
+            why, there = refused[1], None
+        else:
+            why = reason(there.read_text("utf-8", "replace")) if there else "it has left no log"
+        said.append(f"{name.replace('_', ' ', 1)} on {own.parent.name} failed: {why}"
+                    + (f"; the whole log: {there}" if there else ""))
+    return said
 
 
 def reason(log: str) -> str:
@@ -83,16 +105,33 @@ def _taken(descriptor: int) -> bool:
 
 
 def _running() -> list[str]:
-    """The notebooks that are running, with the processes to stop."""
-    said = []
+    """The notebooks that are running or, on a cluster, waiting for it, with how to stop them."""
+    queued = _queued()
+    said = [f"  {what} (scancel {job})" for job, what in queued.items()]
     for path in sorted(BUILD.glob("*/.*.lock")):
         with open(path) as file:
             if _taken(file.fileno()):
                 continue
+            by = file.read().strip()
+            job = re.match(r"Slurm job (\d+)", by)
+            if job and job[1] in queued:
+                continue
             here = [str(process.pid) for process in psutil.process_iter() if _has_open(process, path)]
-            where = f"kill {' '.join(here)}" if here else f"{file.read().strip()}; on a cluster, cancel its job"
+            where = f"kill {' '.join(here)}" if here else f"{by}; on a cluster, cancel its job"
             said.append(f"  {path.name[1:-5]} on {path.parent.name} ({where})")
     return said
+
+
+def _queued() -> dict[str, str]:
+    """Slurm's jobs of this build folder, waiting ones included: one that starts removes what it is to write again."""
+    if not shutil.which("squeue"):
+        return {}
+    command = ["squeue", "--me", "--noheader", "--format=%i|%j|%k"]
+    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return {
+        job: re.sub(r"^rule_(?:notebook_)?(.+)_wildcards_", r"\1 on ", comment.strip())
+        for job, name, comment in (line.split("|", 2) for line in lines if line.count("|") > 1) if name.startswith(JOBS)
+    }
 
 
 def _has_open(process: psutil.Process, path: Path) -> bool:

@@ -3,6 +3,7 @@
 In a clone of its own with two notebooks that compute nothing; the package and the workflow are the real ones.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 from steerpaper.presets import get_presets
-from workflow import reason
+import workflow
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUTS = """
@@ -46,6 +47,7 @@ NOTEBOOK = """# ---
 preset = "none"
 
 # %%
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -265,7 +267,51 @@ def test_usage_is_said_to_who_asks_or_mistypes(given):
     ("", "its log is empty"),
 ])
 def test_reason_is_the_end_of_a_log(log, why):
-    assert reason(log) == why
+    assert workflow.reason(log) == why
+
+
+def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
+    """Cancelled, failed, failed before it wrote a log, and not submitted; the words are those of a real run."""
+    monkeypatch.setattr(workflow, "BUILD", tmp_path)
+    (tmp_path / "tiny").mkdir()
+    for name in ("03.log", "07.log"):
+        (tmp_path / "tiny" / name).write_text("KeyError: 'x'\n")
+    cluster = tmp_path / "5.log"
+    cluster.write_text("python: command not found\n")
+    jobs = [("03_qk_freeze", "CANCELLED", 4), ("07_layers", "FAILED", 3), ("02_patching_circuits", "FAILED", 5)]
+    log = "".join(
+        f"Error in rule notebook_{name}:\n    message: SLURM-job '{job}' failed, SLURM status is: '{status}'. Detailed "
+        "failure reason unavailable (status command is not 'sacct').For further error details see the cluster/cloud log\n"
+        f"    log: {tmp_path}/tiny/{name[:2]}.log (check log file(s) for error details)\n"
+        f"    log: {tmp_path}/{job}.log (check log file(s) for error details)\n"
+        f"    external_jobid: {job}\n[Thu Nov 26 07:25:41 2026]\n" for name, status, job in jobs)
+    log += ("Error in rule unsteered:\n    message: SLURM sbatch failed. The error message was 'sbatch: error: Batch job "
+            "submission failed: Requested node configuration is not available'.\n"
+            f"    log: {tmp_path}/tiny/unsteered.log (check log file(s) for error details)\n")
+    assert workflow.failures(log) == [
+        "notebook 03_qk_freeze on tiny failed: its Slurm job 4 ended as CANCELLED; the whole log: "
+        f"{tmp_path}/tiny/03.log",
+        f"notebook 07_layers on tiny failed: KeyError: 'x'; the whole log: {tmp_path}/tiny/07.log",
+        f"notebook 02_patching_circuits on tiny failed: python: command not found; the whole log: {cluster}",
+        "unsteered on tiny failed: sbatch: error: Batch job submission failed: Requested node configuration is not available",
+    ]
+
+
+def test_jobs_that_a_killed_workflow_has_left_in_a_queue_are_not_run_beside(clone, tmp_path):
+    """Snakemake in such a job would remove what its twin has written, before the twin's lock stops it."""
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    name = f"steerpaper-{hashlib.sha256(str((clone / 'build').resolve()).encode()).hexdigest()[:8]}"
+    squeue = tmp_path / "squeue"
+    listed = f"7|{name}_b137|rule_notebook_01_first_wildcards_tiny \n8|another|a|b\nCLUSTER: one"
+    squeue.write_text(f"#!/bin/sh\necho '{listed}'\n")
+    squeue.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    status, out, err = make(clone, "figures", "PRESETS=tiny", PATH=path)
+    assert status and not out and not (clone / "build" / "tiny").exists()
+    assert re.search(r"^notebooks of an earlier run.*:\n  01_first on tiny \(scancel 7\)\nwait for them, or stop", err,
+                     re.MULTILINE), err
+    squeue.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    assert make(clone, "figures", "PRESETS=tiny", PATH=path)[0] == 0
 
 
 def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
@@ -294,7 +340,7 @@ def test_notebooks_of_a_killed_workflow_do_not_run_beside_new_ones(clone):
 
 
 def test_a_job_that_starts_late_on_a_cluster_does_not_run_beside_its_twin(clone, tmp_path):
-    """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it writes."""
+    """Queued for a killed workflow, on a node that nobody here sees: it takes the lock, or ends before it computes."""
     hold = f'exec 9>> "{tmp_path}/.lock"; "{clone}/my env/bin/python" "{clone}/profiles/workflow.py" hold "{tmp_path}/.lock" 9'
     first = subprocess.Popen(["bash", "-ec", f"{hold}; echo held; read"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              text=True)
