@@ -9,8 +9,8 @@
 # %% [markdown]
 # # 7. Other layers
 #
-# > *What the paper leaves open, in our words (limitations).* All of it was measured at one
-# > steering layer per model.
+# > *The paper's choice, in our words (§3.2).* One steering layer per model, chosen by DIM's
+# > scores, at which all of it was measured.
 #
 # Notebook [03](03_qk_freeze.ipynb) finds which part of the layers above carries the steering:
 # attention weights, values, or the MLPs. A vector added earlier has more layers to act through,
@@ -49,7 +49,8 @@ splits = {split: list(sp.concept_prompts(concept, split, n, settings.prompts).va
           for split, n in settings.split_sizes.items()}
 judge, batch = sp.load_judge(settings), dict(batch_size=settings.batch_size)
 sizes = dict(max_new_tokens=settings.max_new_tokens, **batch)
-how = dict(judge=judge, vocabulary=sp.vocabulary(settings.prompts), concept=concept, **sizes)
+how = dict(judge=judge, concept=concept, vocabulary=sp.vocabulary(settings.prompts),
+           **sizes)
 methods = [name for name, method in sp.METHODS.items() if not method.baseline]
 chosen = {name: sp.load_steering(preset, name) for name in methods}
 position = int(sp.load_table(preset, "dim_selection").position[0])
@@ -61,17 +62,20 @@ print("layers:", layers, "of", model.n_layers)
 # ## The three methods at the other layers
 #
 # DIM is the candidate of notebook 01 at that layer and the chosen position. NTP and PO are
-# trained on notebook 01's contrastive pairs, at the setting that won there. Every coefficient
-# is chosen on validation prompts, as in notebook 01. A layer can only tell where steering goes
-# if steering works there: *flipped* is the share of validation prompts that turn, in the weaker
-# direction.
+# trained on notebook 01's contrastive pairs, at the setting that won there: what differs between
+# layers is then the place, and neither the data nor the training. (The pairs were made under DIM
+# of the chosen layer, which may favour that layer a little.) Every coefficient is chosen on
+# validation prompts, as in notebook 01, since a vector's length is a matter of its layer.
+#
+# A layer can only tell where steering goes if steering works there. *Flipped* is the share of
+# validation prompts that turn, in the weaker direction; *flipped_clean* asks for clean text, too.
 
 # %%
 candidates = sp.difference_in_means(model, *splits["train"], **batch)
-pairs = [sp.contrast_pairs(model, *(table[:n] for table in splits[split]), chosen["dim"],
-                           judge, concept=concept, **sizes)
-         for split, n in (("train", settings.n_pairs),
-                          ("validation", settings.n_validation_pairs))]
+counts = {"train": settings.n_pairs, "validation": settings.n_validation_pairs}
+pairs = [sp.contrast_pairs(model, *(table[:n] for table in splits[split]),
+                           chosen["dim"], judge, concept=concept, **sizes)
+         for split, n in counts.items()]
 won = sp.load_table(preset, "learned_grid").query("chosen").set_index("method")
 one_run = {name: replace(settings, pair_batch_sizes=(int(run.batch_size),),
                          learning_rates=(float(run.learning_rate),), more_seeds=(),
@@ -96,12 +100,14 @@ for at in (i for i in layers if i != layer):
     ranked.append(best.assign(layer=at))
 ranked = pd.concat(ranked).reset_index()
 sp.save_table(preset, "layer_methods", ranked)
-ranked.set_index(["layer", "method"])[["coefficient", "flipped", "flipped_clean"]].round(2)
+shown = ["coefficient", "flipped", "flipped_clean"]
+ranked.set_index(["layer", "method"])[shown].round(2)
 
 # %% [markdown]
 # ## The freezes of table 1, and two total ones
 #
-# Each freeze at each layer, for each method. *Share undone* is 0 where attack success stays
+# Each freeze holds its part in all layers from the steering layer on, as if there were no
+# steering, for each method and in both directions. *Share undone* is 0 where attack success stays
 # what it is under steering, and 1 where it is what it is unsteered; it says nothing where little
 # was done, and is left out where steering turns fewer than half of the prompts. If the paper's
 # finding holds throughout, attention weights stay near 0 at every layer and in every column.
@@ -119,12 +125,9 @@ for at, own in steerings.items():
 keys = ["layer", "method", "frozen", "prompts"]
 freezes = sp.rates(pd.concat(rows), keys)
 sp.save_table(preset, "layer_freezes", freezes)
-undone = sp.behaviour.share_undone(freezes.rename(columns={"layer": "model"}))
+undone = freezes.rename(columns={"layer": "model"})
+undone = sp.behaviour.share_undone(undone, least=0.5).dropna()
 undone = undone.rename(columns={"model": "layer"})
-plain = freezes[freezes.frozen == "none"].set_index(keys).asr.droplevel("frozen")
-plain = plain.unstack("method")
-turned = plain.sub(plain["none"], axis=0).abs().stack().rename("turned")
-undone = undone.join(turned, on=turned.index.names).query("turned >= 0.5")
 sp.save_table(preset, "layer_undone", undone)
 fig = sp.figures.draw_undone_by_layer(undone, list(concept.sets))
 sp.save_figure(fig, preset, "layer_undone")
@@ -134,10 +137,10 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
     [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)
 
 # %% [markdown]
-# **Reading.** Attention weights undo next to nothing at any layer, under any method, on both
-# organisms. Which part does carry the steering depends on the layer: at the earliest, values and
-# the vector's direct path into them, two layers on values and MLPs alike, at the last the
-# MLPs alone, while freezing the values leaves everything as it is (organism-gemma2, layer 7).
+# **Reading.** Freezing attention weights undoes next to nothing at any layer, under any method, on both
+# organisms. Which part does carry the steering depends on the layer: at the earliest the values,
+# at the chosen one values and MLPs, at the last the MLPs: there freezing the values leaves what
+# the learned vectors do as it is (organism-gemma2), or half of it (organism-llama).
 
 # %% [markdown]
 # The total freezes say less than they seem to, and that is what they are for. The residual path
@@ -165,5 +168,7 @@ records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(
 #   all, though vectors learned at that layer do: the candidate is what is missing there, not a
 #   direction that works.
 #
-# Few prompts (see `n` in `layer_freezes`) and three layers: notebook [03](03_qk_freeze.ipynb) has
-# the chosen layer in full.
+# What this cannot say: three layers of a model of ten are few, the prompts are few (`n` in
+# `layer_freezes`), and every interval here is that of one frozen run, not of a difference. The
+# table below the figure has the attack success behind every share, and notebook
+# [03](03_qk_freeze.ipynb) the chosen layer in full.

@@ -28,6 +28,12 @@ def test_share_undone_where_steering_lowers_asr():
     assert (shares.low.item(), shares.high.item()) == pytest.approx((0.125, 0.375))
 
 
+def test_share_undone_of_too_little_steering_is_missing():
+    shares = effects.share_undone(rows(base=0.0, none=0.4, qk=0.2), least=0.4)
+    assert shares.undone.tolist() == pytest.approx([0.5])
+    assert effects.share_undone(rows(base=0.8, none=0.4, qk=0.2), least=0.5).undone.isna().all()
+
+
 def test_share_undone_of_no_steering_is_missing():
     assert effects.share_undone(rows(base=0.5, none=0.5, ov=0.4)).undone.isna().all()
 

@@ -275,8 +275,8 @@ def test_a_file_stands_where_a_preset_does(tmp_path):
     (preset,) = get_presets(path).values()
     assert (preset.name, preset.model, preset.note) == ("my-model.q8-0", path, "a local file")
     assert list(get_presets(f"'{path}' tiny")) == [path, "tiny"]
-    artifacts.save_tensors(path, "vector", {"v": torch.zeros(2)}, {})
-    _, manifest = artifacts.load_tensors(path, "vector", made_by="01")
+    artifacts.save_tensors(path, "dim", {"v": torch.zeros(2)}, {})
+    _, manifest = artifacts.load_tensors(path, "dim")
     assert manifest["model"] == "My Model.Q8_0.gguf: Q8_0 weights, dequantised"
     assert manifest["weights"] == sp.models.weights.digest(path) and len(manifest["weights"]) == 64
     assert sp.load_model(preset.name, device="cpu").preset == preset

@@ -36,7 +36,7 @@ def judged_both_ways(
     return pd.concat(tables, ignore_index=True)
 
 
-def share_undone(ablations: pd.DataFrame) -> pd.DataFrame:
+def share_undone(ablations: pd.DataFrame, least: float = 0.0) -> pd.DataFrame:
     """Share of the steering that a freeze undoes (§6.3): 0 where ASR stays as steered, 1 where it is as unsteered.
 
     That is (frozen - steered) / (unsteered - steered), in ASR. Its interval is that of the frozen ASR on this scale.
@@ -44,16 +44,18 @@ def share_undone(ablations: pd.DataFrame) -> pd.DataFrame:
     Args:
         ablations: columns model, method, frozen, prompts, asr, and asr_low and asr_high where there are intervals.
             Steered ASR has frozen "none", and unsteered ASR method "none", too.
+        least: change of ASR by steering below which there is too little to undo.
 
     Returns:
-        Columns model, method, frozen, prompts, undone, low, high; NaN where steering changes nothing.
+        Columns model, method, frozen, prompts, undone, low, high; NaN where steering changes nothing, or too little.
     """
     where, keys = ["model", "prompts"], ["model", "prompts", "method"]
     whole = ablations[ablations.frozen == "none"]
     ends = whole.merge(whole[whole.method == "none"], on=where, suffixes=("_steered", "_unsteered"))
     ends = ends.rename(columns={"method_steered": "method"})[[*keys, "asr_steered", "asr_unsteered"]]
     rows = ablations[ablations.frozen != "none"].merge(ends, on=keys)
-    effect = (rows.asr_unsteered - rows.asr_steered).replace(0, np.nan)
+    effect = rows.asr_unsteered - rows.asr_steered
+    effect = effect.where((effect != 0) & (effect.abs() >= least))
     share, *limits = ((rows[name] - rows.asr_steered) / effect for name in ("asr", "asr_low", "asr_high"))
     rows = rows.assign(undone=share, low=np.minimum(*limits), high=np.maximum(*limits))
     return rows[["model", "method", "frozen", "prompts", "undone", "low", "high"]]
