@@ -101,7 +101,7 @@ def test_paths_exist(page):
     text = page.read_text("utf-8")
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     named = [path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*)`", text) if not set("<*{") & set(path)]
-    ignored = {"data/public"}  # downloaded
+    ignored = {"data/public", "data/models"}  # downloaded
     assert links and named
     assert not [path for path in links if not (page.parent / path).exists()]
     assert not [path for path in named if path not in ignored and not (ROOT / path).exists()]
