@@ -58,14 +58,14 @@ def bare_forward(model: Model, batch, kept: int) -> None:
              use_cache=False)
 
 
-def seconds(*calls: Callable[[], object]) -> list[float]:
+def seconds(*calls: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Median time of each call; they take turns, so that a busy machine slows all alike."""
     times = [[] for _ in calls]
     for repeat in range(REPEATS + 1):  # the first round warms up
         for call, own in zip(calls, times):
-            start = time.perf_counter()
+            start = clock()
             call()
-            own.append(time.perf_counter() - start)
+            own.append(clock() - start)
     return [statistics.median(own[1:]) for own in times]
 
 
@@ -116,17 +116,29 @@ def row(n_kv_heads: int) -> str:
             f"| {run / forward:.2f} |")
 
 
+def of_one_row(heading: str, ratios: dict[str, float]) -> str:
+    """A table of times by what was timed."""
+    return "\n".join([
+        "| " + " | ".join((heading, *ratios)) + " |", "| :-- " + "| --: " * len(ratios) + "|",
+        "| " + " | ".join(("time", *(f"{ratio:.2f}" for ratio in ratios.values()))) + " |"])
+
+
+def publish(table: str, name: str) -> None:
+    """Print a table, and write it between its markers in the README, where it has them."""
+    print(table)
+    text = README.read_text(encoding="utf-8")
+    markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
+    if new != text:
+        README.write_text(new, encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, and write to the README."""
     table = "\n".join([
         "| key-value heads | edges | attribution, time | attribution, peak memory | faithfulness, time |",
         "| --: | --: | --: | --: | --: |", *(row(n) for n in (8, 2))])
-    print(table)
-    text = README.read_text(encoding="utf-8")
-    markers = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
-    new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
-    if new != text:
-        README.write_text(new, encoding="utf-8")
+    publish(table, "bench")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ busy machine hardly stretches; the check that a freeze has an effect is part of 
 between the markers `<!-- bench-generation -->` and `<!-- /bench-generation -->` of the README where it has them.
 """
 
-import re
-import statistics
 import time
 from functools import partial
 
 import torch
-from attribution import LAYER, README, REPEATS, RESPONSES, TOKENS, random_model
+from attribution import LAYER, RESPONSES, TOKENS, of_one_row, publish, random_model, seconds
 
 from steerpaper.freezing import FREEZES
 from steerpaper.models.model import Model
@@ -26,30 +24,15 @@ def ratios(model: Model) -> dict[str, float]:
     steering = Steering(torch.randn(model.d_model, generator=generator), LAYER)
     new = TOKENS - TOKENS // 4
     calls = [partial(generate, model, prompts, steering, kind, max_new_tokens=new) for kind in (None, *FREEZES)]
-    times = [[] for _ in calls]
-    for _ in range(REPEATS + 1):  # the first round warms up
-        for call, own in zip(calls, times, strict=True):
-            start = time.process_time()
-            call()
-            own.append(time.process_time() - start)
-    plain, *frozen = (statistics.median(own[1:]) for own in times)
-    return {kind: seconds / plain for kind, seconds in zip(FREEZES, frozen, strict=True)}
+    plain, *frozen = seconds(*calls, clock=time.process_time)
+    return {kind: own / plain for kind, own in zip(FREEZES, frozen, strict=True)}
 
 
 def main() -> None:
     """Measure, print, and write to the README."""
     model = random_model(n_kv_heads=2)
     model.end_tokens = []
-    measured = ratios(model)
-    table = "\n".join([
-        "| " + " | ".join(("frozen", *measured)) + " |", "| :-- " + "| --: " * len(measured) + "|",
-        "| " + " | ".join(("time", *(f"{ratio:.2f}" for ratio in measured.values()))) + " |"])
-    print(table)
-    text = README.read_text(encoding="utf-8")
-    markers = re.compile(r"(<!-- bench-generation -->\n).*?(<!-- /bench-generation -->)", re.DOTALL)
-    new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
-    if new != text:
-        README.write_text(new, encoding="utf-8")
+    publish(of_one_row("frozen", ratios(model)), "bench-generation")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,11 @@ needs whole passes. All run in this process, in turns, and are compared by proce
 between the markers `<!-- bench-selection -->` and `<!-- /bench-selection -->` of the README where it has them.
 """
 
-import re
-import statistics
 import time
 from functools import partial
 
 import torch
-from attribution import README, REPEATS, RESPONSES, TOKENS, random_model
+from attribution import RESPONSES, TOKENS, of_one_row, publish, random_model, seconds
 
 from steerpaper.models.model import Model
 from steerpaper.steering import Entering, Steering, next_token_logits
@@ -53,29 +51,14 @@ def shares(model: Model) -> dict[str, float]:
              partial(from_the_layer_on, model, vectors, prompts),
              partial(whole_passes, model, vectors, prompts, ablate=True),
              scored, partial(scored, skip_excluded=True)]
-    times = [[] for _ in calls]
-    for _ in range(REPEATS + 1):  # the first round warms up
-        for call, own in zip(calls, times, strict=True):
-            start = time.process_time()
-            call()
-            own.append(time.process_time() - start)
-    steered, begun, all_three, found, fewer = (statistics.median(own[1:]) for own in times)
+    steered, begun, all_three, found, fewer = seconds(*calls, clock=time.process_time)
     return {"bypass and induce": begun / steered, "all three": found / all_three,
             "all three, without excluded layers": fewer / all_three}
 
 
 def main() -> None:
     """Measure, print, and write to the README."""
-    measured = shares(random_model(n_kv_heads=2))
-    table = "\n".join([
-        "| " + " | ".join(("scores", *measured)) + " |", "| :-- " + "| --: " * len(measured) + "|",
-        "| " + " | ".join(("time", *(f"{share:.2f}" for share in measured.values()))) + " |"])
-    print(table)
-    text = README.read_text(encoding="utf-8")
-    markers = re.compile(r"(<!-- bench-selection -->\n).*?(<!-- /bench-selection -->)", re.DOTALL)
-    new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
-    if new != text:
-        README.write_text(new, encoding="utf-8")
+    publish(of_one_row("scores", shares(random_model(n_kv_heads=2))), "bench-selection")
 
 
 if __name__ == "__main__":
