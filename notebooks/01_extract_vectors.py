@@ -188,9 +188,8 @@ if settings.layer is not None:
     shortlist = sp.vectors.candidate_at(scores, settings.layer, settings.position)
     rules["the preset's layer and position"] = shortlist, limit
 elif shortlist.empty:
-    best_of_layers = scores[within].drop_duplicates("layer")
     again = sp.vectors.score_coefficients(
-        model, candidates, best_of_layers, settings.coefficients, *validation, refusal,
+        model, candidates, scores[within], settings.coefficients, *validation, refusal,
         kl_limit=limit, **batch)
     shortlist = again.drop_duplicates("layer").head(settings.n_candidates)
     rules["the same scores at |α| of the grid"] = again, limit

@@ -3,7 +3,8 @@
 Attention weights depend on queries and keys alone. So a run whose `q_proj` and `k_proj` put out what they do in
 the unsteered run on the same tokens *has* the unsteered attention weights, whatever the attention's kernel,
 grouping, window or cap, and a run with the unsteered `v_proj` outputs has the unsteered values. The unsteered run
-is in the same batch: rows [:n] are the unsteered *twins* of the steered rows [n:].
+is in the same batch, from the first steered layer on, below which both are one: there rows [:n] are the unsteered
+*twins* of the steered rows [n:].
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -64,7 +65,7 @@ class Freeze:
 
     @property
     def needs_twins(self) -> bool:
-        """Whether it copies from unsteered twins, rows [:n] of a batch of 2n."""
+        """Whether it copies from unsteered twins, rows [:n] of 2n."""
         return not _COPIED.keys().isdisjoint(self.parts)
 
     def intervene(self, model: Model, layer: int, added: Float[Tensor, "batch 1 d_model"]) -> None:

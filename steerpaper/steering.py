@@ -245,7 +245,7 @@ def _last_logits(
     model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, **cache,
 ) -> Float[Tensor, "batch vocab"]:
     """One forward pass under steering (and a freeze, or ablation of `removed`, [batch, 1, d_model]), checked to be
-    finite. `prompts` are the numbers of the rows' prompts; twins have those of their rows."""
+    finite. `prompts` are the numbers of the rows' prompts."""
     with model.trace(input_ids, mask, logits_to_keep=1, **cache):
         _intervene(model, additions, freeze, removed)
         logits = model.logits.save()
@@ -254,20 +254,37 @@ def _last_logits(
 
 
 def _intervene(model, additions: dict[int, Tensor], freeze: Freeze | None, removed: Tensor | None) -> None:
-    """Within a trace, layer by layer in execution order: add the steering, freeze, remove the directions."""
-    frozen = () if freeze is None else freeze.layers
+    """Within a trace, layer by layer in execution order: add the steering, freeze, remove the directions.
+
+    Unsteered twins part from their rows where the first of these is steered, and never reach the logits.
+    """
+    frozen, twice_from = () if freeze is None else freeze.layers, _twice_from(model, additions, freeze)
+    every_layer = removed is not None or twice_from < model.n_layers
     added = None  # in the layers so far
-    for layer in range(model.n_layers) if removed is not None else sorted({*additions, *frozen}):
+    for layer in range(model.n_layers) if every_layer else sorted({*additions, *frozen}):
         stream = model.layer(layer)
+        if layer >= twice_from:
+            model.twice(layer, stream=layer == twice_from)
         if layer in additions:
-            stream.input = stream.input + additions[layer]
-            added = additions[layer] if added is None else added + additions[layer]
+            addition = additions[layer]
+            if layer >= twice_from:
+                addition = torch.cat([torch.zeros_like(addition), addition])
+            stream.input = stream.input + addition
+            added = addition if added is None else added + addition
         if layer in frozen and added is not None:
             freeze.intervene(model, layer, added)
         if removed is not None:
             stream.input = _remove(stream.input, removed)
             for write in (model.attention_write(layer), model.mlp_write(layer)):
                 write.output = _remove(write.output, removed)
+    if twice_from < model.n_layers:
+        both = model.final_norm.input
+        model.final_norm.input = both[len(both) // 2:]
+
+
+def _twice_from(model, additions: dict[int, Tensor], freeze: Freeze | None) -> int:
+    """The layer from which on rows have unsteered twins; n_layers where none are needed."""
+    return min(additions, default=model.n_layers) if freeze is not None and freeze.needs_twins else model.n_layers
 
 
 def _remove(h: Float[Tensor, "batch pos d_model"], d: Float[Tensor, "batch 1 d_model"]) -> Tensor:
@@ -304,16 +321,16 @@ def _decode(
 
     A plain loop over a key-value cache, one trace per step: Hugging Face's `generate` would suppress the end
     token where nnsight needs the number of steps fixed, and apply a generation config's penalties. Unsteered twins
-    come first and are given the tokens of their steered rows.
+    are given the tokens of their steered rows.
     """
-    copies = 2 if freeze is not None and freeze.needs_twins else 1
-    additions = _additions(model, [None] * (copies - 1) * len(rows) + steerings)
-    tokens, mask = model.pad(rows * copies)
+    additions = _additions(model, steerings)
+    twice_from = _twice_from(model, additions, freeze)
+    tokens, mask = model.pad(rows)
     cache, completions, decoded, ended = model.new_cache(), [[] for _ in rows], list(range(len(rows))), set()
     for _ in range(n):
         numbers = [prompts[i] for i in decoded]
         logits = _last_logits(model, tokens, mask, additions, numbers, freeze, past_key_values=cache)
-        chosen = logits[-len(decoded):].argmax(-1)
+        chosen = logits.argmax(-1)
         for i, token in zip(decoded, chosen.tolist()):
             if i not in ended:
                 completions[i].append(token)
@@ -322,12 +339,11 @@ def _decode(
         going = [place for place, i in enumerate(decoded) if i not in ended]
         if not going:
             break
-        tokens, mask = chosen.repeat(copies)[:, None], torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        tokens, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         if len(going) < 0.75 * len(decoded):  # for fewer, moving the cache is not worth it
-            kept = [copy * len(decoded) + place for copy in range(copies) for place in going]
-            kept = torch.tensor(kept, device=model.device)
+            kept = torch.tensor(going, device=model.device)
             tokens, mask, additions = tokens[kept], mask[kept], {at: added[kept] for at, added in additions.items()}
-            cache.batch_select_indices(kept)
+            model.select_rows(cache, kept, len(decoded), twice_from)
             decoded = [decoded[place] for place in going]
     return completions
 
@@ -386,11 +402,12 @@ def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, ro
     tested = [i for i, entry in steered.items() if entry.coefficient and len(set(rows[i])) > 1][:4]
 
     def check(batch: list[int]) -> None:
-        own, n = [tested[i] for i in batch], len(batch)
-        ids, mask = model.pad([rows[i] for i in own] * 2)
-        base, moved = _additions(model, [None] * 2 * n), _additions(model, [None] * n + [steered[i] for i in own])
-        logits = [_last_logits(model, ids, mask, added, own)[n:] for added in (base, moved)]
-        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part)[n:])
+        own = [tested[i] for i in batch]
+        ids, mask = model.pad([rows[i] for i in own])
+        moved = _additions(model, [steered[i] for i in own])
+        base, nowhere = {at: torch.zeros_like(added) for at, added in moved.items()}, replace(freeze, layers=())
+        logits = [_last_logits(model, ids, mask, added, own, nowhere) for added in (base, moved)]
+        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part))
 
     next(in_batches([len(rows[i]) for i in tested], 4, "check of the freeze", check), None)  # fewer prompts do, too
     return freeze

@@ -50,6 +50,16 @@ _FAMILIES = {
 }
 
 
+# What a decoder layer is given for every row, beside the stream.
+_OF_ROWS = ("attention_mask", "position_ids", "position_embeddings")
+
+
+def _twice(given):
+    if isinstance(given, tuple):
+        return tuple(_twice(each) for each in given)
+    return given if given is None else torch.cat([given, given])
+
+
 class Model:
     """A frozen causal language model and its tokenizer. Made by `load_model`.
 
@@ -135,6 +145,13 @@ class Model:
         if layer == 0:  # nothing below hands the stream over
             self.layer(0).input = stream
 
+    def twice(self, layer: int, *, stream: bool) -> None:
+        """Every row a second time, behind the first ones, in what `layer` is given beside h^l (with `stream`, in h^l,
+        too). Only within a trace: at some layer with `stream`, and at all layers above it without."""
+        given, named = self.layer(layer).inputs
+        named = named | {name: _twice(named[name]) for name in _OF_ROWS if name in named}
+        self.layer(layer).inputs = ((_twice(given[0]), *given[1:]) if stream else given), named
+
     @contextmanager
     def eager_attention(self) -> Iterator[None]:
         """Within it attention spells out its weights, as `attention_weights` needs; slower, equal up to rounding."""
@@ -148,6 +165,11 @@ class Model:
     def new_cache(self) -> DynamicCache:
         """An empty key-value cache for `trace(..., past_key_values=cache)`."""
         return DynamicCache(config=self.hf.config)
+
+    def select_rows(self, cache: DynamicCache, rows: Int[Tensor, "row"], n: int, twice_from: int) -> None:
+        """Leave only `rows` of n in a cache, and in layers from `twice_from` on both times that they stand there."""
+        for layer, own in enumerate(cache.layers):
+            own.batch_select_indices(rows if layer < twice_from else torch.cat([rows, rows + n]))
 
     @property
     def logits(self) -> Float[Tensor, "batch pos vocab"]:

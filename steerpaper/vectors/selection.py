@@ -84,8 +84,9 @@ def score_coefficients(
 ) -> pd.DataFrame:
     """The same scores at every |α|, for a model on which the rule picks nothing at the paper's α = 1.
 
-    kl is that of an ablation and does not depend on α. So of the candidates those are scored that meet both conditions
-    that no α changes, or if there is none, those in layers that the rule allows.
+    kl is that of an ablation and does not depend on α. So of the candidates those count that meet both conditions that
+    no α changes, or if there is none, those in layers that the rule allows; and of these the best of every layer, whose
+    last positions are nearly one vector.
 
     Args:
         scores: rows of `score_candidates`, of the layers that may be chosen.
@@ -103,19 +104,20 @@ def score_coefficients(
         raise ValueError(f"none of {len(scores)} candidates given can be chosen, by no coefficient. The rule's "
                          f"conditions are met: {told}. Let the preset's layer_range begin below 0.8")
     both = met[DEPTH] & met[KL]
-    asked = scores[both if both.any() else met[DEPTH]].sort_values(["layer", "position"])
-    groups = list(asked.groupby("layer"))
+    asked = scores[both if both.any() else met[DEPTH]].sort_values("score")
+    asked = asked.drop_duplicates("layer").sort_values("layer", ignore_index=True)
     positive, negative = tokenized(model, positive), tokenized(model, negative)
     inputs = {"positive": positive, "negative": negative, "candidates": candidates, "batch_size": batch_size,
               "asked": asked[["layer", "position"]].to_numpy().tolist(), "coefficients": coefficients,
               "first_tokens": sorted(set(arguments.token_ids("first_tokens", first_tokens)))}
     kept = Kept("coefficients", __name__, model.hf, inputs, {
         "odds": torch.full((len(asked), len(coefficients), 2), torch.nan, dtype=torch.float64)})
-    for layer, rows in tqdm(groups[kept.done:], desc="candidates at every coefficient", unit="layer"):
-        vectors, first = candidates[layer, rows.position.to_numpy() + n_positions], (asked.layer < layer).sum()
-        entering = [Entering.of(model, each * len(rows), layer, batch_size=batch_size) for each in (positive, negative)]
-        odds = [torch.stack(_first_token_scores(entering, vectors, alpha, first_tokens), -1) for alpha in coefficients]
-        kept.state["odds"][first:first + len(rows)] = torch.stack(odds, dim=1)
+    todo = list(asked.itertuples())[kept.done:]
+    for row in tqdm(todo, desc="candidates at every coefficient", unit="layer"):
+        vector = candidates[row.layer, row.position + n_positions, None]
+        entering = [Entering.of(model, each, row.layer, batch_size=batch_size) for each in (positive, negative)]
+        odds = [torch.cat(_first_token_scores(entering, vector, alpha, first_tokens)) for alpha in coefficients]
+        kept.state["odds"][row.Index] = torch.stack(odds)
         kept.keep(1)
     table = asked.merge(pd.DataFrame({"coefficient": coefficients}), how="cross")
     table[["bypass", "induce"]] = kept.state["odds"].flatten(0, 1).numpy()
