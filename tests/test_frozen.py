@@ -136,8 +136,23 @@ def test_rows_end_apart_and_leave_the_batch(model, kind, monkeypatch):
     seen = passes(model, monkeypatch)
     assert frozen(model, mixed(), kind) == [row[:length] for row, length in zip(full, lengths(ends))]
     decoding = seen[-max(lengths(ends)):]
-    assert decoding[0] == len(ROWS) * (2 if kind in TWINS else 1)
+    assert decoding[0] == len(ROWS)
     assert decoding == sorted(decoding, reverse=True) and decoding[-1] < decoding[0]
+
+
+@pytest.mark.parametrize("kind", [None, *FREEZES])
+def test_twins_part_where_steering_enters_and_never_reach_the_logits(model, kind):
+    seen = {name: [] for name in ("below", "steered", "last", "head")}
+    modules = [*(model.hf.model.layers[i] for i in (1, 2, 3)), model.hf.lm_head]
+    hooks = [module.register_forward_hook(lambda _, __, written, own=own: own.append(len(written)))
+             for module, own in zip(modules, seen.values())]
+    frozen(model, Steering(vector(1), 2, 3.0), kind)
+    for hook in hooks:
+        hook.remove()
+    n = len(ROWS)
+    decoding = {name: set(rows[-N:]) for name, rows in seen.items()}
+    twice = 2 * n if kind in TWINS else n
+    assert decoding == {"below": {n}, "steered": {twice}, "last": {twice}, "head": {n}}
 
 
 def test_decoding_stops_when_every_steered_row_has_ended(model, monkeypatch):

@@ -127,7 +127,20 @@ def test_where_kl_excludes_all_the_best_scores_go_on(six, candidates):
     tokens = first_token_ids(six, ["r"])
     scores = score_candidates(six, candidates, HARMFUL, HARMLESS, tokens).assign(kl=9.0)
     found = score_coefficients(six, candidates, scores, [2.0], HARMFUL, HARMLESS, tokens, kl_limit=0.5)
-    assert len(found) == 4 * candidates.shape[1] and not found.admissible.any() and found.score.is_monotonic_increasing
+    best = scores[scores.layer < 5].sort_values("score").drop_duplicates("layer")
+    assert sorted(zip(found.layer, found.position)) == sorted(zip(best.layer, best.position)) and len(found) == 4
+    assert not found.admissible.any() and found.score.is_monotonic_increasing
+
+
+def test_a_layer_whose_best_candidate_is_beyond_the_limit_is_there_by_another(six, candidates):
+    tokens = first_token_ids(six, ["r"])
+    scores = score_candidates(six, candidates, HARMFUL, HARMLESS, tokens)
+    best = scores.sort_values("score").drop_duplicates("layer")
+    scores["kl"] = np.where(scores.index.isin(best.index), 2.0, 0.2)
+    found = score_coefficients(six, candidates, scores, [2.0], HARMFUL, HARMLESS, tokens, kl_limit=0.5)
+    second = scores[(scores.kl == 0.2) & (scores.layer < 5)].sort_values("score").drop_duplicates("layer")
+    assert sorted(zip(found.layer, found.position)) == sorted(zip(second.layer, second.position)) and len(found) == 4
+    assert (found.kl == 0.2).all()
 
 
 def test_no_coefficient_helps_where_every_layer_is_excluded(six, candidates):
