@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerpaper import arguments
@@ -240,34 +240,58 @@ def residual_stream(
 
 # -- one pass and one batch --------------------------------------------------------------------------------
 
+@dataclass(frozen=True)
+class _Fork:
+    """Where the rows of a batch part: below the first layer in which one of them is steered, equal prompts are run once,
+    and unsteered twins with their rows.
+
+    Attributes:
+        layer: that layer.
+        rows: which of the rows below it every row is from, all twins before all rows.
+        twins: whether there are twins, which never reach the logits.
+    """
+
+    layer: int
+    rows: Int[Tensor, "row"]
+    twins: bool
+
+    @classmethod
+    def of(cls, model: Model, additions: dict[int, Tensor], freeze: Freeze | None, rows: Sequence[int]) -> "_Fork | None":
+        """For a batch whose rows are these below the fork; None where nothing parts."""
+        twins = freeze is not None and freeze.needs_twins
+        if not additions or not twins and list(rows) == list(range(len(rows))):
+            return None
+        return cls(min(additions), torch.tensor([*rows, *rows] if twins else rows, device=model.device), twins)
+
+
 @torch.no_grad()
 def _last_logits(
-    model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, **cache,
+    model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, fork=None, **cache,
 ) -> Float[Tensor, "batch vocab"]:
     """One forward pass under steering (and a freeze, or ablation of `removed`, [batch, 1, d_model]), checked to be
     finite. `prompts` are the numbers of the rows' prompts."""
     with model.trace(input_ids, mask, logits_to_keep=1, **cache):
-        _intervene(model, additions, freeze, removed)
+        _intervene(model, additions, freeze, removed, fork)
         logits = model.logits.save()
     check_finite(logits[:, -1], "logits of prompts", prompts)
     return logits[:, -1]
 
 
-def _intervene(model, additions: dict[int, Tensor], freeze: Freeze | None, removed: Tensor | None) -> None:
-    """Within a trace, layer by layer in execution order: add the steering, freeze, remove the directions.
-
-    Unsteered twins part from their rows where the first of these is steered, and never reach the logits.
-    """
-    frozen, twice_from = () if freeze is None else freeze.layers, _twice_from(model, additions, freeze)
-    every_layer = removed is not None or twice_from < model.n_layers
+def _intervene(
+    model, additions: dict[int, Tensor], freeze: Freeze | None, removed: Tensor | None, fork: _Fork | None,
+) -> None:
+    """Within a trace, layer by layer in execution order: add the steering, freeze, remove the directions."""
+    frozen = () if freeze is None else freeze.layers
+    twins = fork is not None and fork.twins
+    every_layer = removed is not None or fork is not None
     added = None  # in the layers so far
     for layer in range(model.n_layers) if every_layer else sorted({*additions, *frozen}):
         stream = model.layer(layer)
-        if layer >= twice_from:
-            model.twice(layer, stream=layer == twice_from)
+        if fork is not None and layer >= fork.layer:
+            model.fork(layer, fork.rows, stream=layer == fork.layer)
         if layer in additions:
             addition = additions[layer]
-            if layer >= twice_from:
+            if twins:
                 addition = torch.cat([torch.zeros_like(addition), addition])
             stream.input = stream.input + addition
             added = addition if added is None else added + addition
@@ -277,14 +301,9 @@ def _intervene(model, additions: dict[int, Tensor], freeze: Freeze | None, remov
             stream.input = _remove(stream.input, removed)
             for write in (model.attention_write(layer), model.mlp_write(layer)):
                 write.output = _remove(write.output, removed)
-    if twice_from < model.n_layers:
+    if twins:
         both = model.final_norm.input
         model.final_norm.input = both[len(both) // 2:]
-
-
-def _twice_from(model, additions: dict[int, Tensor], freeze: Freeze | None) -> int:
-    """The layer from which on rows have unsteered twins; n_layers where none are needed."""
-    return min(additions, default=model.n_layers) if freeze is not None and freeze.needs_twins else model.n_layers
 
 
 def _remove(h: Float[Tensor, "batch pos d_model"], d: Float[Tensor, "batch 1 d_model"]) -> Tensor:
@@ -323,13 +342,17 @@ def _decode(
     token where nnsight needs the number of steps fixed, and apply a generation config's penalties. Unsteered twins
     are given the tokens of their steered rows.
     """
-    additions = _additions(model, steerings)
-    twice_from = _twice_from(model, additions, freeze)
-    tokens, mask = model.pad(rows)
-    cache, completions, decoded, ended = model.new_cache(), [[] for _ in rows], list(range(len(rows))), set()
-    for _ in range(n):
+    additions, cache = _additions(model, steerings), model.new_cache()
+    completions, decoded, ended = [[] for _ in rows], list(range(len(rows))), set()
+    distinct, own = _distinct(rows) if additions else (rows, decoded)
+    tokens, mask = model.pad(distinct)
+    fork = _Fork.of(model, additions, freeze, own)
+    for step in range(n):
         numbers = [prompts[i] for i in decoded]
-        logits = _last_logits(model, tokens, mask, additions, numbers, freeze, past_key_values=cache)
+        logits = _last_logits(model, tokens, mask, additions, numbers, freeze, fork=fork, past_key_values=cache)
+        if step == 0 and fork is not None:  # from now on rows have tokens of their own
+            mask = mask[own]
+            model.select_rows(cache, torch.tensor(own, device=model.device), range(fork.layer))
         chosen = logits.argmax(-1)
         for i, token in zip(decoded, chosen.tolist()):
             if i not in ended:
@@ -343,9 +366,19 @@ def _decode(
         if len(going) < 0.75 * len(decoded):  # for fewer, moving the cache is not worth it
             kept = torch.tensor(going, device=model.device)
             tokens, mask, additions = tokens[kept], mask[kept], {at: added[kept] for at, added in additions.items()}
-            model.select_rows(cache, kept, len(decoded), twice_from)
+            parted = fork.layer if fork is not None and fork.twins else model.n_layers
+            model.select_rows(cache, kept, range(parted))
+            model.select_rows(cache, torch.cat([kept, kept + len(decoded)]), range(parted, model.n_layers))
             decoded = [decoded[place] for place in going]
+        fork = _Fork.of(model, additions, freeze, range(len(decoded)))
     return completions
+
+
+def _distinct(rows: list[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """Every row once, and which of these each row is."""
+    place = {}
+    own = [place.setdefault(tuple(row), len(place)) for row in rows]
+    return list(map(list, place)), own
 
 
 # -- arguments ---------------------------------------------------------------------------------------------
@@ -406,8 +439,9 @@ def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, ro
         ids, mask = model.pad([rows[i] for i in own])
         moved = _additions(model, [steered[i] for i in own])
         base, nowhere = {at: torch.zeros_like(added) for at, added in moved.items()}, replace(freeze, layers=())
-        logits = [_last_logits(model, ids, mask, added, own, nowhere) for added in (base, moved)]
-        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part))
+        fork = _Fork.of(model, moved, freeze, range(len(own)))
+        logits = [_last_logits(model, ids, mask, added, own, nowhere, fork=fork) for added in (base, moved)]
+        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part, fork=fork))
 
     next(in_batches([len(rows[i]) for i in tested], 4, "check of the freeze", check), None)  # fewer prompts do, too
     return freeze

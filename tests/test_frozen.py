@@ -155,6 +155,21 @@ def test_twins_part_where_steering_enters_and_never_reach_the_logits(model, kind
     assert decoding == {"below": {n}, "steered": {twice}, "last": {twice}, "head": {n}}
 
 
+@pytest.mark.parametrize("kind", [None, "qk", "svv"])
+def test_a_prompt_under_several_steerings_runs_once_below_them(model, eager, kind):
+    rows, steerings = ROWS[:2] * 3, [one_layer()[4], *one_layer()]
+    seen = [[] for _ in range(2)]
+    hooks = [model.hf.model.layers[i].register_forward_hook(lambda _, __, written, own=own: own.append(len(written)))
+             for i, own in enumerate(seen)]
+    found = frozen(model, steerings, kind, rows=rows)
+    for hook in hooks:
+        hook.remove()
+    assert found == [plain_completion(eager, row, one, N, kind) for row, one in zip(rows, steerings)]
+    assert len({*map(tuple, found[::2])}) == 3
+    assert seen[0][-N:] == [2] + [6] * (N - 1)
+    assert set(seen[1][-N:]) == {12 if kind in TWINS else 6}
+
+
 def test_decoding_stops_when_every_steered_row_has_ended(model, monkeypatch):
     one = Steering(vector(1), 1, 3.0)
     [full] = frozen(model, one, "ov", rows=ROWS[:1])

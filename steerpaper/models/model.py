@@ -54,10 +54,10 @@ _FAMILIES = {
 _OF_ROWS = ("attention_mask", "position_ids", "position_embeddings")
 
 
-def _twice(given):
+def _rows(given, rows: Tensor):
     if isinstance(given, tuple):
-        return tuple(_twice(each) for each in given)
-    return given if given is None else torch.cat([given, given])
+        return tuple(_rows(each, rows) for each in given)
+    return given if given is None else given[rows]
 
 
 class Model:
@@ -145,12 +145,12 @@ class Model:
         if layer == 0:  # nothing below hands the stream over
             self.layer(0).input = stream
 
-    def twice(self, layer: int, *, stream: bool) -> None:
-        """Every row a second time, behind the first ones, in what `layer` is given beside h^l (with `stream`, in h^l,
-        too). Only within a trace: at some layer with `stream`, and at all layers above it without."""
+    def fork(self, layer: int, rows: Int[Tensor, "row"], *, stream: bool) -> None:
+        """Let `layer` run `rows` of the batch, some of them several times: in what it is given beside h^l and, with
+        `stream`, in h^l. Only within a trace: at some layer with `stream`, and at all layers above it without."""
         given, named = self.layer(layer).inputs
-        named = named | {name: _twice(named[name]) for name in _OF_ROWS if name in named}
-        self.layer(layer).inputs = ((_twice(given[0]), *given[1:]) if stream else given), named
+        named = named | {name: _rows(named[name], rows) for name in _OF_ROWS if name in named}
+        self.layer(layer).inputs = ((_rows(given[0], rows), *given[1:]) if stream else given), named
 
     @contextmanager
     def eager_attention(self) -> Iterator[None]:
@@ -166,10 +166,10 @@ class Model:
         """An empty key-value cache for `trace(..., past_key_values=cache)`."""
         return DynamicCache(config=self.hf.config)
 
-    def select_rows(self, cache: DynamicCache, rows: Int[Tensor, "row"], n: int, twice_from: int) -> None:
-        """Leave only `rows` of n in a cache, and in layers from `twice_from` on both times that they stand there."""
-        for layer, own in enumerate(cache.layers):
-            own.batch_select_indices(rows if layer < twice_from else torch.cat([rows, rows + n]))
+    def select_rows(self, cache: DynamicCache, rows: Int[Tensor, "row"], layers: range) -> None:
+        """Leave in a cache, for some layers, only `rows` of what they have, in this order."""
+        for layer in layers:
+            cache.layers[layer].batch_select_indices(rows)
 
     @property
     def logits(self) -> Float[Tensor, "batch pos vocab"]:
