@@ -72,7 +72,8 @@ class Freeze:
         """Freeze one layer, within a trace and after its input was read.
 
         Args:
-            added: alpha s of the rows that are steered in this layer or below, else zero.
+            added: alpha s (or `Steering.direct` instead of s) of the rows that are steered in this layer or below, else
+                zero.
         """
         for part in self.parts:
             if part in _COPIED:

@@ -278,7 +278,8 @@ _QWEN25 = Preset(
 # The real model on record: the paper's sizes where tables 1 and 2 are made of them, the rest for a few hours of two cores.
 _MEASURED = _LAPTOP | dict(
     n_train=128, n_validation=24, n_test=100, batch_size=100, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
-    n_patching=16, n_patching_test=40, n_pairs=40, phis=(0.02,), epochs=4, n_freezing=24,
+    n_patching=16, n_patching_test=30, compared_shares=(0.03, 0.1, 0.3), n_pairs=40, phis=(0.02,), epochs=4,
+    n_freezing=24,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

@@ -27,11 +27,16 @@ class Steering:
     """A steering vector and where it acts: `coefficient * vector` is added to the stream entering `layer`.
 
     Checked against a model when it is used.
+
+    Attributes:
+        direct: what freezes of a direct path take out times the coefficient, instead of the vector: a random one of its
+            length, say, to see what taking out anything of that size does.
     """
 
     vector: Float[Tensor, "d_model"]
     layer: int
     coefficient: float = 1.0
+    direct: Float[Tensor, "d_model"] | None = None
 
 
 def both_ways(steering: Steering, concept: Concept) -> dict[str, Steering]:
@@ -61,7 +66,8 @@ def generate(
       the keys that they are made of.
     * "ov": the value vectors are the unsteered run's; "qk+ov": both.
     * "svv": alpha (s * gamma) / RMS(h), with h the steered run's own stream and gamma its norm's weight, is
-      subtracted from the input of the value projection: the direct effect of s on the values only.
+      subtracted from the input of the value projection: the direct effect of s on the values only. (As a control of
+      another vector, see `Steering.direct`.)
     * "mlp": the same for the MLP's input; "mlp-before-norm": alpha s is subtracted before the MLP's norm instead.
     * "mlp-total": the MLPs write what they write in the unsteered run; "residual-only": so does attention, and alpha s
       reaches the logits by the residual stream alone.
@@ -266,37 +272,38 @@ class _Fork:
 
 @torch.no_grad()
 def _last_logits(
-    model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, fork=None, **cache,
+    model, input_ids, mask, additions, prompts: Sequence[int], freeze=None, removed=None, fork=None, direct=None, **cache,
 ) -> Float[Tensor, "batch vocab"]:
     """One forward pass under steering (and a freeze, or ablation of `removed`, [batch, 1, d_model]), checked to be
-    finite. `prompts` are the numbers of the rows' prompts."""
+    finite. `prompts` are the numbers of the rows' prompts; `direct` is what a freeze takes out, if not the additions."""
     with model.trace(input_ids, mask, logits_to_keep=1, **cache):
-        _intervene(model, additions, freeze, removed, fork)
+        _intervene(model, additions, direct or additions, freeze, removed, fork)
         logits = model.logits.save()
     check_finite(logits[:, -1], "logits of prompts", prompts)
     return logits[:, -1]
 
 
 def _intervene(
-    model, additions: dict[int, Tensor], freeze: Freeze | None, removed: Tensor | None, fork: _Fork | None,
+    model, additions: dict[int, Tensor], direct: dict[int, Tensor], freeze: Freeze | None, removed: Tensor | None,
+    fork: _Fork | None,
 ) -> None:
     """Within a trace, layer by layer in execution order: add the steering, freeze, remove the directions."""
     frozen = () if freeze is None else freeze.layers
     twins = fork is not None and fork.twins
     every_layer = removed is not None or fork is not None
-    added = None  # in the layers so far
+    taken = None  # what a freeze takes out, of the layers so far
     for layer in range(model.n_layers) if every_layer else sorted({*additions, *frozen}):
         stream = model.layer(layer)
         if fork is not None and layer >= fork.layer:
             model.fork(layer, fork.rows, stream=layer == fork.layer)
         if layer in additions:
-            addition = additions[layer]
+            own = additions[layer], direct[layer]
             if twins:
-                addition = torch.cat([torch.zeros_like(addition), addition])
-            stream.input = stream.input + addition
-            added = addition if added is None else added + addition
-        if layer in frozen and added is not None:
-            freeze.intervene(model, layer, added)
+                own = [torch.cat([torch.zeros_like(each), each]) for each in own]
+            stream.input = stream.input + own[0]
+            taken = own[1] if taken is None else taken + own[1]
+        if layer in frozen and taken is not None:
+            freeze.intervene(model, layer, taken)
         if removed is not None:
             stream.input = _remove(stream.input, removed)
             for write in (model.attention_write(layer), model.mlp_write(layer)):
@@ -318,7 +325,7 @@ def _completions(
     """Greedy completions of all rows, batch by batch, gone on with where an interrupted run stopped."""
     inputs = {
         "rows": rows, "n": n, "ends": model.end_tokens, "batch_size": batch_size, "freeze": freeze and asdict(freeze),
-        "steerings": [s and (s.layer, s.coefficient, s.vector) for s in steerings],
+        "steerings": [s and (s.layer, s.coefficient, s.vector, s.direct) for s in steerings],
     }
     kept = Kept("generate", __name__, model.hf, inputs, {"tokens": torch.full((len(rows), n), -1, dtype=torch.int32)})
 
@@ -343,13 +350,15 @@ def _decode(
     are given the tokens of their steered rows.
     """
     additions, cache = _additions(model, steerings), model.new_cache()
+    direct = _additions(model, steerings, direct=True)
     completions, decoded, ended = [[] for _ in rows], list(range(len(rows))), set()
     distinct, own = _distinct(rows) if additions else (rows, decoded)
     tokens, mask = model.pad(distinct)
     fork = _Fork.of(model, additions, freeze, own)
     for step in range(n):
         numbers = [prompts[i] for i in decoded]
-        logits = _last_logits(model, tokens, mask, additions, numbers, freeze, fork=fork, past_key_values=cache)
+        logits = _last_logits(model, tokens, mask, additions, numbers, freeze, fork=fork, direct=direct,
+                              past_key_values=cache)
         if step == 0 and fork is not None:  # from now on rows have tokens of their own
             mask = mask[own]
             model.select_rows(cache, torch.tensor(own, device=model.device), range(fork.layer))
@@ -365,7 +374,8 @@ def _decode(
         tokens, mask = chosen[:, None], torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         if len(going) < 0.75 * len(decoded):  # for fewer, moving the cache is not worth it
             kept = torch.tensor(going, device=model.device)
-            tokens, mask, additions = tokens[kept], mask[kept], {at: added[kept] for at, added in additions.items()}
+            tokens, mask = tokens[kept], mask[kept]
+            additions, direct = ({at: each[kept] for at, each in own.items()} for own in (additions, direct))
             parted = fork.layer if fork is not None and fork.twins else model.n_layers
             model.select_rows(cache, kept, range(parted))
             model.select_rows(cache, torch.cat([kept, kept + len(decoded)]), range(parted, model.n_layers))
@@ -406,14 +416,16 @@ def per_row(model: Model, steering, n: int) -> list[Steering | None]:
 
 
 def _checked(model: Model, steering: Steering) -> Steering:
-    """The same with a tensor and Python's numbers; ValueError where it does not fit the model."""
-    vector = arguments.vector("steering vector", _steering(steering).vector)
-    if tuple(vector.shape) != (model.d_model,):
-        raise ValueError(f"a steering vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
-    layer = arguments.integer("steering layer", steering.layer, 0, model.n_layers - 1)
+    """The same with tensors and Python's numbers; ValueError where it does not fit the model."""
+    layer = arguments.integer("steering layer", _steering(steering).layer, 0, model.n_layers - 1)
     coefficient = arguments.number("the steering coefficient", steering.coefficient)
-    check_addition(vector, coefficient, model.dtype)
-    return Steering(vector.detach(), layer, coefficient)
+    vectors = {"steering": steering.vector} | ({} if steering.direct is None else {"direct": steering.direct})
+    for what, given in vectors.items():
+        vectors[what] = vector = arguments.vector(f"{what} vector", given).detach()
+        if tuple(vector.shape) != (model.d_model,):
+            raise ValueError(f"a {what} vector must have shape ({model.d_model},), not {tuple(vector.shape)}")
+        check_addition(vector, coefficient, model.dtype)
+    return Steering(vectors["steering"], layer, coefficient, vectors.get("direct"))
 
 
 def _steering(given: object) -> Steering:
@@ -437,26 +449,29 @@ def _freeze(model: Model, frozen: str | None, layers: Collection[int] | None, ro
     def check(batch: list[int]) -> None:
         own = [tested[i] for i in batch]
         ids, mask = model.pad([rows[i] for i in own])
-        moved = _additions(model, [steered[i] for i in own])
+        moved, direct = (_additions(model, [steered[i] for i in own], direct=flag) for flag in (False, True))
         base, nowhere = {at: torch.zeros_like(added) for at, added in moved.items()}, replace(freeze, layers=())
         fork = _Fork.of(model, moved, freeze, range(len(own)))
         logits = [_last_logits(model, ids, mask, added, own, nowhere, fork=fork) for added in (base, moved)]
-        freeze.check_effect(*logits, lambda part: _last_logits(model, ids, mask, moved, own, part, fork=fork))
+        freeze.check_effect(*logits, lambda part: _last_logits(
+            model, ids, mask, moved, own, part, fork=fork, direct=direct))
 
     next(in_batches([len(rows[i]) for i in tested], 4, "check of the freeze", check), None)  # fewer prompts do, too
     return freeze
 
 
 def _additions(
-    model: Model, steerings: Sequence[Steering | None],
+    model: Model, steerings: Sequence[Steering | None], *, direct: bool = False,
 ) -> dict[int, Float[Tensor, "batch 1 d_model"]]:
-    """What to add to the stream entering each steered layer: alpha s in the rows steered there, else zero."""
+    """What to add to the stream entering each steered layer: alpha s in the rows steered there, else zero. With
+    `direct` what freezes take out of it."""
     zero = torch.zeros(len(steerings), 1, model.d_model, dtype=model.dtype, device=model.device)
     additions: dict[int, Tensor] = {}
     for row, steering in enumerate(steerings):
         if steering is not None:
             addition = additions.setdefault(steering.layer, zero.clone())
-            addition[row, 0] = steering.coefficient * steering.vector.float()
+            vector = steering.vector if steering.direct is None or not direct else steering.direct
+            addition[row, 0] = steering.coefficient * vector.float()
     return additions
 
 

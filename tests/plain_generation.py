@@ -27,12 +27,13 @@ def plain_logits(hf, tokens, steering, kind=None, layers=None):
     layers = range(steering.layer, len(hf.model.layers)) if layers is None else layers
     unsteered = unsteered_run(hf, tokens)
     addition = steering.coefficient * steering.vector
+    direct = addition if steering.direct is None else steering.coefficient * steering.direct
     with ExitStack() as hooks:
         enters = hf.model.layers[steering.layer].register_forward_pre_hook(
             lambda module, args: (args[0] + addition, *args[1:]))
         hooks.callback(enters.remove)
         for i in layers if kind is not None else ():
-            for hook in freezing_hooks(hf, i, kind, addition, unsteered):
+            for hook in freezing_hooks(hf, i, kind, direct, unsteered):
                 hooks.callback(hook.remove)
         return hf(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
 

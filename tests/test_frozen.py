@@ -1,5 +1,6 @@
 """Frozen generation against hooks and recomputing everything, identities of freezes, and the check of their effect."""
 
+from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
@@ -153,6 +154,20 @@ def test_twins_part_where_steering_enters_and_never_reach_the_logits(model, kind
     decoding = {name: set(rows[-N:]) for name, rows in seen.items()}
     twice = 2 * n if kind in TWINS else n
     assert decoding == {"below": {n}, "steered": {twice}, "last": {twice}, "head": {n}}
+
+
+@pytest.mark.parametrize("kind", ["svv", "mlp", "mlp-before-norm", "qk"])
+def test_the_direct_term_of_another_vector_is_taken_out(model, eager, kind):
+    other = [one and replace(one, direct=2 * vector(5)) for one in mixed()]
+    found = frozen(model, other, kind)
+    assert found == [plain_completion(eager, row, one, N, kind) for row, one in zip(ROWS, other)]
+    assert (found != frozen(model, mixed(), kind)) == (kind != "qk")
+    assert frozen(model, other, None) == frozen(model, mixed(), None)
+
+
+def test_another_vector_must_fit_the_model(llama):
+    with pytest.raises(ValueError, match=r"a direct vector must have shape \(32,\), not \(31,\)"):
+        generate(llama, ROWS[:1], Steering(vector(1), 1, 1.0, torch.ones(31)), "svv")
 
 
 @pytest.mark.parametrize("kind", [None, "qk", "svv"])

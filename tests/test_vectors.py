@@ -174,8 +174,8 @@ def test_principal_component_by_hand(model, plain):
         states = [plain(torch.tensor([model.tokenize(p)]), output_hidden_states=True).hidden_states for p in pair]
         rows.append((states[0][2][0, -2] - states[1][2][0, -2]).detach().double().numpy())
     differences = np.array(rows)
-    values, directions = np.linalg.eigh(differences.T @ differences / 3)  # not centred
     mean = differences.mean(0)
+    values, directions = np.linalg.eigh(np.cov(differences.T))
     expected = directions[:, values.argmax()] * np.linalg.norm(mean)
     expected *= np.sign(expected @ mean)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3, atol=1e-4)

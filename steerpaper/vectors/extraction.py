@@ -59,8 +59,8 @@ def principal_component(
     """First principal direction of the differences between the i-th positive and the i-th negative prompt in h^layer
     at `position` (-1 is the last token): a baseline beside their mean, DIM.
 
-    Uncentred, since what all differences share is what is looked for: the direction u of unit length that maximises
-    the mean of (u . difference)^2. It gets the sign and the norm of the mean difference.
+    Centred: the direction along which the differences vary most. Not centred it would be the mean difference again,
+    which is what all differences share. It gets the norm of the mean difference, and its sign.
 
     Raises:
         ValueError: lists of unequal lengths, no prompts, a layer that is not there, or as for `residual_stream`.
@@ -73,7 +73,8 @@ def principal_component(
     streams = (residual_stream(model, p, [position], batch_size=batch_size) for p in (positive, negative))
     states = [stream[:, layer, 0].double() for stream in streams]
     differences = states[0] - states[1]
-    mean, direction = differences.mean(0), torch.linalg.svd(differences, full_matrices=False).Vh[0]
+    mean = differences.mean(0)
+    direction = torch.linalg.svd(differences - mean, full_matrices=False).Vh[0]
     return (direction * mean.norm() * (direction @ mean).sign()).float()
 
 
