@@ -68,7 +68,7 @@ settings = sp.get_preset(preset)
 preset = settings.name
 model = sp.load_model(preset)
 concept = sp.get_concept(settings.concept)
-methods = [name for name, method in sp.METHODS.items() if not method.control]
+methods = [name for name, method in sp.METHODS.items() if not method.baseline]
 steerings = {name: sp.load_steering(preset, name) for name in [*methods, "random"]}
 vectors = {name: steering.vector for name, steering in steerings.items()}
 layer = steerings["dim"].layer
@@ -574,8 +574,7 @@ sp.save_figure(fig, preset, "fig20_kl")
 #
 # Everything above is now repeated for the other vectors of notebook 01. How far
 # apart they are says how much a common circuit can mean here: nearly parallel
-# vectors have to share one. PCA, the principal component of the paired
-# differences, is a fourth method and a baseline.
+# vectors have to share one.
 
 # %%
 unit = torch.stack([vector / vector.norm() for vector in vectors.values()])
@@ -583,9 +582,8 @@ pd.DataFrame((unit @ unit.T).numpy(), list(vectors), list(vectors)).round(2)
 
 # %% [markdown]
 # **Reading** (cosines). On both organisms DIM is far from the learned vectors, if not as far as in
-# the paper, and NTP and PO are close to each other, closer than any pair of the paper's. PCA is DIM
-# again: what is said of it is no evidence of its own. The random vector is as good as at right
-# angles to all of them.
+# the paper, and NTP and PO are close to each other, closer than any pair of the paper's. The random
+# vector is as good as at right angles to all of them.
 
 # %% [markdown]
 # The left part of figure 3: how many edges does each vector need, on its own
@@ -603,7 +601,7 @@ needed = [(name, c.n_edges, c.n_edges / graph.n_edges) for name, c in circuits.i
 needed = pd.DataFrame(needed, columns=["method", "n_edges", "share"])
 sp.save_table(preset, "fig3_minimum_faithful", needed)
 looks = {name: (sp.PALETTE[name], style) for name, style in
-         zip(methods, ("o-", "s-", "^-", "v--"))}
+         zip(methods, ("o-", "s-", "^-", "v-"))}
 fig = sp.figures.draw_faithfulness(by_size, "method", looks)
 display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 
@@ -656,8 +654,7 @@ sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchan
 # some edges more than others, whatever is written.
 
 # %%
-pairs = [("dim", "ntp"), ("dim", "po"), ("ntp", "po"), ("dim", "pca"),
-         ("dim", "random vector")]
+pairs = [("dim", "ntp"), ("dim", "po"), ("ntp", "po"), ("dim", "random vector")]
 rankings["random vector"] = pushed
 tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
 overlaps = sp.circuits.circuit_overlaps(tops, pairs)

@@ -14,10 +14,10 @@ KINDS = ("figures", "tables", "tensors")
 def outputs() -> dict[str, dict[str, list[str]]]:
     """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order.
 
-    A name with `{method}` stands for one name per method, one with `{control}` for one per control.
+    A name with `{method}` stands for one name per method, one with `{baseline}` for one per baseline.
     """
-    methods = {"{control}": [method.name for method in METHODS.values() if method.control],
-               "{method}": [method.name for method in METHODS.values() if not method.control]}
+    methods = {"{baseline}": [method.name for method in METHODS.values() if method.baseline],
+               "{method}": [method.name for method in METHODS.values() if not method.baseline]}
 
     def spelt_out(name: str) -> list[str]:
         place = next((place for place in methods if place in name), None)

@@ -71,8 +71,8 @@ def test_a_new_entry_is_a_new_output(monkeypatch):
     monkeypatch.setattr(outputs, "METHODS", METHODS | {"new": Method("new", "new", "red", print),
                                                        "noise": Method("noise", "noise", "red", print, True, True, True)})
     declared = outputs.outputs.__wrapped__()
-    assert declared["01_extract_vectors"]["tensors"] == ["dim", "ntp", "po", "pca", "new", "random", "noise"]
-    attributed = ["dim", "ntp", "po", "pca", "new"]
+    assert declared["01_extract_vectors"]["tensors"] == ["dim", "ntp", "po", "new", "pca", "random", "noise"]
+    attributed = ["dim", "ntp", "po", "new"]
     assert declared["02_patching_circuits"]["tensors"] == [f"{name}_attribution" for name in attributed]
 
 

@@ -92,16 +92,14 @@ class Gradients:
                 gradient = norm_vjp(gradient * gamma, at.middle, eps)
             self.mlps[i] = _plus(self.mlps[i], gradient)
         self.streams[-1] = _plus(self.streams[-1], found[-2].to(dtype))
-        after = torch.zeros_like(self.streams[-1])
-        after[:, -self.mask.shape[1]:][self.mask] = found[-1][0].to(dtype)
-        self.final = _plus(self.final, after)
+        self.final = _plus(self.final, found[-1][0].to(dtype))
 
     def targets(self, layer: int, row: int) -> tuple[slice, Float[Tensor, "target pos d_model"]]:
         """Where the targets of a layer stand, and the gradients at their inputs in one row of the batch;
         n_layers for the logits."""
         if layer == self.graph.n_layers:
-            final = self.streams[-1] if self.norm_jacobian else self.final
-            return slice(len(self.graph.targets) - 1, len(self.graph.targets)), final[row:row + 1]
+            final = self.streams[-1][row] if self.norm_jacobian else self._after_final_norm(row)
+            return slice(len(self.graph.targets) - 1, len(self.graph.targets)), final[None]
         i, parts = layer - self.graph.steering_layer, self.graph.before_mlp(layer)
         first, mlp = parts[0].start, parts[2].stop
         gradients = self.mlps[i].new_empty(mlp + 1 - first, *self.mlps[i].shape[1:])
@@ -115,6 +113,13 @@ class Gradients:
             gradients[:-1] -= torch.einsum("pts,psd->tpd", along, inputs)
         gradients[-1] = self.mlps[i][row]
         return slice(first, mlp + 1), gradients
+
+
+    def _after_final_norm(self, row: int) -> Float[Tensor, "pos d_model"]:
+        """What was summed at the unmasked positions of all rows, at those of one row; zero elsewhere."""
+        gradient, kept = torch.zeros_like(self.streams[-1][row]), self.mask[row]
+        gradient[-len(kept):][kept] = self.final[self.mask.nonzero()[:, 0] == row]
+        return gradient
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:

@@ -68,8 +68,8 @@ class Method:
         label, colour: in figures.
         extract: finds the vector.
         learned: by training, on a grid of settings.
-        baseline: none of the methods that are studied, but what they are compared with.
-        control: a baseline that knows nothing of the behaviour; it has DIM's coefficient and no attribution on file.
+        baseline: none of the methods that are studied, but what they are compared with; no attribution of it is kept.
+        control: a baseline that knows nothing of the behaviour and so has DIM's coefficient.
 
     Raises:
         ValueError: a name that is no plain one, no label, a colour that is none, or no function.
