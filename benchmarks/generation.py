@@ -1,9 +1,11 @@
-"""Cost of frozen generation, as multiples of plain steered generation of the same prompts and lengths.
+"""Cost of frozen generation and of sweeps, as multiples of plain steered generation of the same lengths.
 
 The model is the random one of `attribution.py`: 8 prompts of 32 tokens, 96 new tokens each (no token ends a
-response), steered at layer 4 of 10. All run in this process, in turns, and are compared by processor time, which a
-busy machine hardly stretches; the check that a freeze has an effect is part of it. Prints a table, and writes it
-between the markers `<!-- bench-generation -->` and `<!-- /bench-generation -->` of the README where it has them.
+response), steered at layer 4 of 10. A sweep is one prompt of 96 tokens under 8 steerings, 32 new tokens each, and is
+compared with 8 such prompts: what lies below the steering layer is computed once. All run in this process, in turns,
+and are compared by processor time, which a busy machine hardly stretches; the check that a freeze has an effect is part
+of it. Prints a table, and writes it between the markers `<!-- bench-generation -->` and `<!-- /bench-generation -->` of
+the README where it has them.
 """
 
 import time
@@ -28,11 +30,22 @@ def ratios(model: Model) -> dict[str, float]:
     return {kind: own / plain for kind, own in zip(FREEZES, frozen, strict=True)}
 
 
+def sweep(model: Model) -> float:
+    """Time of one prompt under several steerings over that of as many prompts."""
+    generator = torch.Generator().manual_seed(2)
+    prompts = torch.randint(1, model.n_vocab, (RESPONSES, TOKENS * 3 // 4), generator=generator).tolist()
+    steerings = [Steering(torch.randn(model.d_model, generator=generator), LAYER) for _ in prompts]
+    calls = [partial(generate, model, asked, steerings, max_new_tokens=TOKENS // 4)
+             for asked in (prompts[:1] * RESPONSES, prompts)]
+    same, several = seconds(*calls, clock=time.process_time)
+    return same / several
+
+
 def main() -> None:
     """Measure, print, and write to the README."""
     model = random_model(n_kv_heads=2)
     model.end_tokens = []
-    publish(of_one_row("frozen", ratios(model)), "bench-generation")
+    publish(of_one_row("frozen", ratios(model) | {"sweep": sweep(model)}), "bench-generation")
 
 
 if __name__ == "__main__":
