@@ -12,6 +12,7 @@ from steerpaper import paths
 from steerpaper.artifacts import load_table
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import Claim, claims
+from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
@@ -93,7 +94,7 @@ def generated_pages() -> dict[str, str]:
     """The whole files that `main` writes, by their path in the repository."""
     return {
         "RESULTS.md": results_page(), "docs/possible-errata.md": errata_page(),
-        "data/paper_arithmetic.csv": arithmetic_csv(),
+        "data/paper_arithmetic.csv": arithmetic_csv(), "docs/departures.md": departures_page(),
     }
 
 
