@@ -1,7 +1,7 @@
 """RESULTS.md: the scorecards of all models and the paper's numbers beside ours, on one page.
 
 `python -m steerpaper.paper.page` writes it, and the scorecard between the markers of README.md, from the tables that
-notebook 06 has saved.
+notebook 06 has saved; and the pages in `docs` that are generated.
 """
 
 from collections.abc import Iterable
@@ -10,9 +10,11 @@ import pandas as pd
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table
-from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers, verdict_counts
 from steerpaper.paper.claims import Claim, claims
+from steerpaper.paper.departures import departures_page
+from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
+from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
 from steerpaper.paper.verdicts import as_reported
 from steerpaper.paths import write_bytes
@@ -53,7 +55,7 @@ prompts, agrees easily. Tables 10 and 11 are compared at the nearest sparsity th
 
 
 def results_page() -> str:
-    """RESULTS.md: verdicts, every claim with its rule and values, the paper's arithmetic, and its numbers beside ours.
+    """RESULTS.md: verdicts, every claim with its rule and values, and the paper's numbers beside ours.
 
     Raises:
         ValueError: a preset's scorecard was made with other claims or rules than today's.
@@ -88,9 +90,18 @@ def with_scorecard(readme: str) -> str:
     return f"{before}{start}\n{readme_table()}\n{end}{after}"
 
 
+def generated_pages() -> dict[str, str]:
+    """The whole files that `main` writes, by their path in the repository."""
+    return {
+        "RESULTS.md": results_page(), "docs/possible-errata.md": errata_page(),
+        "data/paper_arithmetic.csv": arithmetic_csv(), "docs/departures.md": departures_page(),
+    }
+
+
 def main() -> None:
-    """Write RESULTS.md, and the scorecard into README.md."""
-    write_bytes(paths.ROOT / "RESULTS.md", results_page().encode())
+    """Write every page that is generated, and the scorecard into README.md."""
+    for path, text in generated_pages().items():
+        write_bytes(paths.ROOT / path, text.encode())
     readme = paths.ROOT / "README.md"
     write_bytes(readme, with_scorecard(readme.read_text(encoding="utf-8")).encode())
 
@@ -132,7 +143,7 @@ def _matrix(shown: Iterable[Claim], found: dict[str, pd.DataFrame | None]) -> st
         for claim in shown
     ]
     reported = [f"{model}, as reported" for model in MODELS]
-    return _markdown(pd.DataFrame(rows, columns=["claim", *reported, *SHOWN]))
+    return markdown_table(pd.DataFrame(rows, columns=["claim", *reported, *SHOWN]))
 
 
 def _claim_section(number: int, claim: Claim, found: dict[str, pd.DataFrame | None]) -> str:
@@ -143,18 +154,16 @@ def _claim_section(number: int, claim: Claim, found: dict[str, pd.DataFrame | No
         rows.append((preset, _verdict(claim, card), card.loc[claim.id, "measured"] if ran else ""))
     rules = "\n".join(f"* {check.quantity}: **{check.rule.words}**{'' if check.interval else ' (no interval)'}"
                       for check in claim.checks)
-    table = _markdown(pd.DataFrame(rows, columns=["model", "verdict", "values"]))
+    table = markdown_table(pd.DataFrame(rows, columns=["model", "verdict", "values"]))
     return "\n\n".join([f"### {number}. {claim.title}", f"{claim.says} ({claim.locator})", rules,
                         f"*Limits.* {claim.limits}", table])
 
 
 def _arithmetic_section() -> str:
-    table = paper_arithmetic()
-    count = table.agrees.value_counts()
-    return ("## The paper's own arithmetic\n\nWhat the paper prints, and what its own numbers and the definition of "
-            f"its graph give, with the computation: {count['yes']} agree, {count['no']} do not, "
-            f"{count['not computable']} are matters of the text alone. Points 1 to 9 are places known to be unclear."
-            f"\n\n{_markdown(table)}")
+    return (f"## The paper's own arithmetic\n\nRecomputed from what it prints: {len(possible_errata())} "
+            "[possible errata](docs/possible-errata.md).\n"
+            "All that was recomputed, nearly all of which agrees, stands in "
+            "[`data/paper_arithmetic.csv`](data/paper_arithmetic.csv).")
 
 
 def _number_sections(numbers: dict[str, pd.DataFrame | None]) -> list[str]:
@@ -173,7 +182,7 @@ def _agreements(numbers: dict[str, pd.DataFrame | None]) -> str:
     if not counts:
         return "No model has been run."
     table = pd.concat(counts)[["locator", "model", "preset", "agrees", "differs"]]
-    return _markdown(table.set_axis(["table", "reported of", "measured on", "agree", "differ"], axis=1))
+    return markdown_table(table.set_axis(["table", "reported of", "measured on", "agree", "differ"], axis=1))
 
 
 def _number_section(source: str, rows: pd.DataFrame, numbers: dict[str, pd.DataFrame | None]) -> str:
@@ -190,7 +199,7 @@ def _number_section(source: str, rows: pd.DataFrame, numbers: dict[str, pd.DataF
         table[preset] = pd.Series({row.Index: _measured(row) for row in own.itertuples()})
         notes += own.note.dropna().tolist()
     remarks = [f"*{_sentence(note)}.*" for note in dict.fromkeys(notes)]
-    return "\n\n".join([f"### {_sentence(rows.locator.iloc[0])}", _markdown(table.reset_index()), *remarks])
+    return "\n\n".join([f"### {_sentence(rows.locator.iloc[0])}", markdown_table(table.reset_index()), *remarks])
 
 
 def _sentence(text: str) -> str:
@@ -209,12 +218,6 @@ def _short(value) -> str:
     """A number with three digits, or a word as it is."""
     number = pd.to_numeric(value, errors="coerce")
     return str(value) if pd.isna(number) else f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    """A table in GitHub's markdown; missing values are empty."""
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.fillna("").astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 if __name__ == "__main__":
