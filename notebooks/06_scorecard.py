@@ -15,18 +15,18 @@
 #
 # How much of that can be seen on this model? This notebook runs no model. It holds the
 # tables of notebooks 01 to 05 against every claim of the paper by rules that anyone can
-# read, puts every number that the paper reports beside ours, and does the paper's own
-# arithmetic again.
+# read, and puts every number that the paper reports beside ours. (What the paper's own
+# numbers give when they are added up again stands in [possible
+# errata](../docs/possible-errata.md).)
 #
 # *Reads* the tables of notebooks [01](01_extract_vectors.ipynb),
 # [02](02_patching_circuits.ipynb), [03](03_qk_freeze.ipynb),
 # [04](04_ov_decomposition.ipynb) and [05](05_sparsification.ipynb), and `data/paper`:
 # the reported numbers and [claims.toml](../data/paper/claims.toml), the claims in our
 # words with their rules. *Writes* `scorecard_claims`, `scorecard_cases`,
-# `scorecard_numbers`, `paper_arithmetic` and two figures. [RESULTS.md](../RESULTS.md)
-# shows these tables for all models side by side; the code is in
-# [claims.py](../steerpaper/paper/claims.py), [beside.py](../steerpaper/paper/beside.py)
-# and [arithmetic.py](../steerpaper/paper/arithmetic.py).
+# `scorecard_numbers` and two figures. [RESULTS.md](../RESULTS.md) shows these tables for
+# all models side by side; the code is in [claims.py](../steerpaper/paper/claims.py) and
+# [beside.py](../steerpaper/paper/beside.py).
 
 # %% tags=["parameters"]
 preset = "organism-llama"
@@ -103,26 +103,6 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # circuit; on both it is the finer claims that fail, in part or whole: how much circuits share, how vectors differ, what
 # svv name. The organisms part over svv's share of OV's work, which organism-gemma2 bears out and organism-llama does
 # not.
-#
-# ## The paper's own arithmetic
-#
-# Averages, sums, shares and counts that can be computed from the printed numbers, or
-# from the definition of the graph (§4), each with its *computation*. Points 1 to 9 are
-# places where the paper is unclear or disagrees with itself; the others should all
-# agree. What the text leaves open is answered from the authors' code where that does.
-# Shown is what does not agree; the rest stands in `paper_arithmetic`.
-
-# %%
-arithmetic = sp.paper.paper_arithmetic()
-sp.save_table(preset, "paper_arithmetic", arithmetic)
-known = (arithmetic.point != "").map({True: "points 1 to 9", False: "others"})
-display(pd.crosstab(known, arithmetic.agrees))
-arithmetic[arithmetic.agrees != "yes"].drop(columns="agrees")
-
-# %% [markdown]
-# **Reading.** Nearly all that is printed follows from what else is printed. What does not are few points, several of
-# them met more than once (the rows of point 5 are one definition, read in another way). Equal rows of table 5 need be
-# no error; the counts of table 7 cannot all be right. None of it turns one of the paper's conclusions.
 #
 # ## Beside the paper
 #

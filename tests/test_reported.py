@@ -709,7 +709,7 @@ def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_pat
     monkeypatch.setattr(paths, "results", paths.recorded_results)
     card, rows = scorecard(preset)
     today = {"scorecard_claims": card, "scorecard_cases": rows,
-             "scorecard_numbers": reported_numbers(preset), "paper_arithmetic": paper_arithmetic()}
+             "scorecard_numbers": reported_numbers(preset)}
     saved = {name: load_table(preset, name) for name in today}
     monkeypatch.setattr(paths, "results", lambda preset: tmp_path)
     for name, table in today.items():
