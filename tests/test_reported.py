@@ -94,7 +94,8 @@ def hand_made() -> dict[str, pd.DataFrame]:
                                             columns=["method", "frozen", "drop_points", "drop_points_low",
                                                      "drop_points_high"]),
         "svv_preference": pd.DataFrame([(s, m, *row) for s in ("refusal", "harm") for m in METHODS for row in
-                                        (("SV", 0.6 + 0.2 * (m == "po"), 0.3, 0.7), ("L5H1", 0.8, 0.3, 0.7), ("SUM", 0.9, 0.3, 0.7),
+                                        (("SV", 0.8 if m == "po" else 0.6, 0.3, 0.7),
+                                         ("L5H1", 0.8, 0.3, 0.7), ("SUM", 0.9, 0.3, 0.7),
                                          ("MLP 5", 0.1, np.nan, np.nan))],
                                        columns=["scale", "method", "vector", "preference", "chance_low",
                                                 "chance_high"]),
@@ -170,8 +171,8 @@ def test_an_interval_over_the_limit_is_close():
 
 
 def of_checks(*checks):
-    """Cases of several checks, each a number that meets its rule, of all; None of all is a check that is not measured."""
-    rows = [(f"check {i}", i_case < met if n else None) for i, (met, n) in enumerate(checks) for i_case in range(n or 1)]
+    """Cases of several checks, each so many that meet the rule of so many; 0 of 0 is a check that is not measured."""
+    rows = [(f"check {i}", one < met if n else None) for i, (met, n) in enumerate(checks) for one in range(n or 1)]
     return pd.DataFrame(rows, columns=["quantity", "met"])
 
 
@@ -252,7 +253,8 @@ def test_a_missing_column_is_not_measured():
     assert rows.case.tolist() == ["a", "b", "not measured"] and rows.met.tolist()[:2] == [True, False]
     assert rows.met.isna().tolist() == [False, False, True]
     assert verdict(rows) == "holds in part" and summary(rows).endswith("; nothing: not measured")
-    assert verdict(cases(replace(claim, checks=(unknown,)), lambda name: pd.DataFrame({"name": ["a"]}))) == "not measured"
+    alone = replace(claim, checks=(unknown,))
+    assert verdict(cases(alone, lambda name: pd.DataFrame({"name": ["a"]}))) == "not measured"
 
 
 @pytest.mark.parametrize("preset", ["organism-gemma2", "organism-llama"])
@@ -329,10 +331,10 @@ BROKEN = {
                         lambda t: t.from_attention_head.where(t.edges == "all edges", 59.0)),
     ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),
     ("edge-types", 2): ("table5_8_edge_types", "into_key", lambda t: t.into_key.where(t.edges == "all edges", 6.0)),
-    ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.where(t.frozen != "mlp", 5.0)),
-    ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.where(t.frozen != "svv", 19.0)),
-    ("order-of-drops", 2): ("table1_average_drop", "drop_points", lambda t: t.drop_points.where(t.frozen != "ov", 50.0)),
-    ("svv-share", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.where(t.frozen != "svv", 45.0)),
+    ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 5.0)),
+    ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 19.0)),
+    ("order-of-drops", 2): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "ov", 50.0)),
+    ("svv-share", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 45.0)),
     ("baselines", 0): ("sparsity_kept", "sparsity", lambda t: 0.0),
     ("baselines", 1): ("sparsity_kept", "sparsity", lambda t: 0.0),
     ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity", lambda t: 0.5),
@@ -490,8 +492,9 @@ def test_one_share_of_the_effect_is_that_of_the_record(preset):
 
 
 def test_drops_are_compared_within_method_and_resample():
-    rows = [(m, r, f, d) for m, r, drops in (("dim", 0, (5, 20, 40, 50)), ("dim", 1, (5, 40, 20, 80)), ("po", 0, (0, 1, 2, 0)))
-            for f, d in zip(("qk", "mlp", "svv", "ov"), drops)] + [("dim", 0, "residual-only", 90)]
+    drops = {("dim", 0): (5, 20, 40, 50), ("dim", 1): (5, 40, 20, 80), ("po", 0): (0, 1, 2, 0)}
+    rows = [(*key, *pair) for key, points in drops.items() for pair in zip(("qk", "mlp", "svv", "ov"), points)]
+    rows += [("dim", 0, "residual-only", 90)]
     table = drop_contrasts(pd.DataFrame(rows, columns=["method", "resample", "frozen", "drop_points"]))
     found = table.set_index(["method", "resample", "frozen"]).sort_index()
     assert found.of_ov["dim", 0].to_dict() == pytest.approx(
@@ -616,8 +619,8 @@ def test_average_drop_by_hand():
 def test_average_drop_is_that_of_the_record(preset):
     record = paths.recorded_results(preset)
     drops = average_drop(pd.read_csv(record / "table1_ablations.csv").query("method != 'none'"))
-    saved = pd.read_csv(record / "table1_average_drop.csv")
-    pd.testing.assert_frame_equal(drops[["method", "frozen", "drop_points"]], saved[["method", "frozen", "drop_points"]])
+    saved, columns = pd.read_csv(record / "table1_average_drop.csv"), ["method", "frozen", "drop_points"]
+    pd.testing.assert_frame_equal(drops[columns], saved[columns])
 
 
 def test_what_is_reported_is_kept_by_label():
@@ -775,7 +778,8 @@ def test_findings_tell_what_was_measured(results):
     tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
     results("tiny", tables)
     found = findings(scorecard("tiny")[1])
-    assert [line.split("**")[1] for line in found] == ["Steering.", "Circuits.", "What is shared.", "Freezes.", "Sparsity."]
+    assert [line.split("**")[1] for line in found] == [
+        "Steering.", "Circuits.", "What is shared.", "Freezes.", "Sparsity."]
     steering, circuits, shared, freezes, sparsity = found
     assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 to 0.90 (0.88 to 0.92) of" in circuits

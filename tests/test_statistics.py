@@ -16,7 +16,8 @@ N = 4000
 
 def judged(**runs):
     """Answers in one set, 1 where the answer does not express the concept, by run."""
-    rows = [(name, "harmful", f"prompt {i}", not flag, True) for name, flags in runs.items() for i, flag in enumerate(flags)]
+    rows = [(name, "harmful", f"prompt {i}", not flag, True)
+            for name, flags in runs.items() for i, flag in enumerate(flags)]
     return pd.DataFrame(rows, columns=["method", "prompts", "prompt", "expressed", "clean"])
 
 
@@ -29,7 +30,8 @@ def test_resamples_are_those_that_there_are():
     """Of three prompts: 27 equally likely draws, written out."""
     one, other = [1, 0, 0], [1, 1, 0]
     drawn = wide(resampled_rates(judged(one=one, other=other), ["method", "prompts"], n_resamples=N))
-    every = [(np.mean([one[i] for i in draw]), np.mean([other[i] for i in draw])) for draw in product(range(3), repeat=3)]
+    draws = product(range(3), repeat=3)
+    every = [(np.mean([one[i] for i in draw]), np.mean([other[i] for i in draw])) for draw in draws]
     share = pd.Series(every).map(lambda pair: tuple(np.round(pair, 6))).value_counts() / 27
     found = pd.Series(list(zip(drawn.one.round(6), drawn.other.round(6)))).value_counts() / N
     assert set(found.index) == set(share.index)
@@ -109,8 +111,9 @@ def test_curves_begin_with_the_dense_vector_and_know_the_unsteered_rate():
     curves = sparsity_curves(rates(table, by))
     assert set(curves.unsteered) == {0.1} and len(curves) == 2 * 3
     found = curves.set_index(["sparsifier", "rescaled", "sparsity"]).asr
-    assert found.to_dict() == {("dropout", True, 0.0): 1.0, ("dropout", True, 0.5): 0.2, ("gradient", False, 0.0): 1.0,
-                               ("gradient", False, 0.5): 0.4, ("gradient", True, 0.0): 1.0, ("gradient", True, 0.5): 0.9}
+    assert found.to_dict() == {
+        ("dropout", True, 0.0): 1.0, ("dropout", True, 0.5): 0.2, ("gradient", False, 0.0): 1.0,
+        ("gradient", False, 0.5): 0.4, ("gradient", True, 0.0): 1.0, ("gradient", True, 0.5): 0.9}
 
 
 def test_where_a_curve_ends_has_the_interval_of_a_plain_loop():

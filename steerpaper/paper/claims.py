@@ -1,9 +1,9 @@
 """The paper's claims, each a list of checks, and the verdict that tables pass on it.
 
 A check turns a table into *cases*, numbers with a name, and holds each against one rule. A claim **holds** if every
-case of every check meets its rule and **does not hold** if none does. It **mostly holds** if at least `MOST` of them do,
-and **mostly fails** if at most `FEW` do, unless one of its checks, taken by itself, says the opposite; everything else
-**holds in part**. The value counts, not its interval; how many cases lie so close to a limit that their interval does
+case of every check meets its rule and **does not hold** if none does. It **mostly holds** if at least `MOST` of them
+do, and **mostly fails** if at most `FEW` do, unless one of its checks, taken by itself, says the opposite; everything
+else **holds in part**. The value counts, not its interval; how many cases lie so close to a limit that their interval does
 not decide is said beside it. What is undefined does not meet a rule. A check whose table lacks a column, as one on
 record from before the check may, is **not measured** and does not count.
 """
@@ -165,8 +165,8 @@ def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFr
         load: gives a table by name, or None where there is none to apply a check to.
 
     Returns:
-        Columns claim, quantity, rule, case, value, low, high, margin, met, clear. A check whose table lacks a column has
-        one row, with the case "not measured", and neither a value nor met.
+        Columns claim, quantity, rule, case, value, low, high, margin, met, clear. A check whose table lacks a column
+        has one row, with the case "not measured", and neither a value nor met.
     """
     parts = [pd.DataFrame(columns=_CASES)]
     for check in claim.checks:

@@ -40,9 +40,9 @@ def findings(cases: pd.DataFrame) -> list[str]:
         f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, {share('controls', 1)}.",
         f"**Freezes.** Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}. "
         f"Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
-        f"**Sparsity.** By gradient, and rescaled, vectors keep their effect up to a sparsity of {percent('sparse', 0)}, "
-        f"and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, {percent('sparse', 1)} of the dense "
-        "vectors' clean text is left.",
+        "**Sparsity.** By gradient, and rescaled, vectors keep their effect up to a sparsity of "
+        f"{percent('sparse', 0)}, and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, "
+        f"{percent('sparse', 1)} of the dense vectors' clean text is left.",
     ]
 
 
