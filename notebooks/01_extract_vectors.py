@@ -411,8 +411,9 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # ## Coefficients, and two baselines
 #
 # Beside the three methods stand the first **principal component** of the differences between
-# paired harmful and harmless prompts (same layer and position, DIM's norm and sign: is the mean
-# more than the direction of largest spread?) and a **random** vector of DIM's norm. Each vector
+# paired harmful and harmless prompts (centred; same layer and position, DIM's norm and sign: is
+# the mean more than the direction in which they spread most?) and a **random** vector of DIM's
+# norm. Each vector
 # gets the |α| that does best on validation prompts by the rule that chose DIM's. If the methods
 # are alike, so should their coefficients be, up to the vectors' lengths: what enters the stream
 # is the product of both.
@@ -431,7 +432,7 @@ pushes = pd.DataFrame({"|α|": alphas, "norm": lengths})
 pushes.assign(push=pushes["|α|"] * pushes["norm"]).round(2)
 
 # %% [markdown]
-# **Reading.** PCA gets DIM's coefficient. Learned vectors differ from DIM in length, in either
+# **Reading.** Learned vectors differ from DIM in length, in either
 # direction, but what they add to the stream is a longer push than DIM's on both organisms. So
 # effects at the chosen coefficients compare vectors that are as good as each can be made, and
 # not pushes of one size; random vectors have DIM's length.
@@ -494,10 +495,10 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # %% [markdown]
 # **Reading.** All three methods flip nearly every prompt in both directions, equally well
 # within the intervals; what differs is the price: under +α a part of the answers to harmless
-# prompts is no longer clean, most of all with DIM and PO on organism-llama. PCA does what DIM
-# does, and is the same direction (below): no independent evidence. Random vectors together do
-# nothing; a single one may move a few answers in a hundred, which is the scale to read small
-# effects by.
+# prompts is no longer clean, most of all with DIM and PO on organism-llama. PCA steers
+# organism-gemma2, where it lies near DIM (below), and does nothing on organism-llama, where it
+# does not: what the differences have in common steers, not how they spread. Random vectors do
+# nothing; a single one may move a few answers in a hundred, the scale to read small effects by.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's
@@ -552,7 +553,7 @@ sp.save_figure(fig, preset, "cosines")
 # paper's range, and far more than random ones. NTP and PO lie well beyond that range, on
 # organism-gemma2 not far from two seeds of one method: "different directions" is tested less
 # here than in the paper. (Runs of one seed see the pairs in one order, which makes them more
-# alike.) PCA is DIM.
+# alike.) PCA is near DIM on organism-gemma2 only.
 
 # %% [markdown]
 # ## Answers side by side

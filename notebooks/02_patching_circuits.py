@@ -792,8 +792,8 @@ for own, name, keys, values in beside:
 
 # %%
 verdicts = sp.paper.recorded_verdicts([
-    "few-edges", "interchangeable", "overlap", "complement", "random-circuit",
-    "edge-types"])
+    "few-edges", "whole-answers", "interchangeable", "beyond-random", "overlap",
+    "controls", "edge-types"])
 through = sp.load_recorded("fig3_interchange").query("prompts == 'both'")
 display(verdicts, through.pivot_table("faithfulness", ["preset", "vector"], "circuit",
                                       sort=False).round(2))

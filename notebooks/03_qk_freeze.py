@@ -179,14 +179,26 @@ sp.save_figure(fig, preset, "table1_ablations")
 # the harmless one. Zero means that the part is not needed. If parts were independent channels
 # of one whole, the drops of values and MLPs would add up to no more than 100. Broken text that
 # does not refuse counts as success, so the least share of clean text stands beside them.
+#
+# A drop compares answers to the *same* prompts, so its 95 % interval (low, high) has to: prompts
+# are drawn again, each with its answers under every freeze and method, and all drops are taken
+# anew. The table on record has the same for what [notebook 06](06_scorecard.ipynb) asks of drops,
+# their order and their share of the values' drop.
 
 # %%
 average = sp.paper.average_drop(table[table.method != "none"])
+by = ["method", "frozen"]
+drawn = sp.behaviour.resampled_rates(answers, [*by, "prompts"], seed=seed)
+drawn = sp.paper.average_drop(drawn[drawn.method != "none"])
+average = sp.behaviour.with_intervals(average, drawn, by)
 sp.save_table(preset, "table1_average_drop", average)
-drops = average.pivot(index="frozen", columns="method", values="drop_points")
+columns = {"drop_points": "drop", "drop_points_low": "low", "drop_points_high": "high"}
+told = average.rename(columns=columns).pivot(
+    index="frozen", columns="method", values=list(columns.values()))
+drops = told["drop"]
 clean = table[table.method != "none"].groupby("frozen").clean.min()
-pd.concat({"average drop, points": drops.round(1),
-           "clean text": clean.rename("least share").round(2)}, axis=1).loc[kinds[1:]]
+told["clean text", "least share"] = clean
+told.loc[kinds[1:]].round(2)
 
 # %% [markdown]
 # **Reading.** Attention weights come last under every vector; which part comes first depends on

@@ -457,7 +457,7 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 # record, and the verdicts of [06](06_scorecard.ipynb):
 
 # %%
-verdicts = sp.paper.recorded_verdicts(["ov-identity", "svv-share", "svv-concepts"])
+verdicts = sp.paper.recorded_verdicts(["svv-share", "svv-concepts"])
 learned = sp.load_recorded("svv_explained")
 learned = sp.heads.pooled_explained(learned, ["preset", *keys[:2]])
 learned = learned.set_index(["preset", *keys[:2]]).unstack("preset").swaplevel(axis=1)

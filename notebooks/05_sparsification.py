@@ -205,49 +205,42 @@ for (name, sign), (draw, group) in product(signs.items(), runs.groupby("draw")):
     results.append(judged.assign(prompts=name).join(about, on="run"))
 results = pd.concat(results, ignore_index=True)
 asr = sp.rates(results, [*keys, "prompts"])
-asr = asr.drop(columns=["clean", "clean_low", "clean_high"])
+asr = asr.drop(columns=["clean", "clean_low", "clean_high"])  # answers are cut off
 
 # %%
-unsteered = asr[asr.method == "none"].set_index("prompts").asr
-dense, sparse = [asr[(asr.sparsifier == "none") == flag] for flag in (True, False)]
-every = sparse[keys[1:3]].drop_duplicates()
-dense = dense[dense.method != "none"].drop(columns=keys[1:3]).merge(every, how="cross")
-curves = pd.concat([dense, sparse])[asr.columns]
-curves = curves.assign(unsteered=curves.prompts.map(unsteered)).sort_values(
-    [*keys[:3], "prompts", "threshold"], ignore_index=True)
+curves = sp.behaviour.sparsity_curves(asr)
 in_pair = curves.prompts.isin(concept.sets)
 sp.save_table(preset, "table10_11_sparsity", curves[in_pair])
 sp.save_table(preset, "table10_11_second_set", curves[~in_pair])
 
 # %% [markdown]
-# **How few dimensions keep 90 % of the effect?** The effect is the change of ASR from
-# the unsteered model. It counts as kept up to a sparsity if it is kept there and at
+# **How few dimensions keep the effect?** The effect is the change of ASR from the
+# unsteered model. It counts as kept up to a sparsity if 80 % of it is left there and at
 # every smaller one tried, on all three sets. The same rule is put to the paper's tables
-# (the unsteered ASR stands in its table 2), for the last section.
+# (the unsteered ASR stands in its table 2), for the last section, and the scorecard
+# goes by it as well.
 #
-# The share is of our choosing: the paper prints curves and says "keeps its effect". The
-# scorecard asks for 80 % of the effect on two of the sets; here it is 90 % on all
-# three, the stricter reading, so that a claim that survives here does not hang on the
-# limit. With so few prompts per point one answer more or less moves the end by a step
-# of the grid.
+# The share is of our choosing: the paper prints curves and says "keeps its effect".
+# With 80 % its own tables come near the sparsities that it names, with 90 % one of its
+# vectors would end at half of its dimensions. One answer more or less may move an end
+# by a step of the grid, so each has an interval: prompts are drawn again, each with all
+# its answers, and the curve's end is looked for anew.
 
 # %%
 sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
 together = {2: "both", 3: "all three"}[len(signs)]
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
-nearly_all = sp.paper.paper_text()["effect_kept"]["nearly_all"]  # 90 %
-kept = sp.paper.sparsity_kept(both, nearly_all).rename(columns={"kept": "sparsity"})
-kept = kept.sort_values("prompts", kind="stable")
-keys = ["model", "rescaled", "sparsifier", "method"]
-ends = kept.groupby(keys, as_index=False).sparsity.min().assign(prompts=together)
-kept = pd.concat([kept, ends]).sort_values(keys, kind="stable")
-ours = kept[kept.model == preset].copy()
+drawn = sp.behaviour.resampled_rates(results, [*keys, "prompts"], seed=seed)
+drawn = sp.paper.sparsity_kept(sp.behaviour.sparsity_curves(drawn), together)
+ours = sp.paper.sparsity_kept(curves, together)
 ours["dimensions"] = ((1 - ours.sparsity) * model.d_model).round().astype(int)
-sp.save_table(preset, "sparsity_for_90", ours[
-    ["method", "sparsifier", "rescaled", "prompts", "sparsity", "dimensions"]])
-shown = 100 * ends.pivot(index=keys[:3], columns="method", values="sparsity")
-shown.loc[preset].sort_index(ascending=False).round(1)
+ours = sp.behaviour.with_intervals(ours, drawn, [*keys[:3], "prompts"])
+sp.save_table(preset, "sparsity_kept", ours)
+here = ours[ours.prompts == together]
+ends = here.pivot(index=["rescaled", "sparsifier"], columns="method",
+                  values=["sparsity", "sparsity_low", "sparsity_high"])
+(100 * ends.sort_index(ascending=False)).round(1)
 
 # %% [markdown]
 # If the claim holds, the curves in the first column stay apart furthest to the right,
@@ -256,7 +249,6 @@ shown.loc[preset].sort_index(ascending=False).round(1)
 # intervals, and wide: each point is a share of a few dozen prompts at most.
 
 # %%
-here = ours[ours.prompts == together]
 fig = sp.figures.draw_asr_by_sparsity(
     curves[curves.rescaled], "method", here[here.rescaled], concept)
 sp.save_figure(fig, preset, "fig6_asr_by_sparsity")
@@ -271,9 +263,9 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 
 # %% [markdown]
 # **Reading.** Rescaled, the gradient's choice reaches at least as far as any other for every method on both organisms,
-# and dropout never further than smallest first. Only PO's on organism-llama comes to 90 %, and the last step of a curve
-# hangs on single prompts. Not rescaled, everything ends far earlier, and mostly at one point whoever chooses; DIM's
-# smallest dimensions are then a better choice than its gradient's on organism-gemma2: half of the claim is rescaling.
+# and dropout never further than smallest first. NTP's comes to 90 % on both, PO's on organism-llama, DIM's on neither.
+# Not rescaled, everything ends far earlier, and mostly at one point whoever chooses; DIM's smallest dimensions are then
+# a better choice than its gradient's on organism-gemma2: half of the claim is rescaling.
 #
 # ## Whole answers on the full test set
 #
@@ -513,6 +505,9 @@ sp.save_figure(fig, preset, "side_effects")
 # same shares.
 
 # %%
+keys = ["model", "rescaled", "sparsifier"]
+ends = sp.paper.sparsity_kept(both, together)
+ends = ends[ends.prompts == together]
 of_dim = both[(both.method == "dim") & both.rescaled].sort_values(
     "model", key=lambda names: names == preset, kind="stable")
 fig = sp.figures.draw_asr_by_sparsity(
@@ -520,18 +515,19 @@ fig = sp.figures.draw_asr_by_sparsity(
 sp.save_figure(fig, preset, "table10_11_beside_paper")
 
 # %% [markdown]
-# And the largest sparsity, in %, that keeps 90 % of the effect on all three sets, by
-# the rule above, with the paper's numbers put to it as well (it tried eight thresholds
+# And the largest sparsity, in %, that keeps the effect on all three sets, by the rule
+# above, with the paper's numbers put to it as well (it tried eight thresholds
 # per vector).
 
 # %%
-beside = shown.xs(True, level="rescaled").unstack("model").swaplevel(axis=1)
+beside = 100 * ends.pivot(index=keys, columns="method", values="sparsity")
+beside = beside.xs(True, level="rescaled").unstack("model").swaplevel(axis=1)
 beside.sort_index(axis=1).round(1)
 
 # %% [markdown]
 # **Reading.** DIM's curves bend in the paper's order, earlier on organism-llama than on either of its models and about
 # where Gemma's do on organism-gemma2. By our rule not even all of the paper's vectors come to the sparsities that its
-# text names (which says nothing of a share of the effect), and the organisms' lie between its weakest and strongest.
+# text names (which says nothing of a share of the effect), and the organisms' lie where its weaker ones do.
 #
 # ## What we learned
 #
@@ -543,11 +539,11 @@ beside.sort_index(axis=1).round(1)
 # gradient agrees with DIM's more than chance allows. Not tested: whether the values
 # that are left matter, or only their places.
 #
-# From the tables on record, the largest sparsity in % that keeps 90 % of the effect on
-# all three sets:
+# From the tables on record, the largest sparsity in % that keeps the effect on all
+# three sets:
 
 # %%
-kept = sp.load_recorded("sparsity_for_90")
+kept = sp.load_recorded("sparsity_kept")
 kept = kept[kept.prompts == "all three"].pivot(
     index=["rescaled", "sparsifier"], columns=["preset", "method"], values="sparsity")
 (100 * kept.sort_index(ascending=False)).round(1)

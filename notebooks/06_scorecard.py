@@ -46,10 +46,17 @@ pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 #
 # A claim is one or more *checks*, and a check holds every *case* (a method, a set of
 # prompts, a pair of circuits) against one rule. A claim **holds** if every case meets
-# its rule, **holds in part** if some do, and **does not hold** if none does. The value
-# decides, not its interval; *close* counts the cases whose 95 % interval reaches over
-# the limit. Quantities without an interval are never counted as close, however near the
-# limit they lie.
+# its rule and **does not hold** if none does. It **mostly holds** if at least 80 % of
+# the cases do and **mostly fails** if at most 20 % do, unless one check by itself says
+# the opposite; everything between **holds in part**. The value decides, not its
+# interval; *close* counts the cases whose 95 % interval reaches over the limit.
+# Quantities without an interval are never counted as close, however near the limit they
+# lie.
+#
+# The numbers of a claim are only as good as what it is compared with. So some checks
+# are ours: the circuit of one token beside that of whole answers, a random vector's
+# circuit beside the methods', the share of an edge type beside its share of all edges,
+# learned vectors beside the difference in means, vectors that are not rescaled.
 #
 # Limits come from the paper's own numbers: the least favourable one that it prints for
 # that quantity, rounded to the digits printed, or the sentence's own number where it
@@ -63,26 +70,26 @@ sp.save_table(preset, "scorecard_cases", cases)
 card[["title", "locator", "rule"]]
 
 # %% [markdown]
-# One rule by hand, so that it is clear what a verdict is made of. "Freezing all
-# attention weights costs little" is about DIM's ASR in notebook 03: by how many points
-# it moves when queries and keys are frozen, on average over harmful and harmless
-# prompts. The limit is the larger of the paper's two models.
+# One rule by hand, so that it is clear what a verdict is made of. "Hardly through QK" is
+# about DIM's ASR in notebook 03: by how many points it moves when queries and keys are
+# frozen, on average over harmful and harmless prompts. The limit is the larger of the
+# paper's two models.
 
 # %%
 table = sp.load_table(preset, "table1_ablations")
 table = table[(table.method == "dim") & table.frozen.isin(["none", "qk"])]
 asr = table.pivot(index="prompts", columns="frozen", values="asr")
 points = 100 * (asr["qk"] - asr["none"]).abs().mean()
-case = cases[cases.claim == "qk-drop"].iloc[0]
+case = cases[(cases.claim == "ov-not-qk") & cases.quantity.str.contains("QK")].iloc[0]
 print("the scorecard's value, within 0.01 points:", abs(points - case.value) < 0.01)
 cases.loc[[case.name], ["quantity", "rule", "value", "met"]].round(3)
 
 # %% [markdown]
-# **What the columns mean.** The right one is this model, measured. The other two are
+# **What the columns mean.** The left one is this model, measured. The other two are
 # the paper's models, *as reported*: the same rules put to the numbers that the paper
 # prints. As the limits are these very numbers, "holds" is what to expect there and
-# confirms nothing but our reading; *stated* (blue) means that no number is printed to
-# which a rule could be applied. Had this model worked as the paper's do, the right
+# confirms nothing but our reading; *not printed* (blue) means that there is no number to
+# which a rule could be applied. Had this model worked as the paper's do, the left
 # column would be green throughout. Green or not, an organism's column tells whether a
 # phenomenon occurs in a small transformer. It is no evidence about Gemma or Llama.
 
@@ -91,18 +98,17 @@ fig = sp.figures.draw_scorecard(card, preset, sp.paper.VERDICTS)
 sp.save_figure(fig, preset, "scorecard")
 
 # %% [markdown]
-# The values behind the verdicts, with the weakest case of every check. "In part" has a
-# wide range, from one case of many to all but one: read the counts. Every single case
+# The values behind the verdicts, with the weakest case of every check. Every single case
 # stands in `scorecard_cases`.
 
 # %%
 card[["title", "verdict", "met", "cases", "close", "measured"]]
 
 # %% [markdown]
-# **Reading.** On both organisms steering works, passes through OV and hardly through QK, and leaves nothing outside the
-# circuit; on both it is the finer claims that fail, in part or whole: how much circuits share, how vectors differ, what
-# svv name. The organisms part over svv's share of OV's work, which organism-gemma2 bears out and organism-llama does
-# not.
+# **Reading.** On both organisms steering works and DIM passes through OV and hardly through QK; NTP on organism-gemma2
+# passes through neither. Circuits are interchangeable, but a random vector's carries more than half of the same
+# steering, and one token finds nearly the same circuit as whole answers. Sparsity is a matter of rescaling: without it
+# no method comes near. Of the finer claims few hold: how much circuits share, how vectors differ, what svv name.
 #
 # ## Beside the paper
 #

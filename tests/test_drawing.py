@@ -255,11 +255,11 @@ def test_scorecard_has_a_coloured_cell_per_claim_and_model():
                          "verdict": ["in part", "holds"], "met": [1, 4], "cases": [3, 4]})
     fig = draw_scorecard(card, "tiny", {"holds": "#00ff00", "in part": "#ffff00", "stated": "#0000ff"})
     ax = fig.axes[0]
-    assert [text.get_text() for text in ax.texts] == ["holds", "in part (1/3)", "stated", "holds (4/4)"]
+    assert [text.get_text() for text in ax.texts] == ["in part (1/3)", "holds", "holds (4/4)", "stated"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1. It works", "2. It splits"]
     fig.canvas.draw()
     assert [to_hex(colour) for colour in ax.collections[0].get_facecolors()] == [
-        "#00ff00", "#ffff00", "#0000ff", "#00ff00"]
+        "#ffff00", "#00ff00", "#00ff00", "#0000ff"]
     plt.close(fig)
 
 

@@ -13,15 +13,15 @@ import pytest
 from steerpaper import paths
 from steerpaper.artifacts import load_table, save_table
 from steerpaper.concepts import REFUSAL
-from steerpaper.paper import beside
+from steerpaper.paper import beside, compared, tables
 from steerpaper.paper.arithmetic import paper_arithmetic
-from steerpaper.paper.beside import reported_numbers, verdict_counts
-from steerpaper.paper.claims import (
-    VERDICTS, Check, Claim, Rule, cases, claims, effect_kept, reported_table, summary, verdict,
-)
+from steerpaper.paper.beside import reported_numbers
+from steerpaper.paper.claims import VERDICTS, Check, Claim, Rule, cases, claims, summary, verdict
+from steerpaper.paper.compared import measured_table, reported_table
+from steerpaper.paper.findings import findings
 from steerpaper.paper.page import SHOWN, readme_table, results_page, with_scorecard
 from steerpaper.paper.tables import (
-    TEST_SETS, average_drop, paper_tables, paper_text, reported, sparsity_kept,
+    TEST_SETS, average_drop, drop_contrasts, paper_tables, paper_text, reported, sparsity_kept,
 )
 from steerpaper.paper.verdicts import as_reported, scorecard
 
@@ -52,11 +52,13 @@ def hand_made() -> dict[str, pd.DataFrame]:
         for m in METHODS for s in reach for t, level in ((0, 0.0), (0.5, 0.4), (1, 0.8), (2, 0.95), (2.5, 0.99))
         for p in CLASSES
     ]
+    kept = {"gradient": (0.95, 0.95), "indirect_effect": (0.95, 0.95), "bottom_k": (0.8, 0.8), "dropout": (0.4, 0.4)}
     circuits = [("circuit", 0.9), ("complement", 0.01), ("random, twice the size, draw 1", 0.05)]
     types = {"from_steering": 10.0, "from_attention_head": 70.0, "from_mlp": 20.0, "into_query": 5.0, "into_key": 1.0,
              "into_value": 34.0, "into_mlp": 45.0, "into_logits": 15.0}
+    every = types | {"from_attention_head": 60.0, "into_query": 50.0, "into_key": 25.0}
     return {
-        "table2_asr": asr_table(["method", "prompts"], asr),
+        "table2_asr": asr_table(["method", "prompts"], asr).assign(clean_share_of_base=0.9),
         "cosines": pd.DataFrame([(*pair, 0.3, 0.2, 0.4) for pair in PAIRS],
                                 columns=["method_a", "method_b", "cosine", "low", "high"]),
         "learned_grid": pd.DataFrame({"method": ["ntp", "po"], "batch_size": [12, 6], "learning_rate": [0.01, 0.01],
@@ -72,21 +74,28 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "fig3_minimum_faithful": pd.DataFrame({"method": METHODS, "n_edges": (100, 110, 120),
                                                "share": (0.1, 0.11, 0.12)}),
         "fig3_interchange": pd.DataFrame(
-            [(a, b, p, 0.9, 0.88, 0.92) for a in METHODS for b in METHODS for p in ("both", *CLASSES)],
+            [(a, b, p, 0.9 if b in METHODS else 0.3, 0.88, 0.92) for a in METHODS for b in (*METHODS, "random vector")
+             for p in ("both", *CLASSES)],
             columns=["vector", "circuit", "prompts", "faithfulness", "low", "high"]),
+        "fig19_single_sets": pd.DataFrame(
+            [(r, p, share, f) for r, f in (("all four sets", 0.9), ("one token only", 0.7)) for p in CLASSES
+             for share in (0.1, 0.3)], columns=["ranked_on", "prompts", "share", "faithfulness"]),
+        "effect_shares": pd.DataFrame([("harmful", "base", 0.9), ("together", None, 0.4)],
+                                      columns=["prompts", "response_from", "largest"]),
         "fig4_overlap": pd.DataFrame([(*pair, share, 0.95, share) for pair in PAIRS for share in (0.1, 0.5, 1.0)],
                                      columns=["method_a", "method_b", "share", "overlap", "chance"]),
-        "table5_8_edge_types": pd.DataFrame([{"method": m, "edges": e, **types} for m in METHODS
-                                             for e in ("circuit", "top")]),
+        "table5_8_edge_types": pd.DataFrame([{"method": "dim", "edges": "all edges", **every}] + [
+            {"method": m, "edges": e, **types} for m in METHODS for e in ("circuit", "top")]),
         "table9_positions": pd.DataFrame({"metric": ["logit difference", "KL, threshold 0", "KL, threshold 1",
                                                      "KL, threshold 5"], "positions": [250, 1000, 200, 10]}),
         "table1_ablations": asr_table(["method", "frozen", "prompts"], ablations),
-        "table1_average_drop": pd.DataFrame([("dim", f, 100 * d) for f, d in frozen.items() if f != "none"],
-                                            columns=["method", "frozen", "drop_points"]),
-        "ov_identity": pd.DataFrame([("dim", p, 5, head, 1e-5, True) for p in CLASSES for head in (0, 1)],
-                                    columns=["method", "prompts", "layer", "head", "bound", "within"]),
+        "table1_average_drop": pd.DataFrame([(m, f, 100 * d, 100 * d - 1, 100 * d + 1) for m in METHODS
+                                             for f, d in frozen.items() if f != "none"],
+                                            columns=["method", "frozen", "drop_points", "drop_points_low",
+                                                     "drop_points_high"]),
         "svv_preference": pd.DataFrame([(s, m, *row) for s in ("refusal", "harm") for m in METHODS for row in
-                                        (("SV", 0.6, 0.3, 0.7), ("L5H1", 0.8, 0.3, 0.7), ("SUM", 0.9, 0.3, 0.7),
+                                        (("SV", 0.8 if m == "po" else 0.6, 0.3, 0.7),
+                                         ("L5H1", 0.8, 0.3, 0.7), ("SUM", 0.9, 0.3, 0.7),
                                          ("MLP 5", 0.1, np.nan, np.nan))],
                                        columns=["scale", "method", "vector", "preference", "chance_low",
                                                 "chance_high"]),
@@ -97,6 +106,14 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "table10_11_second_set": asr_table(
             ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts", "unsteered"],
             [(*row[:5], "borderline", *row[6:]) for row in sparsity if row[5] == "harmful"]).assign(n=20),
+        "sparsity_kept": pd.DataFrame(
+            [(m, s, rescaled, p, kept[s][rescaled]) for m in METHODS for s in kept for rescaled in (True, False)
+             for p in ("harmful", "all three")], columns=["method", "sparsifier", "rescaled", "prompts", "sparsity"]),
+        "sparse_test": pd.DataFrame([(p, m, v, clean) for p in CLASSES for m in METHODS
+                                     for v, clean in (("dense", 0.9), ("sparse", 0.85))],
+                                    columns=["prompts", "method", "vector", "clean"]),
+        "agreement_control": pd.DataFrame([("dim, few answers", "random vector", 0.5, 0.4, 0.35)],
+                                          columns=["method_a", "method_b", "threshold", "iou", "chance"]),
         "fig7_agreement": pd.DataFrame([(*pair, t, 0.5, 0.5, 0.6, 0.33, 1e-12) for pair in PAIRS for t in (0.5, 1)],
                                        columns=["method_a", "method_b", "threshold", "sparsity_a", "sparsity_b", "iou",
                                                 "chance", "p"]),
@@ -116,11 +133,16 @@ def results(tmp_path, monkeypatch):
     return save
 
 
-def verdict_on(claim_id, tables):
-    """The verdict on one claim by hand-made tables, through the derived ones where it needs them."""
+def cases_of(claim_id, tables):
+    """The cases of one claim by hand-made tables, with what stands beside them."""
     claim = next(claim for claim in claims() if claim.id == claim_id)
-    kept = effect_kept(tables["table10_11_sparsity"].query("rescaled"))
-    return verdict(cases(claim, (tables | {"sparsity_kept": kept}).get).met)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compared, "load_table", lambda preset, name: tables[name])
+        return cases(claim, partial(measured_table, "tiny"))
+
+
+def verdict_on(claim_id, tables):
+    return verdict(cases_of(claim_id, tables))
 
 
 # -- rules -------------------------------------------------------------------------------------------------
@@ -148,9 +170,21 @@ def test_an_interval_over_the_limit_is_close():
     assert Rule("within", (1.0, 3.0)).clear(value, low, high).tolist() == [True, False, True, False, False]
 
 
-def test_verdicts():
-    assert [verdict(met) for met in ([True, True], [True, False], [False], [])] == [
-        "holds", "holds in part", "does not hold", "no case"]
+def of_checks(*checks):
+    """Cases of several checks, each so many that meet the rule of so many; 0 of 0 is a check that is not measured."""
+    rows = [(f"check {i}", one < met if n else None) for i, (met, n) in enumerate(checks) for one in range(n or 1)]
+    return pd.DataFrame(rows, columns=["quantity", "met"])
+
+
+@pytest.mark.parametrize(("checks", "word"), [
+    ([(27, 27)], "holds"), ([(0, 27)], "does not hold"), ([(35, 36)], "mostly holds"), ([(1, 27)], "mostly fails"),
+    ([(4, 5)], "mostly holds"), ([(3, 4)], "holds in part"), ([(1, 5)], "mostly fails"), ([(1, 4)], "holds in part"),
+    ([(15, 15), (0, 1)], "holds in part"),  # 15 of 16, but one of its checks fails
+    ([(0, 15), (1, 1)], "holds in part"), ([(14, 15), (1, 2)], "mostly holds"), ([(1, 15), (1, 2)], "mostly fails"),
+    ([(2, 2), (0, 0)], "holds"), ([(0, 0)], "not measured"), ([], "no case"),
+])
+def test_verdicts(checks, word):
+    assert verdict(of_checks(*checks)) == word and word in VERDICTS
 
 
 def test_a_check_keeps_spreads_and_names_its_cases():
@@ -212,11 +246,22 @@ def test_expressions_that_are_data_keep_their_meaning(monkeypatch):
     assert found.case.tolist() == ["dim"] and found.value.tolist() == [pytest.approx(0.65)]
 
 
-def test_a_missing_column_names_the_claim():
-    check = Check("q", "t", "nothing", Rule("above", (0.0,)), case=("name",))
-    claim = Claim("mine", "", "", "", "", (check,))
-    with pytest.raises(ValueError, match="claim 'mine' needs a column that table 't' lacks .*it has name"):
-        cases(claim, lambda name: pd.DataFrame({"name": ["a"]}))
+def test_a_missing_column_is_not_measured():
+    known, unknown = (Check(name, "t", name, Rule("above", (0.0,)), case=("name",)) for name in ("asr", "nothing"))
+    claim = Claim("mine", "", "", "", "", (known, unknown))
+    rows = cases(claim, lambda name: pd.DataFrame({"name": ["a", "b"], "asr": [0.1, -0.1]}))
+    assert rows.case.tolist() == ["a", "b", "not measured"] and rows.met.tolist()[:2] == [True, False]
+    assert rows.met.isna().tolist() == [False, False, True]
+    assert verdict(rows) == "holds in part" and summary(rows).endswith("; nothing: not measured")
+    alone = replace(claim, checks=(unknown,))
+    assert verdict(cases(alone, lambda name: pd.DataFrame({"name": ["a"]}))) == "not measured"
+
+
+@pytest.mark.parametrize("preset", ["organism-gemma2", "organism-llama"])
+def test_all_is_measured_that_is_on_record(preset):
+    saved = pd.read_csv(paths.recorded_results(preset) / "scorecard_cases.csv")
+    measured = saved.dropna(subset="met").groupby("claim").quantity.unique().map(list).to_dict()
+    assert measured == {claim.id: [check.quantity for check in claim.checks] for claim in claims()}
 
 
 def test_the_summary_shows_the_weakest_case():
@@ -233,11 +278,18 @@ def test_the_summary_shows_the_weakest_case():
 def test_claims_are_complete():
     found = claims()
     assert len({claim.id for claim in found}) == len({claim.title for claim in found}) == len(found)
-    assert sum(claim.abstract for claim in found) == 8
+    assert sum(claim.abstract for claim in found) == 11
     for claim in found:
         assert claim.limits and claim.locator and claim.says
-        assert claim.reported or all(reported_table(model, check.table) is not None for check in claim.checks
+        assert claim.reported or all(any(reported_table(model, check.table) is not None for check in claim.checks)
                                      for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"))
+        assert len({check.quantity for check in claim.checks}) == len(claim.checks)
+
+
+def test_a_quantity_is_defined_once():
+    """Whoever asks for it."""
+    defined = {(check.quantity, check.table, check.value) for claim in claims() for check in claim.checks}
+    assert len({quantity for quantity, *_ in defined}) == len(defined)
 
 
 @pytest.mark.parametrize("claim", [claim.id for claim in claims()])
@@ -245,52 +297,107 @@ def test_every_claim_holds_where_it_should(claim):
     assert verdict_on(claim, hand_made()) == "holds"
 
 
-# Per claim a table, the column changed and its new value from the old one: everywhere, no case is left that meets its
-# rule; in the first row that the claim looks at, some are.
+# Per claim and check a table, the column changed, its new value from the old one everywhere, and what then is left of
+# this check: no case that meets its rule.
 BROKEN = {
-    "effective": ("table2_asr", "asr", lambda t: 1 - t.asr.round(), "method == 'dim'"),
-    "few-edges": ("fig3_interchange", "faithfulness", lambda t: 0.5, "vector == 'po'"),
-    "interchangeable": ("fig3_interchange", "faithfulness", lambda t: 0.84, "vector == 'dim'"),
-    "ov-not-qk": ("table1_average_drop", "drop_points", lambda t: 40, "frozen == 'ov'"),
-    "qk-drop": ("table1_average_drop", "drop_points", lambda t: 13.5, None),
-    "svv-concepts": ("svv_preference", "preference", lambda t: 0.1, "vector == 'SUM'"),
-    "sparse": ("table10_11_sparsity", "asr", lambda t: t.asr.where(t.sparsity < 0.9, t.unsteered), None),
-    "agree": ("fig7_agreement", "p", lambda t: 0.06, "threshold == 1"),
-    "unsteered": ("table2_asr", "asr", lambda t: 0.5, "prompts == 'harmful'"),
-    "cosines": ("cosines", "cosine", lambda t: -0.1, "method_a == 'ntp'"),
-    "overlap": ("fig4_overlap", "overlap", lambda t: 0.8, "method_b == 'ntp'"),
-    "complement": ("minimum_faithful", "faithfulness", lambda t: -0.2, "prompts == 'harmful'"),
-    "random-circuit": ("minimum_faithful", "faithfulness", lambda t: 0.1, "prompts == 'harmful'"),
-    "edge-types": ("table5_8_edge_types", "into_query", lambda t: 40.0, "edges == 'top'"),
-    "order-of-drops": ("table1_average_drop", "drop_points", lambda t: 5.0, "frozen == 'svv'"),
-    "svv-share": ("table1_average_drop", "drop_points", lambda t: t.drop_points.where(t.frozen != "svv", 30), None),
-    "ov-identity": ("ov_identity", "within", lambda t: False, "prompts == 'harmful'"),
-    "sparse-each": ("table10_11_sparsity", "asr", lambda t: t.asr.where(t.sparsity < 0.7, t.unsteered),
-                    "method == 'po'"),
-    "baselines": ("table10_11_sparsity", "asr", lambda t: np.where(t.prompts == "harmful", 0.9, 0.0), "method == 'po'"),
-    "order-of-sparsifiers": ("table10_11_sparsity", "asr", lambda t: np.where(t.prompts == "harmful", 0.9, 0.0),
-                             "method == 'po'"),
-    "tiny-p": ("fig7_agreement", "p", lambda t: 1e-9, "threshold == 1"),
+    ("effective", 0): ("table2_asr", "asr", lambda t: 0.79),
+    ("effective", 1): ("table2_asr", "asr", lambda t: 0.04),
+    ("effective", 2): ("table2_asr", "clean_share_of_base", lambda t: 0.79),
+    ("few-edges", 0): ("fig3_minimum_faithful", "share", lambda t: 0.14),
+    ("few-edges", 1): ("fig3_interchange", "faithfulness", lambda t: 0.84),
+    ("whole-answers", 0): ("fig19_single_sets", "faithfulness", lambda t: t.faithfulness.clip(upper=0.74)),
+    ("whole-answers", 1): ("effect_shares", "largest", lambda t: 0.5),
+    ("interchangeable", 0): ("fig3_interchange", "faithfulness", lambda t: 0.84),
+    ("beyond-random", 0): ("fig3_interchange", "faithfulness", lambda t: t.faithfulness.clip(lower=0.45)),
+    ("ov-not-qk", 0): ("table1_average_drop", "drop_points", lambda t: 65.0),
+    ("ov-not-qk", 1): ("table1_average_drop", "drop_points", lambda t: 13.5),
+    ("ov-not-qk-learned", 0): ("table1_average_drop", "drop_points", lambda t: 14.5),
+    ("ov-not-qk-learned", 1): ("table1_average_drop", "drop_points", lambda t: 13.5),
+    ("svv-concepts", 0): ("svv_preference", "preference", lambda t: 0.7),
+    ("svv-concepts", 1): ("svv_preference", "preference", lambda t: 0.6),
+    ("svv-concepts", 2): ("svv_preference", "preference", lambda t: 0.6),
+    ("sparse", 0): ("sparsity_kept", "sparsity", lambda t: 0.8),
+    ("sparse", 1): ("sparse_test", "clean", lambda t: t.clean.where(t.vector == "dense", 0.8)),
+    ("sparse-plain", 0): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.45)),
+    ("agree", 0): ("fig7_agreement", "p", lambda t: 0.05),
+    ("agree", 1): ("fig7_agreement", "iou", lambda t: 0.38),
+    ("unsteered", 0): ("table2_asr", "asr", lambda t: 0.04),
+    ("unsteered", 1): ("table2_asr", "asr", lambda t: 0.98),
+    ("cosines", 0): ("cosines", "cosine", lambda t: -0.1),
+    ("overlap", 0): ("fig4_overlap", "overlap", lambda t: 0.89),
+    ("controls", 0): ("minimum_faithful", "faithfulness", lambda t: -0.11),
+    ("controls", 1): ("minimum_faithful", "faithfulness", lambda t: 0.1),
+    ("edge-types", 0): ("table5_8_edge_types", "from_attention_head",
+                        lambda t: t.from_attention_head.where(t.edges == "all edges", 59.0)),
+    ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),
+    ("edge-types", 2): ("table5_8_edge_types", "into_key", lambda t: t.into_key.where(t.edges == "all edges", 6.0)),
+    ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 5.0)),
+    ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 19.0)),
+    ("order-of-drops", 2): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "ov", 50.0)),
+    ("svv-share", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 45.0)),
+    ("baselines", 0): ("sparsity_kept", "sparsity", lambda t: 0.0),
+    ("baselines", 1): ("sparsity_kept", "sparsity", lambda t: 0.0),
+    ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity", lambda t: 0.5),
+    ("order-of-sparsifiers", 1): ("sparsity_kept", "sparsity", lambda t: 0.5),
+    ("order-of-sparsifiers", 2): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
+    ("order-of-sparsifiers", 3): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
+    ("tiny-p", 0): ("fig7_agreement", "p", lambda t: 1e-9),
 }
-# What one table cannot break altogether.
-ONLY_IN_PART = {"few-edges", "agree", "edge-types"}
 
 
-@pytest.mark.parametrize("claim", [claim.id for claim in claims()])
-def test_every_claim_can_fail(claim):
-    name, column, new, some = BROKEN[claim]
+@pytest.mark.parametrize(("claim", "i"), [(claim, i) for claim in claims() for i in range(len(claim.checks))],
+                         ids=lambda value: getattr(value, "id", value))
+def test_every_check_can_fail(claim, i):
+    name, column, new = BROKEN[claim.id, i]
     tables = hand_made()
-    whole = tables[name].assign(**{column: lambda t: new(t)})
-    assert verdict_on(claim, tables | {name: whole}) == ("holds in part" if claim in ONLY_IN_PART else "does not hold")
-    if some:
-        rows = whole.index.isin(tables[name].query(some).index)
-        part = tables[name].assign(**{column: np.where(rows, whole[column], tables[name][column])})
-        assert verdict_on(claim, tables | {name: part}) == "holds in part"
+    rows = cases_of(claim.id, tables | {name: tables[name].assign(**{column: new})})
+    own = rows[rows.quantity == claim.checks[i].quantity]
+    assert len(own) and not own.met.any()
+    assert verdict(rows) not in ("holds", "mostly holds")
+
+
+def test_a_dead_vector_bears_out_no_claim_on_sparsity():
+    tables = hand_made()
+    tables["sparsity_kept"] = tables["sparsity_kept"].assign(sparsity=0.0)
+    for claim in ("sparse-plain", "baselines", "order-of-sparsifiers"):
+        assert verdict_on(claim, tables) == "does not hold"
+
+
+def test_what_claims_compare_with_stands_beside():
+    tables = hand_made()
+    tables["fig3_interchange"].loc[lambda t: (t.circuit == "random vector") & (t.vector == "po"), "faithfulness"] = 0.8
+    rows = cases_of("beyond-random", tables)
+    assert len(rows) == 12 and rows[~rows.met.astype(bool)].case.str.startswith("po, ").all()
+    assert rows[rows.case == "po, dim, harmful"].value.item() == pytest.approx(0.8 / 0.9)
+    assert rows[rows.case == "dim, po, harmless"].value.item() == pytest.approx(0.3 / 0.9)
+    rows = cases_of("whole-answers", tables)  # not the size at which both are nearly all of the graph
+    assert rows.case.tolist() == ["harmful, 0.1", "harmless, 0.1", "together"]
+    assert rows.value.tolist() == pytest.approx([0.2, 0.2, 0.4])
+    rows = cases_of("edge-types", tables)
+    assert rows.value.tolist() == pytest.approx([70 / 60] * 3 + [6 / 75] * 6)
+    rows = cases_of("agree", tables)  # of the two thresholds the control has one
+    assert rows.value[rows.quantity.str.startswith("IoU")].tolist() == pytest.approx([0.27 - 0.05] * 3)
+
+
+def test_the_sum_is_held_against_a_vector_only_where_that_names_nothing():
+    rows = cases_of("svv-concepts", hand_made())
+    own = rows[rows.quantity.str.contains("names nothing")]
+    assert set(own.case) == {f"{method}, {scale}" for method in ("dim", "ntp") for scale in ("refusal", "harm")}
+    assert own.value.tolist() == pytest.approx([0.3] * 4)
+
+
+def test_the_paper_s_edges_beside_those_of_its_graphs():
+    claim = next(claim for claim in claims() if claim.id == "edge-types")
+    rows = cases(claim, partial(reported_table, "gemma-2-2b-it")).set_index(["quantity", "case"]).value
+    heads, circuit, top = (check.quantity for check in claim.checks)
+    assert rows[heads, "dim"] == pytest.approx(0.716 / (7656 / 8790))
+    assert rows[circuit, "po"] == pytest.approx((0.119 + 0.018) / ((4048 + 2024) / 8790))
+    assert rows[top, "po"] == pytest.approx(0.01 / ((4048 + 2024) / 8790))
 
 
 @pytest.mark.parametrize("claim", [claim.id for claim in claims()])
 def test_a_method_of_one_s_own_changes_no_verdict(claim):
-    """A method "mine", absurd in every number, beside those of the paper in every table that tells methods apart."""
+    """Two methods, absurd in every number, beside those of the paper in every table that tells methods apart."""
     tables, found = hand_made(), set()
     for name, table in tables.items():
         for column in {"method", "method_a", "method_b", "vector", "circuit"} & set(table):
@@ -299,42 +406,37 @@ def test_a_method_of_one_s_own_changes_no_verdict(claim):
             labels = {"threshold", "sparsity", "sparsity_a", "sparsity_b"}
             wrong = {measured: -1e6 for measured in rows.select_dtypes("float") if measured not in labels}
             wrong |= {flag: False for flag in rows.select_dtypes("bool") if flag != "rescaled"}
-            mine = rows.assign(**{column: "mine"}, **wrong).drop_duplicates()
-            tables[name] = pd.concat([tables[name], mine, mine.assign(**{key: 1e6 for key in wrong if key != "within"})])
+            keys = [key for key in rows if key not in wrong]
+            mine = [rows.assign(**{column: "mine"}, **wrong), rows.assign(**{column: "mine, too"}, **wrong)]
+            mine[1] = mine[1].assign(**{key: 1e6 for key in wrong})
+            tables[name] = pd.concat([tables[name], *(table.drop_duplicates(keys) for table in mine)])
             found.add(name)
-    assert {"svv_preference", "fig7_agreement", "ov_identity", "fig3_interchange", "table2_asr"} <= found
+    assert {"svv_preference", "fig7_agreement", "sparse_test", "fig3_interchange", "table2_asr"} <= found
     assert verdict_on(claim, tables) == "holds"
 
 
 # Claims whose rules the paper's own tables do not meet, by model.
-NOT_BORNE_OUT = {"order-of-drops": {"llama-3.2-3b-instruct"}, "baselines": {"gemma-2-2b-it", "llama-3.2-3b-instruct"}}
+BOTH = {"gemma-2-2b-it", "llama-3.2-3b-instruct"}
+NOT_BORNE_OUT = {"order-of-drops": {"llama-3.2-3b-instruct"}, "baselines": BOTH, "edge-types": BOTH,
+                 "order-of-sparsifiers": {"gemma-2-2b-it"}}
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
 def test_the_paper_s_own_numbers_meet_the_limits(claim):
     for model in ("gemma-2-2b-it", "llama-3.2-3b-instruct"):
-        expected = {"holds in part"} if model in NOT_BORNE_OUT.get(claim.id, ()) else {"holds", "stated"}
+        own = {"holds in part", "mostly holds"}
+        expected = own if model in NOT_BORNE_OUT.get(claim.id, ()) else {"holds", "not printed"}
         assert as_reported(claim, model)[0] in expected
 
 
-@pytest.mark.parametrize("claim", ["effective", "few-edges", "ov-not-qk", "qk-drop", "unsteered", "edge-types",
-                                   "sparse-each"])
+@pytest.mark.parametrize("claim", ["effective", "few-edges", "ov-not-qk", "unsteered", "sparse"])
 def test_limits_are_the_paper_s_least_favourable_numbers(claim):
     claim = next(one for one in claims() if one.id == claim)
     models = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
-    rows = pd.concat(cases(claim, partial(reported_table, model)) for model in models)
-    limits = {check.quantity: check.rule.limits[0] for check in claim.checks}
-    # Two per cent of a limit: what rounding to the digits printed may give away (10.8 to 11, 0.167 to 0.17).
-    least = rows.groupby("quantity").margin.min()
-    assert all(-1e-9 <= margin <= 0.02 * limits[name] for name, margin in least.items())
-
-
-def test_one_case_where_methods_tie():
-    claim = next(one for one in claims() if one.id == "sparse")
-    tables = hand_made()
-    kept = effect_kept(tables["table10_11_sparsity"].query("rescaled"))
-    rows = cases(claim, {"sparsity_kept": kept}.get)
-    assert rows.value.tolist() == [0.95] and rows.case.tolist() == ["gradient"]
+    rows = pd.concat(cases(claim, partial(reported_table, model)) for model in models).dropna(subset="met")
+    # What rounding to the digits printed may give away.
+    least = rows.astype({"margin": float}).groupby("quantity").margin.min()
+    assert len(least) and all(-1e-9 <= margin <= 0.0005 for margin in least)
 
 
 def test_nothing_left_is_no_comparison():
@@ -347,47 +449,61 @@ def test_nothing_left_is_no_comparison():
 def test_undefined_values_do_not_hold():
     tables = hand_made()
     tables["table1_average_drop"] = tables["table1_average_drop"].assign(drop_points=0.0)
-    assert verdict_on("svv-share", tables) == "does not hold"
+    assert verdict_on("svv-share", tables) == "does not hold"  # 0 of 0
 
 
 def test_no_rows_are_no_case():
     tables = hand_made()
     tables["fig7_agreement"] = tables["fig7_agreement"].assign(sparsity_a=0.1)
     assert verdict_on("tiny-p", tables) == "no case"
-    tables["svv_preference"] = tables["svv_preference"].assign(vector="SV", scale="to count")  # nothing to spread
+    tables["svv_preference"] = tables["svv_preference"].query("vector == 'SV'")
     assert verdict_on("svv-concepts", tables) == "no case"
 
 
-def test_sparsity_kept_by_hand():
+def test_sparsity_kept_by_hand(monkeypatch):
     rows = [("dim", "gradient", p, s, asr, float(p == "harmless"))
             for p, values in (("harmful", (1.0, 0.9, 0.79, 0.9)), ("harmless", (0.0, 0.2, 0.0, 0.0)))
             for s, asr in zip((0.0, 0.5, 0.8, 0.9), values)]
     rows += [("po", "gradient", p, s, 0.5, 0.5) for p in CLASSES for s in (0.0, 0.5)]  # no effect to keep
     table = pd.DataFrame(rows, columns=["method", "sparsifier", "prompts", "sparsity", "asr", "unsteered"])
-    kept = sparsity_kept(table, 0.8)
+    kept = sparsity_kept(table)
     curves = [("dim", "harmful"), ("dim", "harmless"), ("po", "harmful"), ("po", "harmless")]
-    assert list(zip(kept.method, kept.prompts)) == curves and kept.kept.tolist() == [0.5, 0.9, 0.0, 0.0]
-    assert sparsity_kept(table, 0.79).kept.tolist() == [0.9, 0.9, 0.0, 0.0]
-    assert sparsity_kept(table, 0.85).kept.tolist() == [0.5, 0.0, 0.0, 0.0]
-    assert effect_kept(table).kept.tolist() == [0.5, 0.0]  # on both sets of prompts
+    assert list(zip(kept.method, kept.prompts)) == curves and kept.sparsity.tolist() == [0.5, 0.9, 0.0, 0.0]
+    every = sparsity_kept(table, "both")
+    assert every[:4].equals(kept) and every.prompts[4:].tolist() == ["both"] * 2
+    assert list(zip(every.method[4:], every.sparsity[4:])) == [("dim", 0.5), ("po", 0.0)]
     again = table.query("sparsity == 0.5 and method == 'dim'").assign(asr=0.5)  # one of two at a sparsity fails
-    assert sparsity_kept(pd.concat([table, again]), 0.8).kept.tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert sparsity_kept(pd.concat([table, again])).sparsity.tolist() == [0.0, 0.0, 0.0, 0.0]
+    resamples = pd.concat([table.assign(resample=0), table.assign(resample=1, asr=1 - table.unsteered)])
+    assert sparsity_kept(resamples, "both").query("prompts == 'both'").sparsity.tolist() == [0.5, 0.9, 0.0, 0.0]
+    monkeypatch.setattr(tables, "paper_text", lambda: {"effect_kept": 0.85})
+    assert sparsity_kept(table).sparsity.tolist() == [0.5, 0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("preset", ["organism-gemma2", "organism-llama"])
-def test_both_shares_of_the_effect_are_those_of_the_record(preset):
-    """Claims name theirs in words, and notebook 05's table is of the other."""
-    most, nearly_all = paper_text()["effect_kept"].values()
-    named = [check.quantity for claim in claims() for check in claim.checks if " of the effect" in check.quantity]
-    assert len(named) == 3 and all(f"keeps {most} of the effect" in quantity for quantity in named)
+def test_one_share_of_the_effect_is_that_of_the_record(preset):
     record = paths.recorded_results(preset)
     rates = [pd.read_csv(record / f"{name}.csv") for name in ("table10_11_sparsity", "table10_11_second_set")]
-    saved = pd.read_csv(record / "sparsity_for_90.csv").rename(columns={"sparsity": "kept"}).drop(columns="dimensions")
-    kept = sparsity_kept(pd.concat(rates, ignore_index=True), nearly_all)
-    on_all = kept.groupby(["method", "sparsifier", "rescaled"], as_index=False).kept.min().assign(prompts="all three")
     keys = ["method", "sparsifier", "rescaled", "prompts"]
-    found, saved = (table.set_index(keys).sort_index() for table in (pd.concat([kept, on_all]), saved))
-    pd.testing.assert_frame_equal(found, saved)
+    kept = sparsity_kept(pd.concat(rates, ignore_index=True), "all three")
+    found, saved = (table.set_index(keys).sort_index().sparsity for table in
+                    (kept, pd.read_csv(record / "sparsity_kept.csv")))
+    pd.testing.assert_series_equal(found, saved, rtol=1e-5)
+
+
+def test_drops_are_compared_within_method_and_resample():
+    drops = {("dim", 0): (5, 20, 40, 50), ("dim", 1): (5, 40, 20, 80), ("po", 0): (0, 1, 2, 0)}
+    rows = [(*key, *pair) for key, points in drops.items() for pair in zip(("qk", "mlp", "svv", "ov"), points)]
+    rows += [("dim", 0, "residual-only", 90)]
+    table = drop_contrasts(pd.DataFrame(rows, columns=["method", "resample", "frozen", "drop_points"]))
+    found = table.set_index(["method", "resample", "frozen"]).sort_index()
+    assert found.of_ov["dim", 0].to_dict() == pytest.approx(
+        {"qk": 0.1, "mlp": 0.4, "svv": 0.8, "ov": 1, "residual-only": 1.8})
+    assert found.step["dim", 1].drop("qk").to_dict() == {"mlp": 35, "svv": -20, "ov": 60}
+    assert np.isnan(found.step["dim", 0, "qk"]) and np.isnan(found.step["dim", 0, "residual-only"])
+    assert np.isinf(found.of_ov["po", 0, "svv"]) and np.isnan(found.of_ov["po", 0, "qk"])
+    again = drop_contrasts(table)
+    pd.testing.assert_frame_equal(again, table)
 
 
 # -- the paper's numbers -----------------------------------------------------------------------------------
@@ -458,21 +574,6 @@ def test_numbers_stand_beside_the_right_ones(results):
     assert shared["table4_training", "optimizer: values"] == ""
 
 
-def test_numbers_agree_within_our_interval(results):
-    results("tiny", hand_made())
-    numbers = reported_numbers("tiny").set_index(["source", "model", "quantity"])
-    one = numbers.xs("llama-3.2-3b-instruct", level="model").verdict
-    assert one["table2_asr", "dim, jailbreakbench: asr"] == "agrees"  # 0.85, ours 0.85 to 0.95
-    assert one["table2_asr", "po, jailbreakbench: asr"] == "differs"  # 0.81
-    assert one["table2_asr", "dim, alpaca: asr"] == "agrees"  # 0.03, ours -0.05 to 0.05
-    assert one["table5_outgoing_circuit", "dim, circuit, from_mlp: percent"] == ""  # no interval
-    assert set(numbers.verdict[numbers.low == ""]) == {""} and "" not in set(numbers.verdict[numbers.low != ""])
-    counts = verdict_counts(numbers.reset_index()).set_index(["locator", "model"])
-    # Gemma: all harmless ones, harmful ones without steering (0 and 0.013), and dim on StrongREJECT (0.85).
-    assert counts.loc[("table 2", "gemma-2-2b-it")].tolist() == [7, 5]
-    assert verdict_counts(reported_numbers()).empty
-
-
 def test_a_threshold_that_leaves_nothing_is_said(results):
     tables = hand_made()
     results("tiny", tables)
@@ -518,7 +619,8 @@ def test_average_drop_by_hand():
 def test_average_drop_is_that_of_the_record(preset):
     record = paths.recorded_results(preset)
     drops = average_drop(pd.read_csv(record / "table1_ablations.csv").query("method != 'none'"))
-    pd.testing.assert_frame_equal(drops, pd.read_csv(record / "table1_average_drop.csv"))
+    saved, columns = pd.read_csv(record / "table1_average_drop.csv"), ["method", "frozen", "drop_points"]
+    pd.testing.assert_frame_equal(drops[columns], saved[columns])
 
 
 def test_what_is_reported_is_kept_by_label():
@@ -607,16 +709,18 @@ def test_the_scorecard_of_a_preset(results):
 def test_the_scorecard_counts_close_cases(results):
     tables = hand_made()
     tables["minimum_faithful"] = tables["minimum_faithful"].assign(high=lambda table: table.high + 0.04)
+    tables["table1_average_drop"].loc[lambda t: t.frozen == "ov", "drop_points_low"] = 65.0
     results("tiny", tables)
     card, rows = scorecard("tiny")
+    close = card.set_index("claim").close
     # Of the complement 0.01 (to 0.07) is clearly within 0.1, of random circuits 0.05 (to 0.11) not clearly below.
-    assert card.set_index("claim").close[["complement", "random-circuit"]].tolist() == [0, 2]
-    assert rows[rows.claim == "random-circuit"].clear.tolist() == [False, False]
+    assert close[["controls", "ov-not-qk", "ov-not-qk-learned"]].tolist() == [2, 1, 2]
+    assert rows[rows.claim == "controls"].clear.tolist() == [True, True, False, False]
 
 
 def test_a_scorecard_needs_every_table(results):
     tables = hand_made()
-    del tables["ov_identity"]
+    del tables["svv_preference"]
     results("tiny", tables)
     with pytest.raises(FileNotFoundError, match="run notebook 04_ov_decomposition with preset 'tiny'"):
         scorecard("tiny")
@@ -630,37 +734,69 @@ def save_scorecard(results, preset, tables):
     return card
 
 
-def test_nothing_run_says_not_run(results):
+def test_nothing_measured_has_no_column(results):
     page = results_page()
+    assert "No model has been measured." in page and "not run" not in page
     lines = [line for line in page.splitlines() if line.startswith("| 1. Steering works")]
-    assert lines == ["| 1. Steering works, by all three methods | holds | holds |" + " not run |" * len(SHOWN)]
+    assert lines == ["| 1. Steering works, by all three methods |"]
 
 
-def test_the_page_shows_every_claim_model_and_number(results):
+def rows_of(page, start):
+    return next(line for line in page.splitlines() if line.startswith(start)).strip("| ").split(" | ")
+
+
+def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
     tables = hand_made()
-    tables["table1_average_drop"] = tables["table1_average_drop"].replace({"drop_points": {70.0: 40.0}})
+    low = tables["table1_average_drop"].frozen.eq("ov") & tables["table1_average_drop"].method.eq("ntp")
+    tables["table1_average_drop"].loc[low, ["drop_points", "drop_points_low", "drop_points_high"]] = 40.0
     save_scorecard(results, "organism-gemma2", tables)
     page = results_page()
-    row = next(line for line in page.splitlines() if line.startswith("| 4. Steering acts"))
-    assert row.split(" | ")[1:] == ["holds", "holds", "not run", "**holds in part** (1/2)", "not run", "not run |"]
+    assert rows_of(page, "| claim |") == ["claim", "organism-gemma2"]
+    assert rows_of(page, "| 7. Steering acts through OV, not QK")[1:] == ["**holds in part** (3/4)"]
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
-    assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | not run | 0.7 (0.65 to 0.75) | not run | not run |" in page
-    counts = verdict_counts(reported_numbers("organism-gemma2"))
-    for row in counts.itertuples():
-        assert f"| {row.locator} | {row.model} | organism-gemma2 | {row.agrees} | {row.differs} |" in page
-    assert "* pairwise cosine: **from 0 to 0.42** (no interval)\n" in page
-    assert "* ASR on harmful prompts under −α: **at least 0.8**\n" in page
+    assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.7 (0.65 to 0.75) |" in page
+    assert "agree |" not in page.partition("The paper's numbers beside ours")[2]  # another model is no replication
     widths = [{line.replace("\\|", "").count("|") for line in group} for outside, group in
               ((key, list(group)) for key, group in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")))
               if outside]
     assert all(len(width) == 1 for width in widths)
+    assert page.count("<details>") == page.count("</details>") == page.count("<summary>") == 2
+    opened = page.partition("<details>")[0]
+    assert len(opened.splitlines()) < 80 and all(claim.title in opened for claim in claims())
 
 
-def test_a_claim_that_a_scorecard_lacks_is_not_run(results):
+def test_real_models_come_first(results, monkeypatch):
+    monkeypatch.setattr("steerpaper.artifacts._model", lambda preset: {"preset": preset, "weights": preset})
+    for preset in ("organism-llama", "qwen2.5-coder-0.5b-instruct", "gemma-2-2b-it"):
+        save_scorecard(results, preset, hand_made())
+    assert rows_of(readme_table(), "| claim") == [
+        "claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
+
+
+def test_findings_tell_what_was_measured(results):
+    tables = hand_made()
+    tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
+    results("tiny", tables)
+    found = findings(scorecard("tiny")[1])
+    assert [line.split("**")[1] for line in found] == [
+        "Steering.", "Circuits.", "What is shared.", "Freezes.", "Sparsity."]
+    steering, circuits, shared, freezes, sparsity = found
+    assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
+    assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 to 0.90 (0.88 to 0.92) of" in circuits
+    assert "one position holds 40 % of the effect" in circuits
+    assert "a random vector's 33 to 33 % of that" in shared
+    assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
+    assert "up to a sparsity of DIM 95 %, NTP 95 %, PO 95 %, and not" in sparsity
+    rows = scorecard("tiny")[1].astype({"met": object})
+    rows.loc[rows.claim == "sparse-plain", "met"] = None
+    assert "not rescaled up to (not measured)." in findings(rows)[4]
+
+
+def test_a_claim_that_a_scorecard_lacks_is_not_measured(results):
     card = save_scorecard(results, "organism-llama", hand_made())
     results("organism-llama", {"scorecard_claims": card[card.claim != "effective"]})
-    assert next(line for line in results_page().splitlines() if line.startswith("| 1. ")).count("not run") == 4
+    assert rows_of(results_page(), "| 1. ") == ["1. Steering works, by all three methods", "not measured"]
 
 
 def test_a_scorecard_of_other_rules_is_refused(results):
@@ -687,7 +823,7 @@ def test_as_reported_combines_numbers_and_words():
     words = as_reported(few, "gemma-2-2b-it")[1]
     assert words.startswith("share of edges in the minimum-faithful circuit: 0.102; faithfulness at least 0.85")
     overlap = next(claim for claim in claims() if claim.id == "overlap")
-    assert as_reported(overlap, "gemma-2-2b-it") == ("stated", "about 0.9 or more")
+    assert as_reported(overlap, "gemma-2-2b-it") == ("not printed", "about 0.9 or more")
 
 
 # -- what is committed -------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_judged_responses_are_those_of_generate(model):
 
 def test_rates_by_hand():
     judged = pd.DataFrame({
-        "run": [0, 0, 0, 0, 1, 1],
+        "run": [0, 0, 0, 0, 1, 1], "prompt": list("abcdab"),
         "expressed": [True, False, False, False, True, True],
         "clean": [True, True, False, False, True, True],
     })
@@ -117,7 +117,8 @@ def test_rates_by_hand():
     assert table.asr_low[0] == pytest.approx(0.30064, abs=1e-5)
     assert table.asr_high[0] == pytest.approx(0.95441, abs=1e-5)
     # 8 of 10, and none of 10, whose interval ends in 0 and z² / (10 + z²)
-    judged = pd.DataFrame({"run": [0] * 10 + [1] * 10, "expressed": [False] * 8 + [True] * 12, "clean": True})
+    judged = pd.DataFrame({"run": [0] * 10 + [1] * 10, "prompt": list(map(str, range(10))) * 2,
+                           "expressed": [False] * 8 + [True] * 12, "clean": True})
     ends = rates(judged, ["run"])[["asr", "asr_low", "asr_high"]].to_numpy()
     np.testing.assert_allclose(ends, [[0.8, 0.49016, 0.94332], [0, 0, 0.27753]], atol=1e-5)
 

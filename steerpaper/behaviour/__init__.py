@@ -1,15 +1,16 @@
 """What a model does with its prompts: how its answers begin, judges, and rates with their intervals."""
 
-from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start
+from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start, sparsity_curves
 from steerpaper.behaviour.excerpts import excerpts
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
 from steerpaper.behaviour.judges import Judge, SubstringJudge, judge_agreement
 from steerpaper.behaviour.judging import judged_responses, next_token_kl, rates
+from steerpaper.behaviour.statistics import resampled_rates, with_intervals
 from steerpaper.behaviour.unsteered import nothing_to_steer, unsteered_rates
 
 __all__ = [
     "Judge", "LlamaGuardJudge", "SubstringJudge", "excerpts", "first_token_ids", "first_token_log_odds",
     "judge_agreement", "judged_both_ways", "judged_responses", "load_judge", "next_token_kl", "nothing_to_steer",
-    "rates", "share_undone", "shared_start", "unsteered_rates",
+    "rates", "resampled_rates", "share_undone", "shared_start", "sparsity_curves", "unsteered_rates", "with_intervals",
 ]

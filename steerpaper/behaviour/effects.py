@@ -1,4 +1,4 @@
-"""What steering does to the answers to both kinds of prompts, and what a freeze leaves of it."""
+"""What steering does to the answers to both kinds of prompts, and what a freeze or a sparse vector leaves of it."""
 
 from collections.abc import Collection, Mapping
 
@@ -59,6 +59,28 @@ def share_undone(ablations: pd.DataFrame, least: float = 0.0) -> pd.DataFrame:
     share, *limits = ((rows[name] - rows.asr_steered) / effect for name in ("asr", "asr_low", "asr_high"))
     rows = rows.assign(undone=share, low=np.minimum(*limits), high=np.maximum(*limits))
     return rows[["model", "method", "frozen", "prompts", "undone", "low", "high"]]
+
+
+def sparsity_curves(rates: pd.DataFrame) -> pd.DataFrame:
+    """Rates of sparse vectors as curves over sparsity: each begins with the dense vector, at threshold 0, and has the
+    unsteered ASR beside every point.
+
+    Args:
+        rates: columns method, sparsifier, rescaled, threshold, sparsity, prompts and asr, as of `rates`, or of
+            `resampled_rates`, whose resamples stay apart. The sparsifier of the dense vectors is "none"; unsteered, so
+            is the method.
+
+    Returns:
+        The rows of sparse vectors, and those of the dense ones once for each sparsifier, rescaled and not, with the
+        column unsteered; sorted.
+    """
+    own, curve = ["prompts", *(["resample"] if "resample" in rates else [])], ["sparsifier", "rescaled"]
+    whole = rates.sparsifier == "none"
+    unsteered = rates[rates.method == "none"][[*own, "asr"]].rename(columns={"asr": "unsteered"})
+    dense = rates[whole & (rates.method != "none")].drop(columns=curve)
+    dense = dense.merge(rates[~whole][curve].drop_duplicates(), how="cross")
+    curves = pd.concat([dense, rates[~whole]])[rates.columns].merge(unsteered, on=own, validate="many_to_one")
+    return curves.sort_values(["method", *curve, *own, "threshold"], ignore_index=True)
 
 
 def shared_start(answers: pd.DataFrame, reference: str) -> pd.DataFrame:

@@ -65,7 +65,8 @@ def judged_responses(
 
 def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Share of answers that do not express the concept (`asr`: for refusal the attack success rate, §3.1) and share of
-    clean text per group of `judged_responses`, with Wilson 95 % intervals.
+    clean text per group of `judged_responses`, with 95 % intervals: Wilson's, or, where a group has several answers to
+    a prompt, by resampling prompts, for those answers are no draws of their own.
 
     To the list of substrings an empty or broken response is no refusal, so it counts as success: read `clean` beside.
 
@@ -77,7 +78,7 @@ def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         row = dict(zip(by, key, strict=True)) | {"n": len(group)}
         for name, flags in (("asr", ~group.expressed), ("clean", group.clean)):
             row[name] = flags.mean()
-            row[f"{name}_low"], row[f"{name}_high"] = wilson_interval(int(flags.sum()), len(group))
+            row[f"{name}_low"], row[f"{name}_high"] = _interval(flags, group.prompt)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -97,6 +98,19 @@ def next_token_kl(
         drawn = bootstrap([kl.double().numpy()], np.mean, method="percentile", rng=seed)
         rows.append((kl.mean().item(), *drawn.confidence_interval))
     return pd.DataFrame(rows, columns=["kl", "kl_low", "kl_high"])
+
+
+def _interval(flags: pd.Series, prompts: pd.Series) -> tuple[float, float]:
+    """95 % interval of the share of True, over prompts."""
+    if not prompts.duplicated().any():
+        return wilson_interval(int(flags.sum()), len(flags))
+    sums, counts = flags.groupby(prompts, sort=False).agg(["sum", "count"]).to_numpy(dtype=float).T
+    if len(set(sums / counts)) == 1:  # resampling could only repeat it
+        n = len(sums)
+        return wilson_interval(round(n * sums[0] / counts[0]), n)
+    drawn = bootstrap((sums, counts), lambda *parts, axis: parts[0].sum(axis) / parts[1].sum(axis), paired=True,
+                      vectorized=True, method="percentile", rng=0).confidence_interval
+    return float(drawn.low), float(drawn.high)
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 
 
 def draw_scorecard(card: pd.DataFrame, measured_on: str, colours: Mapping[str, str]) -> Figure:
-    """Verdicts as a grid of coloured cells, claims by the paper's models and the one that was measured.
+    """Verdicts as a grid of coloured cells, claims by the model that was measured and the paper's.
 
     Args:
         card: as `scorecard_claims`.
@@ -19,16 +19,16 @@ def draw_scorecard(card: pd.DataFrame, measured_on: str, colours: Mapping[str, s
         colours: of every verdict.
     """
     of_paper = [name for name in card if name.endswith(" verdict")]
-    titles = [f"{name.removesuffix(' verdict')},\nas reported" for name in of_paper] + [f"{measured_on},\nmeasured"]
-    words = card[[*of_paper, "verdict"]].set_axis(titles, axis=1)
+    titles = [f"{measured_on},\nmeasured"] + [f"{name.removesuffix(' verdict')},\nas reported" for name in of_paper]
+    words = card[["verdict", *of_paper]].set_axis(titles, axis=1)
     words.index = [f"{number}. {title}" for number, title in enumerate(card.title, start=1)]
     codes = words.map(list(colours).index)
-    words.iloc[:, -1] = [f"{row.verdict} ({row.met}/{row.cases})" for row in card.itertuples()]
+    words.iloc[:, 0] = [f"{row.verdict} ({row.met}/{row.cases})" for row in card.itertuples()]
     fig, ax = plt.subplots(figsize=(DOUBLE_COLUMN, 0.5 + 0.2 * len(card)))
     sns.heatmap(codes, annot=words, fmt="", cmap=list(colours.values()), vmin=0, vmax=len(colours) - 1, cbar=False,
-                linewidths=2, annot_kws={"size": 7}, ax=ax)
+                linewidths=2, annot_kws={"size": 6.5}, ax=ax)
     ax.set(xlabel="", ylabel="")
-    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.tick_params(labelsize=6.5, top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     return fig
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import erf
 
 from steerpaper.circuits.graph import edge_types
-from steerpaper.paper.claims import reported_table
+from steerpaper.paper.compared import reported_table
 from steerpaper.paper.tables import (
     EDGE_TYPES, MODELS, average_drop, drop_points, paper_graph, paper_tables, paper_text,
 )

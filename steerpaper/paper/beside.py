@@ -7,11 +7,11 @@ import pandas as pd
 
 from steerpaper.behaviour.judging import wilson_interval
 from steerpaper.concepts import REFUSAL
-from steerpaper.paper.claims import measured_table
+from steerpaper.paper.compared import measured_table
 from steerpaper.paper.tables import paper_tables
 from steerpaper.presets import get_preset
 
-_COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "verdict", "note"]
+_COLUMNS = ["source", "locator", "model", "quantity", "reported", "measured", "low", "high", "note"]
 _NOT_IN_OURS = "no such row in our table"
 _FIXED = "fixed in steerpaper/vectors/training.py: Adam without weight decay, learning rate falling linearly to 0"
 _RATE = ("asr", "asr_low", "asr_high")
@@ -27,9 +27,8 @@ def reported_numbers(preset: str | None = None) -> pd.DataFrame:
 
     Returns:
         Columns source (CSV file), locator, model (of the paper, or "both"), quantity, reported, measured, low and
-        high (95 % interval, where our table has one), verdict ("agrees" if the reported number lies in our interval,
-        "differs" if not, empty without one) and note: why there is no counterpart, or what it is. Values are text with
-        six significant digits, for some of them are words.
+        high (95 % interval, where our table has one) and note: why there is no counterpart, or what it is. Values are
+        text with six significant digits, for some of them are words.
 
     Raises:
         FileNotFoundError: a notebook has not run on the preset.
@@ -39,20 +38,7 @@ def reported_numbers(preset: str | None = None) -> pd.DataFrame:
     rows = pd.concat(_parts(paper_tables(), ours), ignore_index=True)
     if elsewhere:
         rows["note"] = rows.note.replace("not run", "what is steered is not refusal")
-    reported, low, high = (pd.to_numeric(rows[name], errors="coerce") for name in ("reported", "low", "high"))
-    words = np.where(reported.between(low, high), "agrees", "differs")  # going by the digits written
-    return rows.assign(verdict=np.where(reported.isna() | low.isna() | high.isna(), "", words))[_COLUMNS]
-
-
-def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
-    """How many numbers of `reported_numbers` agree and differ.
-
-    Returns:
-        One row per table and model of the paper with any verdict: locator, model, agrees, differs.
-    """
-    judged = numbers[numbers.verdict.isin(["agrees", "differs"])]
-    counts = judged.groupby(["locator", "model"], sort=False).verdict.value_counts().unstack(fill_value=0)
-    return counts.reindex(columns=["agrees", "differs"], fill_value=0).rename_axis(columns=None).reset_index()
+    return rows[_COLUMNS]
 
 
 def _measured(preset: str) -> dict[str, pd.DataFrame]:

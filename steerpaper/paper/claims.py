@@ -1,30 +1,31 @@
 """The paper's claims, each a list of checks, and the verdict that tables pass on it.
 
 A check turns a table into *cases*, numbers with a name, and holds each against one rule. A claim **holds** if every
-case of every check meets its rule, **holds in part** if some do, and **does not hold** if none does. The value counts,
-not its interval; how many cases lie so close to a limit that their interval does not decide is said beside it, and
-which checks have no interval to tell. What is undefined does not meet a rule.
+case of every check meets its rule and **does not hold** if none does. It **mostly holds** if at least `MOST` of them
+do, and **mostly fails** if at most `FEW` do, unless one of its checks, taken by itself, says the opposite; everything
+else **holds in part**. The value counts, not its interval; how many cases lie so close to a limit that their interval does
+not decide is said beside it. What is undefined does not meet a rule. A check whose table lacks a column, as one on
+record from before the check may, is **not measured** and does not count.
 """
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from steerpaper.artifacts import load_table
 from steerpaper.choices import unknown
 from steerpaper.outputs import outputs
-from steerpaper.paper.tables import average_drop, paper_tables, paper_text, sparsity_kept
+from steerpaper.paper.tables import paper_text
 
-# Verdicts and their colours in figures. "stated": the paper says so and prints no numbers to which the rule could
-# be applied. "no case": the model's tables hold nothing to which the rule applies.
+# Verdicts and their colours in figures. "no case": the model's tables hold nothing to which the rule applies. "not
+# printed": the paper prints no numbers to which it could be applied.
 VERDICTS = {
-    "holds": "#117733", "holds in part": "#DDAA33", "does not hold": "#BB5566", "no case": "#999999",
-    "stated": "#BBCCEE", "not run": "#EEEEEE",
+    "holds": "#117733", "mostly holds": "#77AA66", "holds in part": "#DDAA33", "mostly fails": "#DD8866",
+    "does not hold": "#BB5566", "no case": "#999999", "not measured": "#CCCCCC", "not printed": "#BBCCEE",
 }
+MOST, FEW = 0.8, 0.2  # of the cases
 _RULES = {
     "at_least": "at least {0:g}", "at_most": "at most {0:g}", "above": "above {0:g}", "below": "below {0:g}",
     "within": "from {0:g} to {1:g}",
@@ -141,12 +142,20 @@ def claims() -> list[Claim]:
     return found
 
 
-def verdict(met: Iterable[bool]) -> str:
-    """holds, holds in part, does not hold, or no case: see the module's first lines."""
-    met = [bool(one) for one in met]
-    if not met:
-        return "no case"
-    return "holds" if all(met) else "holds in part" if any(met) else "does not hold"
+def verdict(rows: pd.DataFrame) -> str:
+    """The verdict of a claim's `cases`: see the module's first lines."""
+    known = rows.dropna(subset="met")
+    if known.empty:
+        return "not measured" if len(rows) else "no case"
+    met = known.met.astype(bool)
+    checks = met.groupby(known.quantity)
+    if met.all() or not met.any():
+        return "holds" if met.all() else "does not hold"
+    if met.mean() >= MOST and checks.any().all():
+        return "mostly holds"
+    if met.mean() <= FEW and not checks.all().any():
+        return "mostly fails"
+    return "holds in part"
 
 
 def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFrame:
@@ -156,10 +165,8 @@ def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFr
         load: gives a table by name, or None where there is none to apply a check to.
 
     Returns:
-        Columns claim, quantity, rule, case, value, low, high, margin, met, clear.
-
-    Raises:
-        ValueError: a table without a column that a check needs.
+        Columns claim, quantity, rule, case, value, low, high, margin, met, clear. A check whose table lacks a column
+        has one row, with the case "not measured", and neither a value nor met.
     """
     parts = [pd.DataFrame(columns=_CASES)]
     for check in claim.checks:
@@ -167,9 +174,9 @@ def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFr
             continue
         try:
             parts.append(check.cases(table))
-        except (KeyError, pd.errors.UndefinedVariableError) as error:
-            raise ValueError(f"claim {claim.id!r} needs a column that table {check.table!r} lacks ({error}); it has "
-                             f"{', '.join(table)}: bring data/paper/claims.toml and the notebook together") from error
+        except (KeyError, pd.errors.UndefinedVariableError):
+            row = {"quantity": check.quantity, "rule": check.rule.words, "case": "not measured"}
+            parts.append(pd.DataFrame([row], columns=_CASES))
     parts = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(parts, ignore_index=True).assign(claim=claim.id)[_CASES]
 
@@ -178,6 +185,9 @@ def summary(rows: pd.DataFrame) -> str:
     """Cases in words: per quantity the range and the case that fits its rule least, with its interval."""
     texts = []
     for quantity, group in rows.groupby("quantity", sort=False):
+        if group.met.isna().all():
+            texts.append(f"{quantity}: not measured")
+            continue
         weakest = group.loc[group.margin.fillna(-np.inf).idxmin()]
         value = f"{weakest.value:.3g}"
         if pd.notna(weakest.low):
@@ -190,39 +200,11 @@ def summary(rows: pd.DataFrame) -> str:
     return "; ".join(texts)
 
 
-def measured_table(preset: str, name: str) -> pd.DataFrame:
-    """A table of one preset, or what claims derive from one. Raises FileNotFoundError where a notebook has not run."""
-    if name == "sparsity_kept":
-        return effect_kept(measured_table(preset, "table10_11_sparsity").query("rescaled"))
-    return load_table(preset, name)
-
-
-@cache
-def reported_table(model: str, name: str) -> pd.DataFrame | None:
-    """The paper's own numbers of one of its models as our table of that name has them; None where it prints none."""
-    if name == "sparsity_kept":
-        return effect_kept(reported_table(model, "table10_11_sparsity").query("test_set != 'strongreject'"))
-    if name == "table1_average_drop":  # printed for both models together
-        return average_drop(reported_table(model, "table1_ablations"))
-    if (table := paper_tables().get(name)) is None:
-        return None
-    table = table[table.model.isin([model, "both"])]
-    if name == "table5_8_edge_types":
-        return table.pivot(index=["method", "edges"], columns="type", values="percent").reset_index()
-    return table
-
-
-def effect_kept(rates: pd.DataFrame) -> pd.DataFrame:
-    """The sparsity up to which most of the effect is kept on all sets of prompts, as column kept."""
-    kept = sparsity_kept(rates, paper_text()["effect_kept"]["most"])
-    return kept.groupby(["method", "sparsifier"], as_index=False).kept.min()
-
-
 def _check(claim: str, entry: dict) -> Check:
     kinds = [kind for kind in _RULES if kind in entry]
     if len(kinds) != 1:
         raise ValueError(f"a check of claim {claim!r} has {len(kinds)} rules: give one of {', '.join(_RULES)}")
-    tables = [*(name for about in outputs().values() for name in about["tables"]), "sparsity_kept"]
+    tables = [name for about in outputs().values() for name in about["tables"]]
     if entry["table"] not in tables:
         raise unknown(f"table of claim {claim!r}", entry["table"], tables)
     if not isinstance(where := entry.get("where", []), list):

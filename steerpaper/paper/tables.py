@@ -13,6 +13,7 @@ from steerpaper.concepts import REFUSAL, Concept
 MODELS = ("gemma-2-2b-it", "llama-3.2-3b-instruct")
 # Which of the paper's test sets stands beside which of ours. StrongREJECT is a second harmful set.
 TEST_SETS = {"alpaca": "harmless", "jailbreakbench": "harmful", "strongreject": "harmful"}
+ORDER = ("qk", "mlp", "svv", "ov")  # of freezes, from the one that costs least (§6.3)
 # Of the edge-type tables: locator, our name of the circuit, prefix of our columns.
 EDGE_TYPES = {
     "table5_outgoing_circuit": ("table 5", "circuit", "from_"),
@@ -93,38 +94,62 @@ def drop_points(ablations: pd.DataFrame) -> pd.DataFrame:
     """|ASR frozen − ASR not frozen|, in points (§6.3), as column drop_points beside each frozen row.
 
     Args:
-        ablations: columns method, frozen ("none" among them), prompts, asr, and model and test_set if there are any.
+        ablations: columns method, frozen ("none" among them), prompts, asr, and model, test_set and resample if there
+            are any.
     """
-    keys = [name for name in ("model", "method", "prompts", "test_set") if name in ablations]
+    keys = [name for name in ("model", "method", "prompts", "test_set", "resample") if name in ablations]
     whole = ablations[ablations.frozen == "none"][[*keys, "asr"]]
     frozen = ablations[ablations.frozen != "none"].merge(whole, on=keys, suffixes=("", "_whole"))
     return frozen.assign(drop_points=100 * (frozen.asr - frozen.asr_whole).abs())
 
 
 def average_drop(ablations: pd.DataFrame) -> pd.DataFrame:
-    """Per method and frozen part the mean of `drop_points` over all sets of prompts, and models, in the table."""
-    return drop_points(ablations).groupby(["method", "frozen"], as_index=False).drop_points.mean()
+    """Per method and frozen part the mean of `drop_points` over all sets of prompts, and models, in the table, with the
+    comparisons of `drop_contrasts`."""
+    keys = ["method", "frozen", *(["resample"] if "resample" in ablations else [])]
+    return drop_contrasts(drop_points(ablations).groupby(keys, as_index=False).drop_points.mean())
 
 
-def sparsity_kept(rates: pd.DataFrame, least: float) -> pd.DataFrame:
-    """The largest sparsity up to which a sparsified vector keeps a share of the steering's effect (§7): of the change
-    of ASR from the unsteered model, at that sparsity and at all smaller ones in the table.
+def drop_contrasts(drops: pd.DataFrame) -> pd.DataFrame:
+    """Drops compared with each other (§6.3), under one method and in one resample: the columns of_ov, as a share of the
+    drop by freezing the values, and step, the drop minus that of the part before it in `ORDER`; NaN for what has none.
+    """
+    keys = ["method", *(["resample"] if "resample" in drops else [])]
+    wide = drops.pivot(index=keys, columns="frozen", values="drop_points").rename_axis(columns="frozen")
+    wide = wide.reindex(columns=wide.columns.union(ORDER))
+    found = {"of_ov": wide.div(wide["ov"], axis=0), "step": wide[list(ORDER)].diff(axis=1)}
+    beside = pd.concat({name: table.stack() for name, table in found.items()}, axis=1).reset_index()
+    return drops.drop(columns=list(found), errors="ignore").merge(beside, "left", on=[*keys, "frozen"])
+
+
+def sparsity_kept(rates: pd.DataFrame, together: str | None = None) -> pd.DataFrame:
+    """The largest sparsity up to which a sparsified vector keeps most of the steering's effect (§7), of the change of
+    ASR from the unsteered model: `effect_kept` in `data/paper/claims.toml`, at that sparsity and at all smaller ones in
+    the table.
 
     Args:
         rates: columns sparsity (0, the dense vector, among them), asr, unsteered (the ASR without steering), and what
-            tells curves apart: method, sparsifier and prompts, and model, rescaled and test_set where there are any.
-        least: the share; `effect_kept` in `data/paper/claims.toml` has those in use.
+            tells curves apart: method, sparsifier and prompts, and model, rescaled, test_set and resample where there
+            are any.
+        together: what to call all sets of prompts at once; they get rows of their own, the least of the sets.
 
     Returns:
-        What tells curves apart, and kept: a sparsity; 0 also where the dense vector has no effect.
+        What tells curves apart, and sparsity; 0 also where the dense vector has no effect.
     """
-    keys = [name for name in ("model", "method", "sparsifier", "rescaled", "prompts", "test_set") if name in rates]
+    keys = [name for name in ("model", "method", "sparsifier", "rescaled", "prompts", "test_set", "resample")
+            if name in rates]
     groups = [rates[key] for key in keys]
     effect = rates.asr - rates.unsteered
     dense = effect.where(rates.sparsity == 0).groupby(groups).transform("first")
     share = (effect / dense).where(dense != 0, 0.0).groupby([*groups, rates.sparsity]).min()
-    reached = (share >= least).groupby(keys).cummin().rename("reached").reset_index()
-    return reached.assign(kept=reached.sparsity.where(reached.reached, 0.0)).groupby(keys, as_index=False).kept.max()
+    reached = (share >= paper_text()["effect_kept"]).groupby(keys).cummin().rename("reached").reset_index()
+    kept = reached.assign(sparsity=reached.sparsity.where(reached.reached, 0.0))
+    kept = kept.groupby(keys, as_index=False).sparsity.max()
+    if not together:
+        return kept
+    curve = [key for key in keys if key not in ("prompts", "test_set")]
+    least = kept.groupby(curve, as_index=False).sparsity.min().assign(prompts=together)
+    return pd.concat([kept, least])[[key for key in kept if key != "test_set"]].reset_index(drop=True)
 
 
 def _csv(name: str, locator: str) -> pd.DataFrame:

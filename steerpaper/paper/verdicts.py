@@ -5,7 +5,8 @@ from functools import partial
 import pandas as pd
 
 from steerpaper.artifacts import load_recorded
-from steerpaper.paper.claims import Claim, cases, claims, measured_table, reported_table, summary, verdict
+from steerpaper.paper.claims import Claim, cases, claims, summary, verdict
+from steerpaper.paper.compared import measured_table, reported_table
 from steerpaper.paper.tables import MODELS
 
 
@@ -20,7 +21,6 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Raises:
         FileNotFoundError: a table of an earlier notebook is missing; the message names the notebook.
-        ValueError: a table without a column that a claim needs.
     """
     all_cases = {claim.id: cases(claim, partial(measured_table, preset)) for claim in claims()}
     rows = []
@@ -30,7 +30,8 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
             row[f"{model} verdict"], row[f"{model} reported"] = as_reported(claim, model)
         own = all_cases[claim.id]
         close = int((~own.clear.dropna().astype(bool)).sum())
-        rows.append(row | {"verdict": verdict(own.met), "met": int(own.met.sum()), "cases": len(own), "close": close,
+        met = own.met.dropna().astype(bool)
+        rows.append(row | {"verdict": verdict(own), "met": int(met.sum()), "cases": len(met), "close": close,
                            "measured": summary(own)})
     return pd.DataFrame(rows), pd.concat(all_cases.values(), ignore_index=True)
 
@@ -44,8 +45,8 @@ def recorded_verdicts(claims: list[str]) -> pd.DataFrame:
 def as_reported(claim: Claim, model: str) -> tuple[str, str]:
     """Verdict on a claim by the paper's own numbers of one of its models, and these in words.
 
-    "stated" where no number is printed to which a rule could be applied.
+    "not printed" where there are no numbers to which a rule could be applied.
     """
-    own = cases(claim, partial(reported_table, model))
+    own = cases(claim, partial(reported_table, model)).dropna(subset="met")
     stated = [claim.reported[key] for key in ("both", model) if key in claim.reported]
-    return (verdict(own.met) if len(own) else "stated"), "; ".join([summary(own)] * bool(len(own)) + stated)
+    return (verdict(own) if len(own) else "not printed"), "; ".join([summary(own)] * bool(len(own)) + stated)

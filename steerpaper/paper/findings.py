@@ -1,0 +1,63 @@
+"""What was found on one model, in five sentences with their numbers, from the cases of its scorecard."""
+
+import pandas as pd
+
+from steerpaper.paper.claims import claims
+
+_FEW = 3  # cases that are told one by one
+
+
+def findings(cases: pd.DataFrame) -> list[str]:
+    """Five sentences on steering, circuits, what they share, freezes and sparsity.
+
+    Whatever came out, a sentence says the same numbers: those that claims were judged by, in brackets their 95 %
+    intervals where they have one. Of more than three cases it tells the least and the largest value, and the outer ends
+    of all intervals.
+
+    Args:
+        cases: `scorecard_cases` of one model.
+    """
+    checks = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
+              for claim in claims() for i, check in enumerate(claim.checks)}
+
+    def share(claim: str, check: int) -> str:
+        return _told(checks[claim, check], "{:.2f}")
+
+    def percent(claim: str, check: int) -> str:
+        rows = checks[claim, check]
+        return _told(rows.assign(**100 * rows[["value", "low", "high"]].astype(float)), "{:.0f} %")
+
+    values, weights = (_told(pd.concat([checks["ov-not-qk", i], checks["ov-not-qk-learned", i]]), "{:.1f}")
+                       for i in (0, 1))
+    return [
+        f"**Steering.** ASR is {share('effective', 0)} on harmful prompts and {share('effective', 1)} on "
+        f"harmless ones, with {percent('effective', 2)} of the unsteered model's clean text.",
+        f"**Circuits.** The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries "
+        f"{share('few-edges', 1)} of the steering on test prompts. Found on whole answers, a circuit carries "
+        f"{share('whole-answers', 0)} more than one found on a single token; one position holds "
+        f"{percent('whole-answers', 1)} of the effect.",
+        f"**What is shared.** Another method's circuit carries {share('interchangeable', 0)} of the steering, a random "
+        f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, {share('controls', 1)}.",
+        f"**Freezes.** Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}. "
+        f"Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
+        "**Sparsity.** By gradient, and rescaled, vectors keep their effect up to a sparsity of "
+        f"{percent('sparse', 0)}, and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, "
+        f"{percent('sparse', 1)} of the dense vectors' clean text is left.",
+    ]
+
+
+def _told(rows: pd.DataFrame, form: str) -> str:
+    """Cases in words: each by its name, or their range."""
+    rows = rows.dropna(subset="met")
+    if rows.empty:
+        return "(not measured)"
+    if len(rows) > _FEW:
+        ends = form.format(rows.value.min()).removesuffix(" %"), form.format(rows.value.max())
+        return f"{ends[0]} to {ends[1]}{_interval(rows.low.min(), rows.high.max(), form)}"
+    each = [f"{form.format(row.value)}{_interval(row.low, row.high, form)}" for row in rows.itertuples()]
+    names = [f"{name.split(', ')[0].upper()} " if len(rows) > 1 else "" for name in rows.case]
+    return ", ".join(map("".join, zip(names, each)))
+
+
+def _interval(low: float, high: float, form: str) -> str:
+    return f" ({form.format(low).removesuffix(' %')} to {form.format(high)})" if pd.notna(low) else ""
