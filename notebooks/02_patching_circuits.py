@@ -533,17 +533,23 @@ single[single.share.round(2) == 0.1].pivot_table(
 # the same one. KL compares whole distributions: it is largest where the run has
 # left the base model's and come to the steered one's. With threshold 0 every
 # response position counts, with a high one only those at which steering changes
-# the prediction drastically. A circuit found by KL and judged by the logit
+# the prediction drastically, and on some models none. A circuit found by KL and judged by the logit
 # difference should not fall far behind one found by the logit difference on the
 # same responses (a quarter of the training prompts).
 
 # %%
 part = train.subset(n=max(1, settings.n_patching // 4))
 by_metric = {"logit difference": sp.attribute(model, part.responses, part.steerings)}
+positions = {"logit difference": by_metric["logit difference"].positions}
 for threshold in (0.0, 1.0, 5.0):
-    by_metric[f"KL, threshold {threshold:.0f}"] = sp.attribute(
-        model, part.responses, part.steerings, metric=sp.DirectionalKL(threshold))
-positions = {name: ranking.positions for name, ranking in by_metric.items()}
+    name, metric = f"KL, threshold {threshold:.0f}", sp.DirectionalKL(threshold)
+    try:
+        by_metric[name] = sp.attribute(
+            model, part.responses, part.steerings, metric=metric)
+    except sp.circuits.NoPositionLeft:
+        positions[name] = 0
+    else:
+        positions[name] = by_metric[name].positions
 positions = pd.Series(positions, name="positions").rename_axis("metric").reset_index()
 sp.save_table(preset, "table9_positions", positions)
 tested = sp.circuits.top_circuits(by_metric, some, "metric")

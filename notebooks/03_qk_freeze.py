@@ -249,7 +249,8 @@ shown.loc[order].round(2)
 # when it is frozen alone would be where attention does matter.
 
 # %%
-subsets = {tuple(own) for i in layers
+# At most eight places to begin or end, so that a deep model takes no longer.
+subsets = {tuple(own) for i in layers[::-(-len(layers) // 8)]
            for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
 fewer = {name: table.head(settings.n_by_layer) for name, table in few.items()}
 rows = [both_ways(model, fewer, dim, kind, own, **how)

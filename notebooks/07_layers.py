@@ -17,10 +17,10 @@
 # and may act through others. Is "not the attention weights" (the paper), or "the MLPs" (ours),
 # true of steering this model, or of one layer?
 #
-# So the same three methods at two more layers, two before the chosen one and two behind it, and
-# the same freezes. Besides those of table 1 there are two total ones: the MLPs write what they
-# write in the unsteered run (*mlp-total*), and so does attention, too (*residual-only*): then
-# the vector reaches the logits by the residual stream alone.
+# So the same three methods at two more layers, a fifth of the depth before the chosen one and
+# behind it, and the same freezes. Besides those of table 1 there are two total ones: the MLPs
+# write what they write in the unsteered run (*mlp-total*), and so does attention, too
+# (*residual-only*): then the vector reaches the logits by the residual stream alone.
 #
 # *Reads* the model, the prompts, and what notebook 01 has chosen. *Writes* `layer_methods`,
 # `layer_freezes`, `layer_undone` and a figure. Freezes are in
@@ -55,7 +55,9 @@ methods = [name for name, method in sp.METHODS.items() if not method.baseline]
 chosen = {name: sp.load_steering(preset, name) for name in methods}
 position = int(sp.load_table(preset, "dim_selection").position[0])
 layer = chosen["dim"].layer
-layers = sorted({layer, *(i for i in (layer - 2, layer + 2) if 0 < i < model.n_layers)})
+step = round(model.n_layers / 5)
+others = [i for i in (layer - step, layer + step) if 0 < i < model.n_layers]
+layers = sorted([layer, *others])
 print("layers:", layers, "of", model.n_layers)
 
 # %% [markdown]

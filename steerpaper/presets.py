@@ -275,10 +275,11 @@ _QWEN25 = Preset(
     revision="7ae557604adf67be50417f59c2c2f167def9a775", note="Apache 2.0; not gated", first_tokens=("I", "As"),
     **_LAPTOP,
 )
-# The real model on record: the paper's sizes where tables 1 and 2 are made of them, the rest for a few hours of two cores.
+# The real model on record: the paper's limit on KL, its sizes where tables 1 and 2 are made of them, the rest for a few
+# hours of two cores. It refuses half of the harmful test prompts, so that as few can flip.
 _MEASURED = _LAPTOP | dict(
-    n_train=128, n_validation=24, n_test=100, batch_size=100, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
-    n_patching=16, n_patching_test=30, compared_shares=(0.03, 0.1, 0.3), n_pairs=40, phis=(0.02,), epochs=4,
+    n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
+    n_patching=16, n_patching_test=50, compared_shares=(0.03, 0.1, 0.3), n_pairs=40, phis=(0.02,), epochs=4,
     n_freezing=24,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.

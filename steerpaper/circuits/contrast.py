@@ -24,6 +24,10 @@ from steerpaper.models.responses import Batch
 T = TypeVar("T")
 
 
+class NoPositionLeft(ValueError):
+    """The metric is masked at every position of all responses."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What one forward pass read and wrote from the steering layer on; lists have one entry per layer.
@@ -82,8 +86,8 @@ def contrasts(
         done: the number of first responses, by length, that are not needed any more, and of their unmasked positions.
 
     Raises:
-        ValueError: an unknown metric; logits that are not finite; at the end, if the metric was masked at every
-            position.
+        ValueError: an unknown metric, or logits that are not finite.
+        NoPositionLeft: at the end, if the metric was masked at every position.
     """
     metric = get_metric(metric)
 
@@ -97,7 +101,7 @@ def contrasts(
         yield result
         del result  # two batches never live at once
     if not n_positions:
-        raise ValueError(f"none of the {len(cases.responses)} responses has a position left: {metric.why_masked}")
+        raise NoPositionLeft(f"none of the {len(cases.responses)} responses has a position left: {metric.why_masked}")
 
 
 @torch.no_grad()
