@@ -150,7 +150,7 @@ def rows_of(name: str, device: str) -> list[str]:
         print(f"{name}{'' if device == 'cuda' else ', reduced'}: {stage}: {n / seconds:,.0f} tokens/s, "
               f"{seconds / n / bare:.1f} bare passes", flush=True)
         total = full_tokens(name).get(stage.split(",")[0].split()[0])
-        whole = "" if total is None else f"{total * seconds / n / 3600:.1f} h"
+        whole = "" if total is None else f"{total * seconds / n / 60:.1f} min"
         lines.append(f"| {name} | {stage} | {n / seconds:,.0f} | {peak:.1f} GiB | {seconds / n / bare:.1f} | {whole} |")
     return lines
 

@@ -43,13 +43,15 @@ def answers(name: str) -> pd.DataFrame:
 
 def table(judged: pd.DataFrame, n: int) -> str:
     """Markdown: attack success by method, freeze and prompt set, whole answers and their first n tokens."""
-    keys = ["method", "frozen", "prompts"]
-    whole, start = sp.rates(judged, keys), sp.rates(judged.assign(expressed=judged.expressed_at_start), keys)
-    same = (judged.expressed == judged.expressed_at_start).groupby([judged[key] for key in keys]).mean()
-    lines = [f"| method | frozen | prompts | ASR, {TOKENS} tokens | ASR, {n} tokens | same verdict |",
-             "| :-- | :-- | :-- | :-- | :-- | --: |"]
-    for long, short, share in zip(whole.itertuples(), start.itertuples(), same, strict=True):
-        lines.append(f"| {long.method} | {long.frozen} | {long.prompts} | {_rate(long)} | {_rate(short)} | {share:.2f} |")
+    keys, sets = ["method", "frozen"], list(judged.prompts.unique())
+    whole = sp.rates(judged, [*keys, "prompts"]).set_index(keys)
+    start = sp.rates(judged.assign(expressed=judged.expressed_at_start), [*keys, "prompts"]).set_index(keys)
+    same = (judged.expressed == judged.expressed_at_start).groupby([judged[key] for key in keys], sort=False).mean()
+    heads = [f"{name}, {tokens} tokens" for name in sets for tokens in (TOKENS, n)]
+    lines = ["| method | frozen | " + " | ".join(heads) + " | same verdict |", "| :-- | :-- " + "| --: " * 5 + "|"]
+    for key, share in same.items():
+        cells = [_rate(rates.loc[[key]].set_index("prompts").loc[name]) for name in sets for rates in (whole, start)]
+        lines.append("| " + " | ".join([*key, *cells, f"{share:.2f}"]) + " |")
     return "\n".join(lines)
 
 
@@ -63,7 +65,8 @@ def main() -> None:
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the processor"
     judged = answers(name)
     n = sp.get_preset(name).max_new_tokens
-    publish(f"{name} on {where}, {judged.prompt.nunique()} test prompts:\n\n{table(judged, n)}", "long-answers")
+    publish(f"Attack success rate of {name} on {where}, {judged.prompt.nunique()} test prompts:\n\n{table(judged, n)}",
+            "long-answers")
 
 
 if __name__ == "__main__":
