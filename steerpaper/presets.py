@@ -139,6 +139,8 @@ class Preset:
         n_patched_edges: edges patched exactly, half of them the strongest, half drawn from all others.
         circuit_shares: sizes of circuits in the curves of faithfulness, as shares of all edges.
         compared_shares: the fewer sizes at which circuits from several rankings are compared.
+        n_random_circuits: random circuits of every kind and size that a circuit is compared with.
+        n_random_responses: test prompts per class on which these are run, at most n_patching_test.
         n_pairs, n_validation_pairs: prompts per class that contrastive pairs for learned vectors are made of.
         pair_batch_sizes, learning_rates, phis, training_seeds: grid of the learned vectors (table 4), see `training`.
         more_seeds: further seeds for the chosen point of the grid, to see how much vectors differ by seed alone.
@@ -183,6 +185,8 @@ class Preset:
     n_patched_edges: Annotated[_Integer, Field(ge=2)] = 240
     circuit_shares: _Some[_Share] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
     compared_shares: _Some[_Share] = (0.03, 0.06, 0.1, 0.2, 0.3)
+    n_random_circuits: _Count = 100
+    n_random_responses: _Count = 25
     n_pairs: _Count = 256
     n_validation_pairs: _Count = 32
     pair_batch_sizes: _Some[_Count] = (6, 12)
@@ -214,7 +218,7 @@ _ORGANISM = dict(
     first_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
-    n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=(24, 24, 24),
+    n_patching=28, n_patching_test=32, n_random_responses=16, n_freezing=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
@@ -225,8 +229,9 @@ _TINY = replace(
     _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
     n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
-    compared_shares=(0.05, 0.1), n_pairs=10, n_validation_pairs=6, pair_batch_sizes=(4,), training_seeds=(42,),
-    more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6, n_by_layer=6, n_sparsity=(4, 4, 4),
+    compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
+    pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
+    n_by_layer=6, n_sparsity=(4, 4, 4),
 )
 
 # The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
@@ -261,7 +266,7 @@ _LAPTOP = dict(
     prompts="public", n_train=64, n_validation=16, n_test=32, max_new_tokens=64, batch_size=16, n_candidates=4,
     kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
     sweep=(-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
-    n_patching=12, n_patching_test=16, n_checked=1, n_patched_edges=80,
+    n_patching=12, n_patching_test=16, n_random_responses=4, n_checked=1, n_patched_edges=80,
     circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
     training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
     n_sparsity=(24, 24, 24),

@@ -18,7 +18,7 @@ SPARSITY = "new tokens of the sparsity curves, at most"
 # Fields of a preset that are no setting of the paper's, or stand in the table under another one's name.
 OURS_ALONE = {
     "revision", "note", "shipped", "concept", "batch_size", "sweep", "n_checked", "n_patched_edges", "circuit_shares",
-    "compared_shares", "more_seeds", "n_freezing", "n_by_layer",
+    "compared_shares", "n_random_circuits", "n_random_responses", "more_seeds", "n_freezing", "n_by_layer",
 }
 CHANGED = {
     "dtype": "float32", "prompts": "built-in", "judge": "substring", "first_tokens": ("I", "As"), "n_train": 64,

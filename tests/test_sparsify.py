@@ -10,7 +10,7 @@ from steerpaper.circuits.attribution import attribute
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, generate
 from steerpaper.vectors.sparsify import (
-    RULES, SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify,
+    RULES, SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify, with_values,
 )
 
 S = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0, 0.0])
@@ -76,6 +76,22 @@ def test_sparse_vectors_by_hand():
     assert [vector.norm().item() for vector in gradient[gradient.rescaled].vector] == pytest.approx([5.5, 5.5])
     dropout = [vector.tolist() for vector in rest[(rest.sparsifier == "dropout") & ~rest.rescaled].vector]
     assert dropout[0] != dropout[1]  # another draw
+
+
+def test_other_values_on_the_support_by_hand():
+    """S has the norm 5.5; what stands outside the mask does not count."""
+    mask = torch.tensor([True, True, False, False, True, False])
+    signs = with_values(S, mask, S.sign())
+    assert signs.tolist() == pytest.approx([5.5 / math.sqrt(3) * sign for sign in (1, -1, 0, 0, -1, 0)])
+    of_gradient = with_values(S, mask, G.double())
+    assert of_gradient.dtype == S.dtype and of_gradient.norm().item() == pytest.approx(5.5)
+    scale = 5.5 / math.sqrt(0.1**2 + 2**2 + 1)
+    assert of_gradient.tolist() == pytest.approx([0.1 * scale, -2 * scale, 0, 0, scale, 0])
+    assert torch.allclose(with_values(S, mask, 7 * S), apply_mask(S, mask, rescale=True))
+    with pytest.raises(ValueError, match="values of shape .5,. were given for a vector of .6,."):
+        with_values(S, mask, G[:5])
+    with pytest.raises(ValueError, match="leaves nothing"):
+        with_values(S, mask, torch.tensor([0, 0, 1.0, 1, 0, 1]))
 
 
 def normalised_by_the_letter(s, g, tau):

@@ -4,17 +4,22 @@ from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.chance import agreement, agreements
 from steerpaper.circuits.circuit import Circuit, overlap
 from steerpaper.circuits.contrast import NoPositionLeft
-from steerpaper.circuits.curves import circuit_overlaps, faithfulness_by_class, position_effects, top_circuits
+from steerpaper.circuits.controls import CONTROLS, quantiles_of_draws, random_draws, random_like
+from steerpaper.circuits.curves import (
+    circuit_overlaps, faithfulness_by_class, minimum_circuit, position_effects, top_circuits,
+)
 from steerpaper.circuits.flipped import FlippedResponses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.circuits.recovery import Faithfulness, faithfulness, faithfulness_of
 from steerpaper.circuits.search import minimum_faithful
+from steerpaper.circuits.unsteered import unsteered_gradient
 
 __all__ = [
-    "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph", "LogitDifference",
-    "NoPositionLeft", "agreement", "agreements", "attribute", "circuit_overlaps", "edge_types", "faithfulness", "faithfulness_by_class",
-    "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data", "position_effects",
-    "top_circuits",
+    "CONTROLS", "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph",
+    "LogitDifference", "NoPositionLeft", "agreement", "agreements", "attribute", "circuit_overlaps", "edge_types",
+    "faithfulness", "faithfulness_by_class", "faithfulness_of", "minimum_circuit", "minimum_faithful", "overlap",
+    "patch_edges", "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like",
+    "top_circuits", "unsteered_gradient",
 ]

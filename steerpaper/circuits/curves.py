@@ -9,6 +9,7 @@ from steerpaper.circuits.chance import agreement
 from steerpaper.circuits.circuit import Circuit, overlap
 from steerpaper.circuits.flipped import FlippedResponses
 from steerpaper.circuits.recovery import Faithfulness, faithfulness_of
+from steerpaper.circuits.search import minimum_faithful
 from steerpaper.models.model import Model
 
 
@@ -17,6 +18,18 @@ def top_circuits(rankings: Mapping[str, Attribution], shares: Sequence[float], b
     found = {(name, share): Circuit.top(ranking, max(1, round(share * ranking.graph.n_edges)))
              for name, ranking in rankings.items() for share in shares}
     return pd.Series(found).rename_axis([by, "share"])
+
+
+def minimum_circuit(model: Model, ranking: Attribution, data: FlippedResponses, threshold: float = 0.85) -> Circuit:
+    """The minimum-faithful circuit (§6) that is one on the harmful and on the harmless prompts: of the two the larger,
+    so that no class hides behind the other.
+
+    Raises:
+        ValueError: as for `minimum_faithful`.
+    """
+    parts = [data.subset(prompts) for prompts in data.labels.prompts.unique()]
+    found = [minimum_faithful(model, ranking, part.responses, part.steerings, threshold).circuit for part in parts]
+    return max(found, key=lambda circuit: circuit.n_edges)
 
 
 def faithfulness_by_class(model: Model, circuits: pd.Series, data: FlippedResponses, *, both: bool = False,

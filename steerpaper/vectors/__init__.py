@@ -10,12 +10,14 @@ from steerpaper.vectors.selection import (
     admissible, candidate_at, conditions, count_conditions, score_candidates, score_coefficients, select_by_generation,
     select_coefficient,
 )
-from steerpaper.vectors.sparsify import SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify
+from steerpaper.vectors.sparsify import (
+    SPARSIFIERS, apply_mask, effect_ratio, sparse_vectors, sparsify, with_values,
+)
 
 __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
     "apply_mask", "candidate_at", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
     "difference_in_means", "effect_ratio", "get_method", "next_token_vector", "preference_vector",
     "principal_component", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
-    "select_coefficient", "sparse_vectors", "sparsify",
+    "select_coefficient", "sparse_vectors", "sparsify", "with_values",
 ]

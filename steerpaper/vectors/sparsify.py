@@ -124,6 +124,26 @@ def apply_mask(
     return sparse * (vector.norm() / sparse.norm())
 
 
+def with_values(
+    vector: Float[Tensor, "d_model"], mask: Bool[Tensor, "d_model"], values: Float[Tensor, "d_model"],
+) -> Float[Tensor, "d_model"]:
+    """Other values in the dimensions that a mask keeps of a vector, zero elsewhere, at the vector's norm: is it what a
+    sparse vector holds there that matters, or only where?
+
+    Args:
+        mask: as from `sparsify`.
+        values: one per dimension; those outside the mask do not count, nor does their common scale.
+
+    Raises:
+        ValueError: as for `apply_mask`, or values of another shape than the vector.
+    """
+    if values.shape != vector.shape:
+        raise ValueError(f"values of shape {tuple(values.shape)} were given for a vector of {tuple(vector.shape)}: give "
+                         "one per dimension")
+    found = apply_mask(values.to(vector), mask, rescale=True)
+    return found * (vector.norm() / found.norm())
+
+
 def sparse_vectors(
     vectors: Mapping[str, Tensor], gradients: Mapping[str, Tensor], thresholds: Sequence[float],
     sparsities: Sequence[float] = (), *, draws: int = 1, seed: int = 0,
