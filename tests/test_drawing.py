@@ -11,7 +11,9 @@ from steerpaper.figures.attribution import (
     draw_completeness, draw_effect_by_position, draw_patching_check, draw_score_distribution,
 )
 from steerpaper.figures.circuits import draw_circuit, layout
-from steerpaper.figures.faithfulness import draw_faithfulness, draw_interchange, draw_overlap
+from steerpaper.figures.faithfulness import (
+    draw_faithfulness, draw_interchange, draw_overlap, draw_random_circuits,
+)
 from steerpaper.figures.heads import (
     draw_svv_coefficient, draw_svv_cosines, draw_svv_explained, draw_svv_preference, draw_svv_tokens,
 )
@@ -86,6 +88,35 @@ def test_faithfulness_curves_are_the_table():
         bars = ax.collections[0].get_segments()
         assert [bar[1][1] for bar in bars] == pytest.approx([expected[0] + 0.1, {0.9: 0.95, 1.0: 1.1}[expected[1]]])
     assert fig.axes[0].get_xticks().tolist() == [1, 2, 3, 5, 10, 20, 30, 50]
+    plt.close(fig)
+
+
+def test_random_circuits_are_bands_at_their_own_size():
+    curves = pd.DataFrame({"prompts": ["harmful", "harmless"], "share": 0.1, "faithfulness": 0.9, "low": 0.8, "high": 1.0,
+                           "circuit": "top"})
+    random = pd.DataFrame([(control, prompts, share, 0.05, 0.0, high) for control, high in (("same size", 0.1),
+                           ("same kinds", 0.4)) for prompts in ("harmful", "harmless") for share in (0.3, 0.1)],
+                          columns=["control", "prompts", "share", "median", "low", "high"])
+    fig = draw_faithfulness(curves, "circuit", {"top": ("black", "o-")}, random)
+    for ax in fig.axes:
+        bands = [band.get_paths()[0].vertices for band in ax.collections if hasattr(band, "get_paths") and band.get_label()
+                 .endswith("of draws")]
+        assert [band[:, 0].min() for band in bands] == pytest.approx([10, 10])
+        assert [band[:, 0].max() for band in bands] == pytest.approx([30, 30])
+        assert [band[:, 1].max() for band in bands] == pytest.approx([0.1, 0.4])
+    plt.close(fig)
+
+
+def test_every_random_circuit_is_a_point_filled_where_it_leads_straight_to_the_logits():
+    draws = pd.DataFrame([(control, draw, prompts, draw / 10, 0.9, draw > 2) for control in ("same size", "same kinds")
+                          for draw in range(4) for prompts in ("harmful", "harmless")],
+                         columns=["control", "draw", "prompts", "faithfulness", "own", "straight"])
+    fig = draw_random_circuits(draws)
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["as\nmany random edges", "as\nmany of every kind"]
+    for ax in fig.axes:
+        straight, other = (ax.collections[i].get_offsets() for i in (0, 1))
+        assert straight[:, 1].tolist() == pytest.approx([0.3]) and other[:, 1].tolist() == pytest.approx([0, 0.1, 0.2])
+        assert len(ax.collections[0].get_facecolors()) and not len(ax.collections[1].get_facecolors())
     plt.close(fig)
 
 

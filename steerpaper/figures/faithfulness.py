@@ -6,15 +6,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerpaper.figures.style import DOUBLE_COLUMN
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
 
 _FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
+_RANDOM = 0.1  # below which it sees random circuits
+_BANDS = {"same size": ("as many random edges", PALETTE["random"]), "same kinds": ("as many of every kind", "#CC6677"),
+          "twice the size": ("twice as many", "#332288")}
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100)
 
 
-def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]]) -> Figure:
+def draw_faithfulness(
+    curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[str, str]], random: pd.DataFrame | None = None,
+) -> Figure:
     """Faithfulness against the size of circuits, harmful and harmless prompts side by side.
 
     Points of one size stand a little beside each other, so that their intervals can be told apart.
@@ -23,6 +29,8 @@ def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[s
         curves: columns prompts, share (of all edges, in (0, 1]), faithfulness, low, high, and the column `by`.
         by: what tells the curves apart.
         looks: colour and matplotlib's format of every curve, in the order of the legend.
+        random: random circuits at some of these sizes, drawn as bands with their median: columns control, prompts,
+            share, median, low, high, as of `quantiles_of_draws`.
     """
     fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
     aside = 1.015 ** (np.arange(len(looks)) - (len(looks) - 1) / 2)
@@ -32,6 +40,8 @@ def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[s
             x = 100 * curve.share * factor
             ax.vlines(x, curve.low, curve.high, color=colour, lw=1)
             ax.plot(x, curve.faithfulness, style, color=colour, ms=3, label=name)
+        if random is not None:
+            _bands(ax, random[random.prompts == prompts])
         ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
         ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
     axes[0].set(ylabel="faithfulness\n(bars: 95 % bootstrap over prompts)")
@@ -40,6 +50,42 @@ def draw_faithfulness(curves: pd.DataFrame, by: str, looks: Mapping[str, tuple[s
     axes[0].set_xticks(ticks, ticks)
     axes[0].minorticks_off()
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
+    return fig
+
+
+def _bands(ax: Axes, random: pd.DataFrame) -> None:
+    """Where 95 % of random circuits lie, and their median, per control."""
+    for control, band in random.sort_values("share").groupby("control", sort=False):
+        label, colour = _BANDS[control]
+        ax.fill_between(100 * band.share, band.low, band.high, color=colour, alpha=0.25, lw=0,
+                        label=f"{label}: 95 % of draws")
+        ax.plot(100 * band.share, band["median"], ":", color=colour, lw=1)
+
+
+def draw_random_circuits(draws: pd.DataFrame) -> Figure:
+    """Every random circuit beside the circuit that it is held against (§5.2), harmful and harmless prompts side by
+    side; filled where it has the edge that leads from the steering node straight to the logits.
+
+    Args:
+        draws: as of `random_draws`, of one circuit.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.9), sharex=True, sharey=True)
+    controls = list(draws.control.unique())
+    for ax, (prompts, group) in zip(axes, draws.groupby("prompts")):
+        for x, control in enumerate(controls):
+            own, (_, colour) = group[group.control == control], _BANDS[control]
+            aside = x + 0.5 * ((own.draw + 0.5) / len(own) - 0.5)
+            for straight, face in ((True, colour), (False, "none")):
+                those = own.straight == straight
+                ax.scatter(aside[those], own.faithfulness[those], s=12, lw=0.6, ec=colour, fc=face)
+            ax.hlines(own.faithfulness.quantile([0.025, 0.5, 0.975]), x - 0.32, x + 0.32, color="black", lw=0.8)
+        ax.axhline(group.own.iloc[0], color=PALETTE["dim"], lw=1.2, label="the circuit itself")
+        ax.axhline(_RANDOM, color="black", ls=":", lw=1, label="the paper's limit for random circuits")
+        ax.set(title=f"{prompts} test prompts", xticks=range(len(controls)))
+        ax.set_xticklabels([_BANDS[control][0].replace(" ", "\n", 1) for control in controls])
+    axes[0].set(ylabel="faithfulness of random circuits\n(lines: median, 95 % of draws)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, title_fontsize=7,
+               title="filled: with the edge from steering straight to the logits")
     return fig
 
 
