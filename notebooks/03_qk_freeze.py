@@ -39,7 +39,7 @@
 # enough without being necessary.
 #
 # *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes*
-# seven tables, the shares of figure `table1_ablations` and three figures. The freezes are
+# eight tables, the shares of figure `table1_ablations` and three figures. The freezes are
 # [`steerpaper/freezing.py`](../steerpaper/freezing.py), the verdicts on the claim stand in
 # [RESULTS.md](../RESULTS.md).
 
@@ -48,6 +48,7 @@ preset = "organism-llama"
 seed = 0
 
 # %%
+from dataclasses import replace
 from itertools import product
 
 import pandas as pd
@@ -238,6 +239,54 @@ shown.loc[order].round(2)
 # answers say nothing.
 
 # %% [markdown]
+# ## Would taking out any vector do as much?
+#
+# *svv* and *mlp* subtract something from what a projection reads, in every layer and at every
+# position. If steering breaks then, it may be because the vector's direct path is gone, which is
+# the paper's reading, or because *any* subtraction of that size is too much for the model. The
+# control is a **random vector as long as the steering vector**: the steering stays what it is,
+# and `α (r ⊙ γ) / RMS(h)` is taken out instead of `α (s ⊙ γ) / RMS(h)`
+# ([`Steering.direct`](../steerpaper/steering.py)). Three random vectors per method, on the prompts
+# of the last table; the table has the share of the steering that is undone, and the share of clean
+# text.
+#
+# The reading of table 1 holds if taking out a random vector undoes next to nothing where taking
+# out the steering vector undoes much. It falls if both undo as much. A random vector that undoes
+# a part says how much of a direct term's drop is owed to its size. (On harmful prompts broken text
+# counts as success, so a control may also undo *less* than nothing there.)
+
+# %%
+controls = [both_ways(model, few, unfrozen, **how).assign(frozen="none")]
+for kind in ("svv", "mlp"):
+    own = both_ways(model, few, steerings, kind, **how)
+    controls.append(own.assign(frozen=kind, taken_out="the vector"))
+    for i in range(3):
+        other = {name: replace(
+            push, direct=sp.random_vector(push.vector, seed + i))
+            for name, push in steerings.items()}
+        own = both_ways(model, few, other, kind, **how)
+        controls.append(own.assign(frozen=kind, taken_out="a random vector"))
+controls = pd.concat(controls).fillna({"taken_out": "nothing"})
+by = ["method", "frozen", "taken_out", "prompts"]
+controls = sp.rates(controls, by)
+ends = controls[controls.frozen == "none"]
+undone = [sp.behaviour.share_undone(pd.concat([ends, part]).assign(model=preset))
+          .assign(taken_out=name)
+          for name, part in controls[controls.frozen != "none"].groupby("taken_out")]
+controls = controls.merge(pd.concat(undone)[[*by, "undone"]], "left", on=by)
+sp.save_table(preset, "direct_control", controls)
+controls[controls.frozen != "none"].pivot(
+    index=["frozen", "method", "prompts"], columns="taken_out",
+    values=["undone", "clean"]).round(2)
+
+# %% [markdown]
+# **Reading.** Row by row: is the share undone by *a random vector* near 0 where that by *the
+# vector* is not, and is the text still clean? A row in which the vector itself undoes little says
+# nothing about either.
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
 # ## Which layers?
 #
 # Attention is frozen in one layer, in all layers up to one, and in all layers from one on. If
@@ -389,6 +438,8 @@ undone[kinds[1:]].round(2)
 # * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
 #   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
 #   by the MLPs.
+# * **Direct paths have a control.** Whether *svv* and *mlp* undo so much because of what they take
+#   out, or because of how much, is told by a random vector of the same length.
 # * **The parts are not channels that add up.** Freezing either of two parts may undo most of
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
 #   how much it carries.

@@ -306,6 +306,93 @@ print("short and whole answer, same verdict:", same.mean())
 # fewer refusals of harmless prompts are clean on either organism, while DIM's lose nothing. "Still steers" is true of
 # the verdict before it is true of the answer.
 #
+# ## Is it what stands there, or where?
+#
+# A sparse vector is two things: a *support*, the dimensions that are left, and the *values* in
+# them. The paper credits the vector with both. But the support was chosen by a gradient, which
+# could steer by itself: moving along it is what raises the metric fastest. So at 80 % sparsity, on
+# the same prompts and at the dense vector's norm, we change one of the two.
+#
+# *The support kept, other values in it.* **gradient**: $g_i$ instead of $s_i$.
+# **signs**: the sign of $s_i$ times a constant. **random**: normal numbers, the control, which
+# knows only where. If the values of the vector matter, random ones do not steer. If signs do as
+# well as the vector, sizes do not matter. If g does as well or better, what was extracted from
+# prompts or trained is not needed once the gradient is known.
+#
+# *The values kept, another support.* The gradient of notebook 02 is a mean along the path to the
+# steered stream, so it has seen the vector. At the *beginning* of the path, **α = 0**, it has
+# not: there the largest $|g_i|$ are those dimensions to which the unsteered model is most
+# sensitive, whichever vector comes. (The metric still knows which tokens steering will choose.)
+# If this support does as well, the model says where to steer, and the vector only what to put
+# there.
+#
+# $$ v = \lVert s \rVert \, \frac{M \odot w}{\lVert M \odot w \rVert}, \qquad
+# w \in \{s,\; g,\; \mathrm{sign}(s),\; \text{random}\}, \quad
+# M \in \{|g| \text{ large},\; |g_{\alpha = 0}| \text{ large}\} . $$
+#
+# Attribution at α = 0 asks for the answers on which notebook 02 ranked edges, the training
+# prompts that steering flips, base and steered.
+
+# %%
+patching_data = partial(
+    sp.patching_data, model, judge=how["judge"], concept=concept,
+    batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
+trained_on = [load(name, "train", settings.n_patching) for name in concept.sets]
+at_start = {}
+for name in methods:
+    own = patching_data(*trained_on, steerings[name])
+    at_start[name] = sp.circuits.unsteered_gradient(model, own.responses, own.steerings)
+
+# %%
+keys, about, changed = ["method", "support", "values"], [], {}
+for i, name in enumerate(methods):
+    s, g = vectors[name], gradients[name]
+    masks = {"everything": torch.ones_like(s, dtype=torch.bool)}
+    masks |= {where: sp.sparsify(s, gradient=found, sparsity=0.8)
+              for where, found in (("on the path", g), ("at α = 0", at_start[name]))}
+    values = {"vector": s, "gradient": g, "signs": s.sign(),
+              "random": sp.random_vector(s, seed + i)}
+    kept = masks["on the path"]
+    for which in [*product(masks, ["vector"]), *product(["on the path"], values)]:
+        own = sp.vectors.with_values(s, masks[which[0]], values[which[1]])
+        changed[name, *which] = own
+        about.append((name, *which, torch.cosine_similarity(s, own, dim=0).item(),
+                      (masks[which[0]] & kept).sum().item() / kept.sum().item()))
+about = pd.DataFrame(about, columns=[*keys, "cosine_with_vector", "shared_support"])
+about = about.drop_duplicates(keys)
+
+# %% [markdown]
+# The dense and the sparse vector have answered all of these prompts already; the others do now.
+
+# %%
+done = {"dense": "everything", "sparse": "on the path"}
+others = [whole.assign(support=whole.vector.map(done), values="vector")]
+new = {which: vector for which, vector in changed.items()
+       if which[1:] not in [(support, "vector") for support in done.values()]}
+labels = pd.DataFrame(list(new), columns=keys)
+for name in reversed(concept.sets):
+    pushes = [sp.Steering(vector, layer, signs[name] * strengths[method])
+              for (method, *_), vector in new.items()]
+    judged = sp.judged_responses(model, load(name, "test", settings.n_test), pushes,
+                                 max_new_tokens=settings.max_new_tokens, **how)
+    judged = judged.assign(prompts=name).join(labels, on="run")
+    others.append(sp.rates(judged, ["prompts", *keys]))
+others = pd.concat(others, ignore_index=True).drop(columns="vector")
+others = others.merge(about, on=keys)
+sp.save_table(preset, "support_control", others)
+others.pivot(index=keys, columns="prompts", values=["asr", "clean"]).round(2)
+
+# %%
+about.set_index(keys).round(2)
+
+# %% [markdown]
+# **Reading.** Against the rows *on the path, vector* (the sparse vector of above) and *everything*
+# (the dense one): ASR near theirs with *random* would mean that only the support matters, with
+# *signs* that sizes do not, with *gradient* that the vector is not needed for the values, and *at
+# α = 0* that it is not needed for the support. Clean text tells steering from breaking.
+#
+# <!-- reading to be written -->
+#
 # ## Do the methods agree on the dimensions?
 #
 # > *Figure 7, in our words.* Between any two methods the intersection over union (IoU)
@@ -330,9 +417,6 @@ print("short and whole answer, same verdict:", same.mean())
 # control on the right looks like them.
 
 # %%
-patching_data = partial(
-    sp.patching_data, model, judge=how["judge"], concept=concept,
-    batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens)
 n_few = max(4, settings.n_patching // 4)
 asked = [load(name, "train", n_few) for name in concept.sets]
 own = patching_data(*asked, steerings["dim"])
@@ -536,8 +620,8 @@ beside.sort_index(axis=1).round(1)
 # is made as long as the whole. *Rescaling is half of it*: without it no choice is far
 # better than another. *ASR flatters*: the answers get worse before they turn. *The
 # methods agree* on the dimensions far beyond chance, and beyond a random vector, whose
-# gradient agrees with DIM's more than chance allows. Not tested: whether the values
-# that are left matter, or only their places.
+# gradient agrees with DIM's more than chance allows. *Values and places* are told
+# apart by the table of other values on one support, and of one vector on another.
 #
 # From the tables on record, the largest sparsity in % that keeps the effect on all
 # three sets:

@@ -112,7 +112,7 @@ def test_every_random_circuit_is_a_point_filled_where_it_leads_straight_to_the_l
                           for draw in range(4) for prompts in ("harmful", "harmless")],
                          columns=["control", "draw", "prompts", "faithfulness", "own", "straight"])
     fig = draw_random_circuits(draws)
-    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["as\nmany random edges", "as\nmany of every kind"]
+    assert [label.get_text() for label in fig.axes[0].get_xticklabels()] == ["as many\nrandom edges", "as many\nof every kind"]
     for ax in fig.axes:
         straight, other = (ax.collections[i].get_offsets() for i in (0, 1))
         assert straight[:, 1].tolist() == pytest.approx([0.3]) and other[:, 1].tolist() == pytest.approx([0, 0.1, 0.2])

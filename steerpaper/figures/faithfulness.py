@@ -82,7 +82,7 @@ def draw_random_circuits(draws: pd.DataFrame) -> Figure:
         ax.axhline(group.own.iloc[0], color=PALETTE["dim"], lw=1.2, label="the circuit itself")
         ax.axhline(_RANDOM, color="black", ls=":", lw=1, label="the paper's limit for random circuits")
         ax.set(title=f"{prompts} test prompts", xticks=range(len(controls)))
-        ax.set_xticklabels([_BANDS[control][0].replace(" ", "\n", 1) for control in controls])
+        ax.set_xticklabels([_BANDS[control][0].replace("as many ", "as many\n") for control in controls])
     axes[0].set(ylabel="faithfulness of random circuits\n(lines: median, 95 % of draws)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, title_fontsize=7,
                title="filled: with the edge from steering straight to the logits")

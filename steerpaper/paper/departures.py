@@ -45,8 +45,11 @@ _IN_WORDS = """## What is no number
   prompts ([notebook 02](../notebooks/02_patching_circuits.py)). As we read the paper, one set of prompts serves for all
   three.
 * **Attribution** goes through the norms before its targets. The authors' code leaves their Jacobian out;
-  [`norm_jacobian=False`](../notebooks/02_patching_circuits.py) does the same, and notebook 02 compares both with exact
-  patching.
+  [`norm_jacobian=False`](../notebooks/02_patching_circuits.py) does the same. Notebook 02 compares both with exact
+  patching, and finds and judges circuits by either.
+* **Random circuits** are drawn `n_random_circuits` times, of the circuit's size, of twice that size, and with as many
+  edges of every kind ([`random_like`](../steerpaper/circuits/controls.py)), and judged on `n_random_responses` test
+  prompts per class ([notebook 02](../notebooks/02_patching_circuits.py)). The paper does not say how many it drew.
 * **Freezes** copy queries and keys, or values, from an unsteered twin of every row in the same cached generation
   ([`needs_twins`](../steerpaper/freezing.py)); the authors' code recomputes the whole sequence at every token for
   queries and keys. `svv` and `mlp` take s out after the norm, as that code does; `mlp-before-norm` and further freezes
