@@ -277,7 +277,7 @@ controls = controls.merge(pd.concat(undone)[[*by, "undone"]], "left", on=by)
 sp.save_table(preset, "direct_control", controls)
 controls[controls.frozen != "none"].pivot(
     index=["frozen", "method", "prompts"], columns="taken_out",
-    values=["undone", "clean"]).round(2)
+    values=["undone", "clean"]).round(2) + 0.0
 
 # %% [markdown]
 # **Reading.** Row by row: is the share undone by *a random vector* near 0 where that by *the
