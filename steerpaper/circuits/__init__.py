@@ -14,7 +14,7 @@ from steerpaper.circuits.search import minimum_faithful
 
 __all__ = [
     "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph", "LogitDifference",
-    "NoPositionLeft", "agreement", "agreements", "attribute", "circuit_overlaps", "edge_types", "faithfulness", "faithfulness_by_class",
-    "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data", "position_effects",
-    "top_circuits",
+    "NoPositionLeft", "agreement", "agreements", "attribute", "circuit_overlaps", "edge_types", "faithfulness",
+    "faithfulness_by_class", "faithfulness_of", "minimum_faithful", "overlap", "patch_edges", "patching_data",
+    "position_effects", "top_circuits",
 ]
