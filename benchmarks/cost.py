@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from attribution import README
+from attribution import README, publish
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -166,13 +166,11 @@ def main() -> None:
                  "| :-- | :-- | --: | --: | --: | --: |", *rows]
     else:
         lines = ["Not measured: no accelerator was at hand."]
-    table = "\n".join(lines)
-    print(table)
-    text = README.read_text(encoding="utf-8")
-    markers = re.compile(r"(<!-- cost -->\n)(.*?)(<!-- /cost -->)", re.DOTALL)
-    found = markers.search(text)
-    if found and (device == "cuda" or not found[2] or found[2].startswith("Not measured")):
-        README.write_text(markers.sub(lambda match: match[1] + table + "\n" + match[3], text), encoding="utf-8")
+    table, text = "\n".join(lines), README.read_text(encoding="utf-8")
+    if device == "cuda" or re.search(r"<!-- cost -->\n(Not measured|<!-- /cost -->)", text):
+        publish(table, "cost")
+    else:
+        print(table)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,15 @@ from attribution import publish
 
 import steerpaper as sp
 from steerpaper.behaviour import judged_both_ways
+from steerpaper.paper.markdown import markdown_table
 
 TOKENS = 512  # B.1
 KINDS = (None, "qk", "ov", "svv", "mlp")
 
 
 def answers(name: str) -> pd.DataFrame:
-    """Judged answers to the test prompts, whole and cut: columns prompts, method, frozen, cut, expressed, clean."""
+    """Judged answers to the test prompts: as of `judged_both_ways`, with the columns frozen and expressed_at_start, the
+    verdict on the answer cut to the preset's length."""
     settings, model = sp.get_preset(name), sp.load_model(name)
     concept, judge = sp.get_concept(settings.concept), sp.load_judge(settings)
     prompts = sp.concept_prompts(concept, "test", settings.n_test, settings.prompts)
@@ -48,11 +50,11 @@ def table(judged: pd.DataFrame, n: int) -> str:
     start = sp.rates(judged.assign(expressed=judged.expressed_at_start), [*keys, "prompts"]).set_index(keys)
     same = (judged.expressed == judged.expressed_at_start).groupby([judged[key] for key in keys], sort=False).mean()
     heads = [f"{name}, {tokens} tokens" for name in sets for tokens in (TOKENS, n)]
-    lines = ["| method | frozen | " + " | ".join(heads) + " | same verdict |", "| :-- | :-- " + "| --: " * 5 + "|"]
+    rows = []
     for key, share in same.items():
         cells = [_rate(rates.loc[[key]].set_index("prompts").loc[name]) for name in sets for rates in (whole, start)]
-        lines.append("| " + " | ".join([*key, *cells, f"{share:.2f}"]) + " |")
-    return "\n".join(lines)
+        rows.append([*key, *cells, f"{share:.2f}"])
+    return markdown_table(pd.DataFrame(rows, columns=[*keys, *heads, "same verdict"]))
 
 
 def _rate(row) -> str:

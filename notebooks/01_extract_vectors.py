@@ -493,12 +493,11 @@ sp.save_table(preset, "random_control", control)
 control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 
 # %% [markdown]
-# **Reading.** All three methods flip nearly every prompt in both directions, equally well
-# within the intervals; what differs is the price: under +α a part of the answers to harmless
-# prompts is no longer clean, most of all with DIM and PO on organism-llama. PCA steers
-# organism-gemma2, where it lies near DIM (below), and does nothing on organism-llama, where it
-# does not: what the differences have in common steers, not how they spread. Random vectors do
-# nothing; a single one may move a few answers in a hundred, the scale to read small effects by.
+# **Reading.** All three methods flip nearly every prompt in both directions, equally well; what
+# differs is the price: under +α part of the answers to harmless prompts is no longer clean.
+# PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama, where it
+# does not. Random vectors do nothing; a single one may move a few answers in a hundred, which
+# is the scale to read small effects by.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's

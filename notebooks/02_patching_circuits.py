@@ -119,9 +119,11 @@ counts[counts.split == "train"].drop(columns="split").set_index(["method", *sets
 # *Three vectors* below looks at DIM.
 
 # %%
-train, test = data["dim", "train"], data["dim", "test"].subset(response_from="steered")
+judged_on = {name: data[name, "test"].subset(response_from="steered", n=settings.n_judged)
+             for name in methods}
+train, test = data["dim", "train"], judged_on["dim"]
 checked = train.subset(n=settings.n_checked)  # for what is slow
-few = test.subset(n=settings.n_patching_test // 2)
+few = test.subset(n=settings.n_judged // 2)
 fewest = test.subset(n=settings.n_random_responses)  # for hundreds of circuits
 
 # %% [markdown]
@@ -641,9 +643,8 @@ pd.DataFrame((unit @ unit.T).numpy(), list(vectors), list(vectors)).round(2)
 # curve would rise later.
 
 # %%
-own = {name: data[name, "test"].subset(response_from="steered") for name in methods}
 tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
-by_size = [sp.circuits.faithfulness_by_class(model, part, own[name], seed=seed)
+by_size = [sp.circuits.faithfulness_by_class(model, part, judged_on[name], seed=seed)
            for name, part in tops.groupby("method", sort=False)]
 by_size = pd.concat(by_size)
 sp.save_table(preset, "fig3_faithfulness", by_size[["method", *columns]])
@@ -685,11 +686,11 @@ for i, name in enumerate(methods):
     pushes = [replace(push, vector=vector) for push in part.steerings]
     pushed[name] = sp.attribute(model, part.responses, pushes, steps=10)
 pushes = [replace(push, vector=vectors["random"]) for push in test.steerings]
-own["random vector"] = replace(test, steerings=pushes)
+judged_on["random vector"] = replace(test, steerings=pushes)
 largest = int(needed.n_edges.max())
 random_edges = sp.Circuit.random(graph, largest, seed)
 interchange = {}
-for name, part in own.items():
+for name, part in judged_on.items():
     as_long = sp.Circuit.top(pushed.get(name, pushed["dim"]), largest)
     through = circuits | {"random vector": as_long, "random edges": random_edges}
     interchange[name] = sp.circuits.faithfulness_by_class(
@@ -766,7 +767,7 @@ by_gradient |= {f"{name}, norm skipped": skipped[name] for name in methods}
 tops = sp.circuits.top_circuits(by_gradient, some)
 curves = [sp.circuits.faithfulness_by_class(
     model, tops.loc[[name, f"{name}, norm skipped"]],
-    own[name].subset(n=settings.n_patching_test // 2), seed=seed) for name in methods]
+    judged_on[name].subset(n=settings.n_judged // 2), seed=seed) for name in methods]
 curves = pd.concat(curves)
 sp.save_table(preset, "norm_skipped", curves[["method", *columns]])
 looks = {name: (sp.PALETTE[name.split(",")[0]], "s--" if "," in name else "o-")
@@ -788,7 +789,7 @@ sp.save_figure(fig, preset, "norm_skipped")
 through = pd.Series(theirs).rename_axis("circuit")
 by_them = pd.concat({
     name: sp.circuits.faithfulness_by_class(
-        model, through, own[name], both=True, seed=seed)
+        model, through, judged_on[name], both=True, seed=seed)
     for name in methods}, names=["vector"]).reset_index("vector")
 by_us = interchange.query("vector in @methods and circuit in @methods")
 both = pd.concat({"exact": by_us, "norm skipped": by_them}, names=["gradient"])

@@ -20,10 +20,12 @@
 # So the same three methods at two more layers, a fifth of the depth before the chosen one and
 # behind it, and the same freezes. Besides those of table 1 there are two total ones: the MLPs
 # write what they write in the unsteered run (*mlp-total*), and so does attention, too
-# (*residual-only*): then the vector reaches the logits by the residual stream alone.
+# (*residual-only*): then the vector reaches the logits by the residual stream alone. And since
+# our selection departs from the paper's rule, the vector that the rule as printed would have
+# taken goes through the same freezes.
 #
 # *Reads* the model, the prompts, and what notebook 01 has chosen. *Writes* `layer_methods`,
-# `layer_freezes`, `layer_undone` and a figure. Freezes are in
+# `layer_freezes`, `layer_undone`, `rule_winner` and a figure. Freezes are in
 # [`steerpaper/freezing.py`](../steerpaper/freezing.py).
 
 # %% tags=["parameters"]
@@ -150,6 +152,33 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 # logits, layers have to act on it. Holding all that the MLPs write undoes most of it at every
 # layer, but an MLP is also where what the values have moved arrives: the total freeze of a part
 # is no proof that this part reads the vector, as the freeze of its direct path is.
+
+# %% [markdown]
+# ## The winner of the paper's rule, beside ours
+#
+# Notebook 01 takes the shortlist of the paper's rule (§3.2) and then asks for whole answers,
+# within a range of layers, at several α and with the preset's limit on KL. What would the rule
+# have taken as printed: KL < 0.1, α = 1, the smallest score? If that vector steers, and other
+# parts carry it, then what we find is a matter of our choice. If it does not steer, or none
+# meets the conditions, the choice was forced. (An ASR that is what it is unsteered, *none*,
+# leaves nothing to freeze.)
+
+# %%
+scores = sp.load_table(preset, "dim_candidates")
+winner = scores[sp.vectors.admissible(scores, model.n_layers)].nsmallest(1, "score")
+rows = [freezes.query("layer == @layer and method in ('dim', 'none')").assign(
+    selection="ours", position=position, coefficient=chosen["dim"].coefficient)]
+for one in winner.itertuples():
+    steering = {"dim": sp.Steering(candidates[one.layer, one.position], one.layer, 1.0)}
+    frozen = [sp.behaviour.judged_both_ways(model, test, steering, kind, **how)
+              .assign(frozen=kind or "none") for kind in (None, *kinds[:4])]
+    rows.append(sp.rates(pd.concat(frozen), ["method", "frozen", "prompts"]).assign(
+        selection="the paper's rule", layer=one.layer, position=one.position, coefficient=1.0))
+table = pd.concat(rows, ignore_index=True)
+sp.save_table(preset, "rule_winner", table)
+print(f"{len(winner)} of {len(scores)} candidates: the winner of the rule as printed")
+by = ["selection", "layer", "position", "coefficient", "method"]
+table.pivot(index=by, columns=["prompts", "frozen"], values="asr").round(2)
 
 # %% [markdown]
 # ## Beside each other, and what we learned

@@ -134,13 +134,14 @@ class Preset:
         sweep: grid of α for the coefficient sweep.
         n_patching: training prompts per class for the four data sets of §5, on which edges are ranked, and at most
             as many validation prompts per class, on which a circuit's size is chosen.
-        n_patching_test: test prompts per class on which circuits are judged.
+        n_patching_test: test prompts per class for these data sets.
+        n_judged: those of them that flip, per class, on which circuits are judged, at most.
         n_checked: responses per data set in the comparison of attribution with exact patching.
         n_patched_edges: edges patched exactly, half of them the strongest, half drawn from all others.
         circuit_shares: sizes of circuits in the curves of faithfulness, as shares of all edges.
         compared_shares: the fewer sizes at which circuits from several rankings are compared.
         n_random_circuits: random circuits of every kind and size that a circuit is compared with.
-        n_random_responses: test prompts per class on which these are run, at most n_patching_test.
+        n_random_responses: flipped test prompts per class on which these are run, at most n_judged.
         n_pairs, n_validation_pairs: prompts per class that contrastive pairs for learned vectors are made of.
         pair_batch_sizes, learning_rates, phis, training_seeds: grid of the learned vectors (table 4), see `training`.
         more_seeds: further seeds for the chosen point of the grid, to see how much vectors differ by seed alone.
@@ -181,6 +182,7 @@ class Preset:
         -2.0, -1.5, -1.25, -1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
     n_patching: _Count = 40
     n_patching_test: _Count = 50
+    n_judged: _Count = 50
     n_checked: _Count = 4
     n_patched_edges: Annotated[_Integer, Field(ge=2)] = 240
     circuit_shares: _Some[_Share] = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
@@ -218,7 +220,7 @@ _ORGANISM = dict(
     first_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
-    n_patching=28, n_patching_test=32, n_freezing=24, n_sparsity=(24, 24, 24),
+    n_patching=28, n_patching_test=32, n_judged=32, n_freezing=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
@@ -228,7 +230,7 @@ _GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"), 
 _TINY = replace(
     _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
     n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
-    n_patching=6, n_patching_test=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
+    n_patching=6, n_patching_test=8, n_judged=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
     pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
     n_by_layer=6, n_sparsity=(4, 4, 4),
@@ -239,7 +241,7 @@ _TINY = replace(
 _PAPER = dict(
     dtype="bfloat16", prompts="public", judge="llama-guard-2", n_test=100, max_new_tokens=512, batch_size=32,
     layer_range=(0.0, 0.8), coefficients=(1.0,), sweep=(-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0),
-    n_patching=100, n_patching_test=100,
+    n_patching=100, n_patching_test=100, n_judged=100,
 )
 _GEMMA_NOTE = "Gemma Terms of Use; gated: accept them on the model's page, then `hf auth login`"
 _GEMMA_2_2B = Preset(
@@ -266,8 +268,8 @@ _LAPTOP = dict(
     prompts="public", n_train=64, n_validation=16, n_test=32, max_new_tokens=64, batch_size=16, n_candidates=4,
     kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
     sweep=(-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
-    n_patching=12, n_patching_test=16, n_random_responses=4, n_checked=1, n_patched_edges=80,
-    circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
+    n_patching=12, n_patching_test=16, n_judged=16, n_random_circuits=20, n_random_responses=4, n_checked=1,
+    n_patched_edges=80, circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
     training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
     n_sparsity=(24, 24, 24),
 )
@@ -281,11 +283,12 @@ _QWEN25 = Preset(
     **_LAPTOP,
 )
 # The real model on record: the paper's limit on KL, its sizes where tables 1 and 2 are made of them, the rest for a few
-# hours of two cores. It refuses half of the harmful test prompts, so that as few can flip.
+# hours of two cores. It refuses half of the harmful test prompts, so that as few can flip: of 56, at least 24.
 _MEASURED = _LAPTOP | dict(
     n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
-    n_patching=16, n_patching_test=50, compared_shares=(0.03, 0.1, 0.3), n_pairs=40, phis=(0.02,), epochs=4,
-    n_freezing=24,
+    n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
+    circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.01, 0.03, 0.1), n_pairs=40, phis=(0.02,),
+    epochs=4, n_freezing=24,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

@@ -18,12 +18,13 @@ SPARSITY = "new tokens of the sparsity curves, at most"
 # Fields of a preset that are no setting of the paper's, or stand in the table under another one's name.
 OURS_ALONE = {
     "revision", "note", "shipped", "concept", "batch_size", "sweep", "n_checked", "n_patched_edges", "circuit_shares",
-    "compared_shares", "n_random_circuits", "n_random_responses", "more_seeds", "n_freezing", "n_by_layer",
+    "compared_shares", "n_patching_test", "n_random_circuits", "n_random_responses", "more_seeds", "n_freezing",
+    "n_by_layer",
 }
 CHANGED = {
     "dtype": "float32", "prompts": "built-in", "judge": "substring", "first_tokens": ("I", "As"), "n_train": 64,
     "n_validation": 16, "n_test": 50, "max_new_tokens": 1536, "layer_range": (0.2, 0.8), "kl_limit": 0.7,
-    "coefficients": (1.0, 2.0), "n_patching": 28, "n_patching_test": 30, "n_pairs": 40, "n_validation_pairs": 12,
+    "coefficients": (1.0, 2.0), "n_patching": 28, "n_judged": 30, "n_pairs": 40, "n_validation_pairs": 12,
     "pair_batch_sizes": (6,), "learning_rates": (0.1, 0.4), "phis": (0.2,), "training_seeds": (42,), "epochs": 3,
     "training_tokens": 32, "training_coefficients": "sampled", "learned_norm": "dim", "n_sparsity": (24, 24, 24),
 }
@@ -118,7 +119,7 @@ def test_what_the_words_and_the_table_take_from_elsewhere():
     assert "settings.max_new_tokens // 3" in (ROOT / "notebooks" / "05_sparsification.py").read_text()
     assert {name for name, family in _FAMILIES.items() if family.implementation == "eager"} == {"gemma2"}
     second = (ROOT / "notebooks" / "02_patching_circuits.py").read_text()
-    assert '"train": settings.n_patching,' in second and '"test": settings.n_patching_test' in second
+    assert '"train": settings.n_patching,' in second and "n=settings.n_judged)" in second
 
 
 def test_what_is_committed_is_current():

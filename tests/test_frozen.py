@@ -196,13 +196,6 @@ def test_decoding_stops_when_every_steered_row_has_ended(model, monkeypatch):
     assert len(seen) == 3 + len(short)  # three of the check: unsteered, steered, frozen
 
 
-def test_only_copies_need_a_second_row(model, monkeypatch):
-    seen = passes(model, monkeypatch)
-    for kind in FREEZES:
-        generate(model, ROWS, mixed(), kind, max_new_tokens=1)
-        assert seen[-1] == (10 if kind in TWINS else 5), kind
-
-
 def test_judged_responses_pass_the_freeze_on(model):
     prompts = pd.DataFrame({"prompt": ["How?", "Why not?"], "topic": ["door", "door"]})
     one, how = Steering(vector(1), 1, 3.0), dict(max_new_tokens=N)

@@ -72,9 +72,9 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "minimum_faithful": pd.DataFrame([(name, p, value, value - 0.02, value + 0.02)
                                           for name, value in circuits for p in ("both", *CLASSES)],
                                          columns=["circuit", "prompts", "faithfulness", "low", "high"]),
-        "random_circuits": pd.DataFrame([(circuit, control, p, value) for circuit in ("minimum-faithful", "strongest")
+        "random_circuits": pd.DataFrame([(circuit, control, p, value, 0.01) for circuit in ("minimum-faithful", "strongest")
                                          for control, value in random.items() for p in CLASSES],
-                                        columns=["circuit", "control", "prompts", "high"]),
+                                        columns=["circuit", "control", "prompts", "high", "reaching"]),
         "fig3_minimum_faithful": pd.DataFrame({"method": METHODS, "n_edges": (100, 110, 120),
                                                "share": (0.1, 0.11, 0.12)}),
         "fig3_interchange": pd.DataFrame(
@@ -331,7 +331,7 @@ BROKEN = {
     ("overlap", 0): ("fig4_overlap", "overlap", lambda t: 0.89),
     ("controls", 0): ("minimum_faithful", "faithfulness", lambda t: -0.11),
     ("controls", 1): ("random_circuits", "high", lambda t: t.high.mask(t.control == "twice the size", 0.1)),
-    ("controls", 2): ("random_circuits", "high", lambda t: t.high.mask(t.control == "same kinds", 0.1)),
+    ("controls", 2): ("random_circuits", "reaching", lambda t: t.reaching.mask(t.control == "same kinds", 0.03)),
     ("edge-types", 0): ("table5_8_edge_types", "from_attention_head",
                         lambda t: t.from_attention_head.where(t.edges == "all edges", 59.0)),
     ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),

@@ -48,7 +48,7 @@ _IN_WORDS = """## What is no number
   [`norm_jacobian=False`](../notebooks/02_patching_circuits.py) does the same. Notebook 02 compares both with exact
   patching, and finds and judges circuits by either.
 * **Random circuits** are drawn `n_random_circuits` times, of the circuit's size, of twice that size, and with as many
-  edges of every kind ([`random_like`](../steerpaper/circuits/controls.py)), and judged on `n_random_responses` test
+  edges of every kind ([`random_like`](../steerpaper/circuits/controls.py)), and judged on `n_random_responses` of these
   prompts per class ([notebook 02](../notebooks/02_patching_circuits.py)). The paper does not say how many it drew.
 * **Freezes** copy queries and keys, or values, from an unsteered twin of every row in the same cached generation
   ([`needs_twins`](../steerpaper/freezing.py)); the authors' code recomputes the whole sequence at every token for
@@ -140,8 +140,8 @@ def _rows() -> list[_Row]:
              lambda p: inspect.signature(attribute).parameters["steps"].default),
         _Row("prompts per class for the four data sets", "table 3, the most that flip", responses.max().item(),
              lambda p: p.n_patching),
-        _Row("prompts per class that circuits are judged on", "the same", responses.max().item(),
-             lambda p: p.n_patching_test),
+        _Row("prompts per class that flip and that circuits are judged on, at most", "the same", responses.max().item(),
+             lambda p: p.n_judged),
         _Row("harmless, harmful and second harmful prompts of the sparsity curves", "tables 10 and 11",
              (n["alpaca_sparsity"], n["jailbreakbench"], n["strongreject"]), lambda p: p.n_sparsity),
         _Row("new tokens of the sparsity curves, at most", tokens["locator"], tokens["value"],

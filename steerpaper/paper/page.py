@@ -71,7 +71,8 @@ def results_page() -> str:
         "The paper's numbers beside ours": _number_sections(numbers),
     }
     sections = [
-        _INTRODUCTION, _finding_sections(found), _VERDICTS, _matrix(claims(), found), _arithmetic_section(), "## Details",
+        _INTRODUCTION, _finding_sections(found), _VERDICTS, _matrix(claims(), found), _arithmetic_section(),
+        "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
     ]
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
