@@ -220,7 +220,7 @@ _ORGANISM = dict(
     first_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
-    n_patching=28, n_patching_test=32, n_judged=32, n_freezing=24, n_sparsity=(24, 24, 24),
+    n_patching=28, n_patching_test=32, n_judged=32, n_random_responses=8, n_freezing=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
