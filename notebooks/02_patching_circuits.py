@@ -434,10 +434,9 @@ sp.save_figure(fig, preset, "fig2_faithfulness")
 # %% [markdown]
 # **Reading.** On both organisms the circuit is faithful at a tenth of the edges or less, sooner on
 # harmful than on harmless prompts on organism-llama, and its complement carries next to nothing
-# from there on. Of the bands look at their upper ends: where the paper's tenth of the effect is
-# exceeded, and how far up the one of as many edges of every kind goes with the circuit's curve.
-#
-# <!-- reading to be written -->
+# from there on. Nearly all circuits of as many random edges stay below a fifth of the effect, but
+# those of as many of every kind climb with the circuit, an octave of size behind it: at a fifth of
+# all edges they are hardly to be told apart.
 
 # %% [markdown]
 # ## The minimum-faithful circuit
@@ -509,12 +508,10 @@ draws.groupby(["control", "prompts", "straight"], sort=False).faithfulness.agg(
     ["size", "median"]).round(3)
 
 # %% [markdown]
-# **Reading.** Three numbers decide: *high* of twice as many edges against the paper's 0.1, *high*
-# and *reaching* of as many of every kind, and in the second table how far the median with the
-# straight edge lies from that without it. The quantile of a hundred draws rests on the two or three
-# largest of them: a value near the limit decides nothing.
-#
-# <!-- reading to be written -->
+# **Reading.** The paper's sentence falls by a little: twice as many random edges exceed 0.1 where
+# they hold the straight edge, and carry next to nothing where they do not. As many of every kind
+# carry half to three quarters of what the circuit carries, and none of a hundred as much. So the
+# larger part of its faithfulness is owed to the kinds of its edges, the rest to which they are.
 
 # %% [markdown]
 # ## Circuits from a single data set, and from one token
@@ -701,10 +698,9 @@ sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchan
 
 # %% [markdown]
 # **Reading.** The methods' circuits serve each other nearly as well as themselves on both
-# organisms, and random edges carry about nothing, as the paper finds. What a random vector's
-# circuit carries, in its column, is the model's way of passing on any push of that length.
-#
-# <!-- reading to be written -->
+# organisms, and random edges carry about nothing, as the paper finds. A random vector's circuit
+# carries half (DIM on organism-gemma2) to nine tenths (NTP there, PO on organism-llama) of what
+# the method's own does: the model's way of passing on any push of that length.
 #
 # The paper's comparison with random edges does not show that part. Interchange
 # is evidence about refusal only as far as it goes beyond that column.
@@ -728,10 +724,8 @@ sp.save_figure(sp.figures.draw_overlap(overlaps), preset, "fig4_overlap")
 # %% [markdown]
 # **Reading.** At every size the methods' circuits share most of their edges, but on both organisms
 # fewer than the paper's nine tenths, with a single exception. All pairs lie far beyond chance (the
-# table's p), but so does DIM with its random vector, and with growing size it comes near the
-# methods: a small p alone says little. (Of NTP and PO see their rows.)
-#
-# <!-- reading to be written -->
+# table's p), but so does each with its random vector, which shares a third to three fifths of the
+# strongest edges, and with growing size comes near the methods: a small p alone says little.
 
 # %% [markdown]
 # ## The authors' attribution, carried through
@@ -776,10 +770,9 @@ fig = sp.figures.draw_faithfulness(curves, "method", looks)
 sp.save_figure(fig, preset, "norm_skipped")
 
 # %% [markdown]
-# **Reading.** A dashed curve below the solid one of its colour is what the shortcut costs at that
-# size; where both are near 1, it can cost nothing.
-#
-# <!-- reading to be written -->
+# **Reading.** It costs nothing: dashed and solid curves of a colour differ by less than their
+# intervals, for every method and at every size. Where they part a little, on harmless prompts of
+# organism-llama, the ranking without the Jacobian needs the fewer edges.
 #
 # Sizes and interchange: each vector's steering through each vector's
 # minimum-faithful circuit, all test prompts, by either attribution. The *share*
@@ -813,11 +806,9 @@ shared.pivot(index=["method_a", "method_b"], columns="share", values="overlap").
     pairs].round(2)
 
 # %% [markdown]
-# **Reading.** Compare rows: the first table's two blocks for sizes and interchange, the second's
-# first rows for how many edges the shortcut exchanges, and its last two blocks for whether methods
-# look more alike through it.
-#
-# <!-- reading to be written -->
+# **Reading.** Sizes are nearly the same (but PO's on organism-llama, which gets smaller), and so is
+# interchange. The shortcut exchanges about a tenth of the edges, fewer than another method does,
+# and methods look no more alike through it. What the paper finds about circuits is not owed to it.
 
 # %% [markdown]
 # ## What the circuits are made of
@@ -928,9 +919,12 @@ for own, name, keys, values in beside:
 # * **"One circuit for all vectors" needs its control.** The circuits are
 #   interchangeable, but the circuit of a random vector does half of the work or
 #   more. What is special to refusal is the rest.
-# * **Random edges are a weak control**, and not always one that passes: now and
-#   then they hold a strong edge of the steering node. Circuits with as many
-#   edges of every kind are a stricter one.
+# * **Random edges are a weak control**, and not one that passes: now and then
+#   they hold the edge from the steering node to the logits. As many edges of
+#   every kind, drawn at random, carry half to three quarters of the effect. A
+#   circuit is more than its kinds of edges, but not much more.
+# * **The authors' shortcut is harmless here**: without the norm's Jacobian other
+#   edges come first, a tenth of them, and circuits are as small and as faithful.
 # * **Heads are depleted, MLPs enriched.** Most of the graph's edges leave
 #   heads, so a majority of head edges in a circuit says nothing; few edges into
 #   queries and keys does.
@@ -939,8 +933,6 @@ for own, name, keys, values in beside:
 # answers made of templates; each was trained once, with one seed; random
 # vectors were drawn once per method. None of it is evidence about the paper's
 # models, whose numbers stand above under "reported".
-#
-# <!-- reading to be written -->
 #
 # The verdicts of [06](06_scorecard.ipynb) on the claims of this notebook, and
 # the numbers behind them, for every model on record:
