@@ -77,7 +77,7 @@ paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one no
 	@python profiles/workflow.py start --profile "$$PROFILE" --presets "$$MODEL"
 	@python -m steerpaper.reproduction compare "$$MODEL"
 
-record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
+record: $(INSTALLED) ## the same, and put it on record: tables, figures, generated pages, executed notebooks
 	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.paper.page
@@ -115,12 +115,12 @@ sync: $(INSTALLED) ## bring both files of every notebook pair to the newer one's
 	python -m jupytext --sync notebooks/*.py
 
 bench: export TQDM_DISABLE := 1
-bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into the README
+bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into docs/cost.md
 	python benchmarks/attribution.py
 	python benchmarks/generation.py
 	python benchmarks/selection.py
 
-cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into the README
+cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into docs/cost.md
 	python benchmarks/cost.py
 
 kill: export TQDM_DISABLE := 1

@@ -178,10 +178,10 @@ def test_ci_runs_what_a_person_runs():
     assert {"make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
 
 
-def test_imports_go_down_the_readme_s_map():
+def test_imports_go_down_the_map():
     """Every module is on the map, in its room, and imports only those before it, each from its own file."""
-    listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", (ROOT / "README.md").read_text(),
-                       re.DOTALL)[1]
+    page = (ROOT / "docs" / "map.md").read_text()
+    listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", page, re.DOTALL)[1]
     rooms = [re.fullmatch(r"  (?:(\w+)/ +)?(\S.+)", line).groups() for line in listed.splitlines()]
     order = [f"steerpaper.{room}.{name}" if room else f"steerpaper.{name}" for room, names in rooms
              for name in names.split()]
@@ -195,7 +195,7 @@ def test_imports_go_down_the_readme_s_map():
         assert imported <= set(order[:order.index(name)]), name
 
 
-def test_the_readme_s_other_processor_is_one_that_is_tested():
+def test_the_page_s_other_processor_is_one_that_is_tested():
     wanted = re.findall(r"^processor-sse4: export (\w+) := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    readme = (ROOT / "README.md").read_text()
-    assert len(wanted) == 4 and all(f"{name}={value}" in readme or f'{name}="{value}"' in readme for name, value in wanted)
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    assert len(wanted) == 4 and all(f"{name}={value}" in page or f'{name}="{value}"' in page for name, value in wanted)
