@@ -19,11 +19,12 @@ from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()
+SITE_PINS = (ROOT / "requirements-site.txt").read_text().split()
 
 
 def test_pins_are_exact_and_public():
-    assert len(PINS) == len(set(PINS))
-    for pin in PINS:
+    assert len(PINS + SITE_PINS) == len({pin.partition("==")[0] for pin in PINS + SITE_PINS})
+    for pin in PINS + SITE_PINS:
         assert re.fullmatch(r"[a-z0-9-]+==\d+(\.\d+)*", pin), pin
 
 
@@ -171,11 +172,12 @@ def test_mutations_still_fit_the_package(mutation):
 
 def test_ci_runs_what_a_person_runs():
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "run: make site" in (ROOT / ".github/workflows/site.yml").read_text()
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {"make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
+    assert {"make site", "make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
 
 
 def test_imports_go_down_the_map():
