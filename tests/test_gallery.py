@@ -9,6 +9,7 @@ import pytest
 from steerpaper import paths
 from steerpaper.outputs import outputs
 from steerpaper.paper.gallery import captions, gallery_pages
+from steerpaper.paper.page import SHOWN
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("organism-llama", "organism-gemma2")
@@ -42,3 +43,8 @@ def test_what_has_no_figures_has_no_page():
     assert list(gallery_pages(["gemma-2-2b-it"])) == ["figures/README.md"]
     assert gallery_pages([])["figures/README.md"].endswith("None is on record.\n")
     assert "[organism-gemma2](organism-gemma2.md)" in gallery_pages(PRESETS)["figures/README.md"]
+
+
+def test_every_page_is_of_a_model_on_record():
+    committed = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in (ROOT / "figures").glob("*.md")}
+    assert committed == gallery_pages(SHOWN), "run python -m steerpaper.paper.page"
