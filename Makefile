@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv weights figures paper record notebooks test processors mutations sync bench cost kill clean
+.PHONY: help .venv weights figures paper record notebooks test processors mutations sync site bench cost kill clean
 
 # Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
 export VENV ?= .venv
@@ -77,7 +77,7 @@ paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one no
 	@python profiles/workflow.py start --profile "$$PROFILE" --presets "$$MODEL"
 	@python -m steerpaper.reproduction compare "$$MODEL"
 
-record: $(INSTALLED) ## the same, and put it on record: tables, figures, RESULTS.md, executed notebooks
+record: $(INSTALLED) ## the same, and put it on record: tables, figures, generated pages, executed notebooks
 	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.paper.page
@@ -114,13 +114,18 @@ mutations: $(INSTALLED) ## break the package in a copy, one line at a time: the 
 sync: $(INSTALLED) ## bring both files of every notebook pair to the newer one's content
 	python -m jupytext --sync notebooks/*.py
 
+site: $(INSTALLED)-site ## make a site of what is committed: pages, notebooks, figures and docstrings, in build/site
+	@rm -rf "$(BUILD)/site"
+	python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --conf-dir docs \
+	  --doctree-dir "$(BUILD)/doctrees" . "$(BUILD)/site"
+
 bench: export TQDM_DISABLE := 1
-bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into the README
+bench: $(INSTALLED) ## measure the cost of attribution and circuit runs, and write it into docs/cost.md
 	python benchmarks/attribution.py
 	python benchmarks/generation.py
 	python benchmarks/selection.py
 
-cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into the README
+cost: $(INSTALLED) ## measure time and memory at the paper's sizes on a GPU, and write them into docs/cost.md
 	python benchmarks/cost.py
 
 kill: export TQDM_DISABLE := 1
@@ -144,3 +149,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	fi
 	python -m pip install --disable-pip-version-check -r requirements.txt -e .
 	@touch "$$VENV/.installed"
+
+# What only the site needs; with the other pins, so that these stay.
+$(INSTALLED)-site: requirements-site.txt $(INSTALLED)
+	python -m pip install --disable-pip-version-check -r requirements.txt -r requirements-site.txt
+	@touch "$$VENV/.installed-site"

@@ -3,7 +3,7 @@
 Attribution is measured against as many forward and backward passes from the steering layer on as it makes
 steps, faithfulness (base and steered run included) against one whole forward pass. The bare passes take all
 responses at once; attribution and faithfulness take them in batches of their own choice. Prints a table, and
-writes it between the markers `<!-- bench -->` and `<!-- /bench -->` of the README where it has them. The model
+writes it between the markers `<!-- bench -->` and `<!-- /bench -->` of docs/cost.md where it has them. The model
 is random: 10 layers, width 256, 8 heads, steered at layer 4; 8 responses of 128 tokens.
 """
 
@@ -27,7 +27,7 @@ from steerpaper.models.model import Model
 from steerpaper.models.responses import Response, teacher_forcing
 from steerpaper.steering import Steering
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "cost.md"
 STEPS, LAYER, TOKENS, RESPONSES, REPEATS = 10, 4, 128, 8, 5
 
 
@@ -124,17 +124,17 @@ def of_one_row(heading: str, ratios: dict[str, float]) -> str:
 
 
 def publish(table: str, name: str) -> None:
-    """Print a table, and write it between its markers in the README, where it has them."""
+    """Print a table, and write it between its markers in docs/cost.md, where it has them."""
     print(table)
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     markers = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     new = markers.sub(lambda found: found[1] + table + "\n" + found[2], text)
     if new != text:
-        README.write_text(new, encoding="utf-8")
+        PAGE.write_text(new, encoding="utf-8")
 
 
 def main() -> None:
-    """Measure, print, and write to the README."""
+    """Measure, print, and write to docs/cost.md."""
     table = "\n".join([
         "| key-value heads | edges | attribution, time | attribution, peak memory | faithfulness, time |",
         "| --: | --: | --: | --: | --: |", *(row(n) for n in (8, 2))])

@@ -3,7 +3,7 @@
 On a GPU everything is measured there, in bfloat16, on models initialised at random on the device: what a pass costs
 does not depend on the weights. Without one the same code runs on models of a few layers, to prove that it works, and
 a line says "Not measured". Prints the table and writes it between the markers `<!-- cost -->` and `<!-- /cost -->`
-of the README; a measured table there is not replaced by one without measurements.
+of docs/cost.md; a measured table there is not replaced by one without measurements.
 
 The last column carries the measured time per token over to the paper's data: the responses of table 3 (DIM), each
 64 prompt and 512 response tokens long, the most there can be, and 100 + 100 test prompts for one freeze.
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from attribution import README, publish
+from attribution import PAGE, publish
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -156,7 +156,7 @@ def rows_of(name: str, device: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print, and write to the README."""
+    """Measure, print, and write to docs/cost.md."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [line for name in MODELS for line in rows_of(name, device)]
     if device == "cuda":
@@ -166,7 +166,7 @@ def main() -> None:
                  "| :-- | :-- | --: | --: | --: | --: |", *rows]
     else:
         lines = ["Not measured: no accelerator was at hand."]
-    table, text = "\n".join(lines), README.read_text(encoding="utf-8")
+    table, text = "\n".join(lines), PAGE.read_text(encoding="utf-8")
     if device == "cuda" or re.search(r"<!-- cost -->\n(Not measured|<!-- /cost -->)", text):
         publish(table, "cost")
     else:

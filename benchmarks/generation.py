@@ -5,7 +5,7 @@ response), steered at layer 4 of 10. A sweep is one prompt of 96 tokens under 8 
 compared with 8 such prompts: what lies below the steering layer is computed once. All run in this process, in turns,
 and are compared by processor time, which a busy machine hardly stretches; the check that a freeze has an effect is part
 of it. Prints a table, and writes it between the markers `<!-- bench-generation -->` and `<!-- /bench-generation -->` of
-the README where it has them.
+docs/cost.md where it has them.
 """
 
 import time
@@ -42,7 +42,7 @@ def sweep(model: Model) -> float:
 
 
 def main() -> None:
-    """Measure, print, and write to the README."""
+    """Measure, print, and write to docs/cost.md."""
     model = random_model(n_kv_heads=2)
     model.end_tokens = []
     publish(of_one_row("frozen", ratios(model) | {"sweep": sweep(model)}), "bench-generation")

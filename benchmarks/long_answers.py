@@ -4,7 +4,7 @@
 
 Takes the vectors that notebook 01 saved for the preset, so run that first; on one GPU it takes minutes, on two cores
 hours. Every answer is judged twice, whole and cut to the preset's own length. Prints the table, and writes it between
-the markers `<!-- long-answers -->` and `<!-- /long-answers -->` of the README where it has them.
+the markers `<!-- long-answers -->` and `<!-- /long-answers -->` of docs/cost.md where it has them.
 """
 
 import sys
@@ -62,7 +62,7 @@ def _rate(row) -> str:
 
 
 def main() -> None:
-    """Generate, print, and write to the README."""
+    """Generate, print, and write to docs/cost.md."""
     name = sys.argv[1]
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "the processor"
     judged = answers(name)

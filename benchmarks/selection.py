@@ -3,7 +3,7 @@
 The model is the random one of `attribution.py`: 10 layers, 2 candidates in each but the first, 8 prompts of 32 tokens
 per class. Steered passes begin at the layer that the vector enters, with what lies below run once; KL under ablation
 needs whole passes. All run in this process, in turns, and are compared by processor time. Prints a table, and writes it
-between the markers `<!-- bench-selection -->` and `<!-- /bench-selection -->` of the README where it has them.
+between the markers `<!-- bench-selection -->` and `<!-- /bench-selection -->` of docs/cost.md where it has them.
 """
 
 import time
@@ -57,7 +57,7 @@ def shares(model: Model) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and write to the README."""
+    """Measure, print, and write to docs/cost.md."""
     publish(of_one_row("scores", shares(random_model(n_kv_heads=2))), "bench-selection")
 
 

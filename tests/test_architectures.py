@@ -98,7 +98,7 @@ ALIKE = {"qwen2.5-coder-0.5b-instruct-unquantised": "qwen2.5-0.5b-instruct",
 ORGANISMS = {"organism-llama", "organism-gemma2", "tiny"}
 HARMFUL, HARMLESS = ["hack it", "rob a bank"], ["bake a pie", "sing"]
 LAYER, N = 1, 6
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -356,9 +356,9 @@ def test_layers_and_heads_fit(name):
 
 
 @pytest.mark.parametrize("name", HUB)
-def test_readme_names_model_place_and_memory(name):
+def test_the_page_names_model_place_and_memory(name):
     preset = PRESETS[name]
-    row = next(line for line in README.read_text().splitlines() if line.startswith(f"| `{name}`"))
+    row = next(line for line in PAGE.read_text("utf-8").splitlines() if line.startswith(f"| `{name}`"))
     place = "chosen on validation" if preset.layer is None else f"{preset.layer}, {preset.position}"
     size = ARCHITECTURES[ALIKE.get(name, name)].n_parameters * getattr(torch, preset.dtype).itemsize / 1e9
     assert [cell.strip() for cell in row.split("|")][2:-1] == [preset.model, place, preset.note, f"{size:.1f} GB"]

@@ -19,11 +19,12 @@ from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()
+SITE_PINS = (ROOT / "requirements-site.txt").read_text().split()
 
 
 def test_pins_are_exact_and_public():
-    assert len(PINS) == len(set(PINS))
-    for pin in PINS:
+    assert len(PINS + SITE_PINS) == len({pin.partition("==")[0] for pin in PINS + SITE_PINS})
+    for pin in PINS + SITE_PINS:
         assert re.fullmatch(r"[a-z0-9-]+==\d+(\.\d+)*", pin), pin
 
 
@@ -71,7 +72,7 @@ def test_workflow_writes_every_committed_result_of_the_organisms():
     written = {f"{name}.csv" for about in outputs().values() for name in about["tables"]} | {"manifest.json"}
     figures = [name for about in outputs().values() for name in about["figures"]]
     written |= {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
-    command = ["git", "ls-files", "data/results/organism-*", "figures/organism-*"]
+    command = ["git", "ls-files", "data/results/organism-*/*", "figures/organism-*/*"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     committed = [ROOT / path for path in listed if (ROOT / path).exists()]  # what is deleted is still listed
     assert committed
@@ -171,17 +172,18 @@ def test_mutations_still_fit_the_package(mutation):
 
 def test_ci_runs_what_a_person_runs():
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "run: make site" in (ROOT / ".github/workflows/site.yml").read_text()
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {"make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
+    assert {"make site", "make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
 
 
-def test_imports_go_down_the_readme_s_map():
+def test_imports_go_down_the_map():
     """Every module is on the map, in its room, and imports only those before it, each from its own file."""
-    listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", (ROOT / "README.md").read_text(),
-                       re.DOTALL)[1]
+    page = (ROOT / "docs" / "map.md").read_text()
+    listed = re.search(r"imports only from those above it in this list:\n(.*?)\ndata/", page, re.DOTALL)[1]
     rooms = [re.fullmatch(r"  (?:(\w+)/ +)?(\S.+)", line).groups() for line in listed.splitlines()]
     order = [f"steerpaper.{room}.{name}" if room else f"steerpaper.{name}" for room, names in rooms
              for name in names.split()]
@@ -195,7 +197,7 @@ def test_imports_go_down_the_readme_s_map():
         assert imported <= set(order[:order.index(name)]), name
 
 
-def test_the_readme_s_other_processor_is_one_that_is_tested():
+def test_the_page_s_other_processor_is_one_that_is_tested():
     wanted = re.findall(r"^processor-sse4: export (\w+) := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    readme = (ROOT / "README.md").read_text()
-    assert len(wanted) == 4 and all(f"{name}={value}" in readme or f'{name}="{value}"' in readme for name, value in wanted)
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    assert len(wanted) == 4 and all(f"{name}={value}" in page or f'{name}="{value}"' in page for name, value in wanted)

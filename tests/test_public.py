@@ -282,15 +282,15 @@ def test_sources_are_whole_and_pinned():
         assert file.sha256 and all(len(digest) == 64 for digest in file.sha256) and file.rows > 0
 
 
-def test_the_readme_lists_the_sources():
+def test_the_page_lists_the_sources():
     rows = ["| set | used for | prompts | licence | files |", "| --- | --- | --: | --- | --- |"]
     for name, source in public.sources().items():
         files = ", ".join(f"`{file.name}`" for file in source.files)
         kept = 200 if name == "harmbench" else sum(file.rows for file in source.files)
         rows.append(f"| [{source.title}]({source.home}) | {USED_FOR.get(name, 'harmful')} | {kept:,} | "
                     f"{source.licence} | {files} |")
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert readme.partition("<!-- sources -->\n")[2].partition("<!-- /sources -->")[0] == "\n".join(rows) + "\n"
+    page = (ROOT / "docs" / "prompts.md").read_text("utf-8")
+    assert page.partition("<!-- sources -->\n")[2].partition("<!-- /sources -->")[0] == "\n".join(rows) + "\n"
 
 
 def test_nothing_public_is_in_the_repository():

@@ -1,4 +1,5 @@
-"""README and docs do what they say: Python blocks run, commands exist with their variables, and so do paths."""
+"""README and docs do what they say: Python blocks run, commands exist with their variables, and so do paths and links.
+"""
 
 import ast
 import os
@@ -16,6 +17,8 @@ from steerpaper.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+GENERATED = [ROOT / "RESULTS.md", *sorted((ROOT / "figures").glob("*.md"))]
+WORDS = 900  # of README.md, tables included: one screen, and what is behind which link
 BLOCKS = [
     pytest.param(*block, id=f"{page.relative_to(ROOT)}-{number}")
     for page in PAGES
@@ -96,24 +99,48 @@ def parameters(notebook: Path) -> set[str]:
     return {target.id for statement in ast.parse(cell.source).body for target in statement.targets}
 
 
+def test_the_readme_is_short():
+    text = re.sub(r"^```.*?^```|<!--.*?-->", "", PAGES[0].read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)  # where a link goes is not read
+    assert len([word for word in text.split() if re.search(r"\w", word)]) <= WORDS
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a page may name after #, as GitHub makes it of headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = [re.sub(r"[^\w -]", "", heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
+    return {heading.lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES + GENERATED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text("utf-8"))
+    assert links
+    assert not [path for path, _ in links if not (page.parent / path).exists()]
+    named = {(path, anchor) for path, anchor in links if anchor}
+    assert not [(path, anchor) for path, anchor in named if anchor not in anchors(page.parent / path if path else page)]
+
+
+@pytest.mark.parametrize("page", PAGES + GENERATED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pictures_are_told_in_words(page):
+    pictures = re.findall(r"!\[([^]]*)\]", page.read_text("utf-8"))
+    assert all(len(words.split()) > 3 for words in pictures)
+    assert pictures or page.parent != ROOT / "figures" or page.name == "README.md"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_paths_exist(page):
     text = page.read_text("utf-8")
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
     named = [path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[^`\s]*)`", text) if not set("<*{") & set(path)]
     ignored = {"data/public", "data/models"}  # downloaded
-    assert links and named
-    assert not [path for path in links if not (page.parent / path).exists()]
+    assert named
     assert not [path for path in named if path not in ignored and not (ROOT / path).exists()]
-    headings = [re.sub(r"[^\w -]", "", heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)]
-    anchors = {heading.lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
 
 
 def test_figures_and_tables_that_are_named_are_written():
     """The table of the paper's figures and tables names files of `notebooks/outputs.toml`."""
-    section = re.search(r"^## Every figure and table of the paper$(.*?)^## ", (ROOT / "README.md").read_text("utf-8"),
-                        re.MULTILINE | re.DOTALL)[1]
+    page = (ROOT / "docs" / "figures.md").read_text("utf-8")
+    section = re.search(r"^# Every figure and table of the paper$(.*?)^## ", page, re.MULTILINE | re.DOTALL)[1]
     rows = "".join(line.split("|")[2] for line in section.splitlines() if line.startswith("|"))
     written = {name for about in outputs().values() for name in (*about["figures"], *about["tables"])}
     named = re.findall(r"`(\w+)(?:\.csv)?`", rows)

@@ -19,7 +19,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import VERDICTS, Check, Claim, Rule, cases, claims, summary, verdict
 from steerpaper.paper.compared import measured_table, reported_table
 from steerpaper.paper.findings import findings
-from steerpaper.paper.page import SHOWN, readme_table, results_page, with_scorecard
+from steerpaper.paper.page import SHOWN, generated_pages, readme_findings, results_page, with_findings
 from steerpaper.paper.tables import (
     TEST_SETS, average_drop, drop_contrasts, paper_tables, paper_text, reported, sparsity_kept,
 )
@@ -775,8 +775,12 @@ def test_real_models_come_first(results, monkeypatch):
     monkeypatch.setattr("steerpaper.artifacts._model", lambda preset: {"preset": preset, "weights": preset})
     for preset in ("organism-llama", "qwen2.5-coder-0.5b-instruct", "gemma-2-2b-it"):
         save_scorecard(results, preset, hand_made())
-    assert rows_of(readme_table(), "| claim") == [
+    assert rows_of(results_page(), "| claim") == [
         "claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
+    text = readme_findings()
+    assert text.startswith("On `qwen2.5-coder-0.5b-instruct`, ") and text.count("\n* **") == 5
+    assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
+    assert "The same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RESULTS.md](RESULTS.md)." in text
 
 
 def test_findings_tell_what_was_measured(results):
@@ -811,15 +815,38 @@ def test_a_scorecard_of_other_rules_is_refused(results):
         results_page()
 
 
-def test_the_scorecard_goes_between_the_readme_s_markers(results):
-    text = "before\n<!-- scorecard -->\nold\n<!-- /scorecard -->\nafter\n"
-    new = with_scorecard(text)
-    assert new == f"before\n<!-- scorecard -->\n{readme_table()}\n<!-- /scorecard -->\nafter\n"
-    assert with_scorecard(new) == new and with_scorecard("no markers") == "no markers"
-    assert readme_table().count("\n") == 1 + sum(claim.abstract for claim in claims())
-    for broken in ("<!-- scorecard -->", "<!-- /scorecard --> <!-- scorecard -->", text + text):
+def test_the_findings_go_between_the_readme_s_markers(results):
+    text = "before\n<!-- findings -->\nold\n<!-- /findings -->\nafter\n"
+    assert "No model has been measured." in with_findings(text)
+    save_scorecard(results, "organism-llama", hand_made())
+    new = with_findings(text)
+    assert new == f"before\n<!-- findings -->\n{readme_findings()}\n<!-- /findings -->\nafter\n"
+    assert with_findings(new) == new
+    for broken in ("no markers", "<!-- findings -->", "<!-- /findings --> <!-- findings -->", text + text):
         with pytest.raises(ValueError, match="one pair of markers"):
-            with_scorecard(broken)
+            with_findings(broken)
+
+
+def test_the_readme_says_what_the_results_say(results):
+    save_scorecard(results, "organism-gemma2", hand_made())
+    sentences = findings(scorecard("organism-gemma2")[1])
+    for text in (readme_findings(), results_page()):
+        assert [line for line in text.splitlines() if line.startswith("* **")] == [f"* {one}" for one in sentences]
+    assert "All verdicts: [RESULTS.md](RESULTS.md)." in readme_findings()
+
+
+def test_the_abstract_s_claims_come_first(results):
+    first = [claim.abstract for claim in claims()]
+    assert first == sorted(first, reverse=True)
+    assert f"The first {sum(first)} claims are those of the paper's abstract." in results_page()
+
+
+def test_folded_parts_hold_no_heading_of_markdown(results):
+    """It would begin a section within the block, which then ends too early in the site."""
+    save_scorecard(results, "organism-gemma2", hand_made())
+    folded = results_page().partition("<details>")[2]
+    tables = set(reported_numbers().source) - {"table10_11_sparsity", "figure5_12_svv_tokens"}  # too long for a page
+    assert "\n#" not in folded and folded.count("<h3>") == len(claims()) + len(tables)
 
 
 def test_as_reported_combines_numbers_and_words():
@@ -839,7 +866,12 @@ def test_results_page_is_current():
 
 def test_readme_is_current():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_scorecard(readme) == readme, "run python -m steerpaper.paper.page"
+    assert with_findings(readme) == readme, "run python -m steerpaper.paper.page"
+
+
+def test_generated_pages_are_current():
+    old = [path for path, text in generated_pages().items() if (ROOT / path).read_text("utf-8") != text]
+    assert not old, "run python -m steerpaper.paper.page"
 
 
 RUN = [preset for preset in SHOWN if (paths.recorded_results(preset) / "scorecard_claims.csv").is_file()]

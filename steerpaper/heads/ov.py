@@ -65,14 +65,15 @@ def decompose_heads(
 
     Returns:
         One row per layer (from the steering layer on) and head; everything is taken over all response positions:
-        layer, head.
-        relative_error: the largest |write - both terms| / |write|.
-        coefficient, spread: mean of the coefficient, and its standard deviation over its mean.
-        q05, q25, q50, q75, q95: quantiles of the coefficient.
-        change: mean of |D|^2, D the change of the write from the base to the steered run.
-        projection: sum of <D, direct term> / sum of |D|^2: 1 where the direct term reaches as far along D as D does.
-        explained: 1 - sum of |D - direct term|^2 / sum of |D|^2: 1 where it is all of D; below 0 where D is farther
-            from it than from 0.
+
+        - layer, head.
+        - relative_error: the largest |write - both terms| / |write|.
+        - coefficient, spread: mean of the coefficient, and its standard deviation over its mean.
+        - q05, q25, q50, q75, q95: quantiles of the coefficient.
+        - change: mean of |D|^2, D the change of the write from the base to the steered run.
+        - projection: sum of <D, direct term> / sum of |D|^2: 1 where the direct term reaches as far along D as D does.
+        - explained: 1 - sum of |D - direct term|^2 / sum of |D|^2: 1 where it is all of D; below 0 where D is farther
+          from it than from 0.
 
     Raises:
         ValueError: as for `attribute`.

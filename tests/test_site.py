@@ -1,0 +1,83 @@
+"""The site builds without a warning from what is committed; no link of it is dead, and every picture is told in words."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+for package in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_external_toc"):
+    pytest.importorskip(package, reason="make site installs what it needs")
+
+from bs4 import BeautifulSoup  # noqa: E402, comes with the theme
+
+import steerpaper  # noqa: E402
+from steerpaper.outputs import outputs  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Its pages by their path, built as `make site` does."""
+    folder = tmp_path_factory.mktemp("site")
+    recipe = re.search(r"^\tpython -m (sphinx .*?)\\\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    words = f"{recipe[1]} {recipe[2]}".replace('"', "").replace("$(BUILD)", str(folder)).split()
+    run = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    folder = folder / "site"
+    return folder, {path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in folder.rglob("*.html")
+                    if "_static" not in path.parts}
+
+
+def test_everything_is_there(site):
+    folder, pages = site
+    names = {str(path.relative_to(folder)) for path in pages}
+    wanted = {"index", "README", "RESULTS", "docs/api", "figures/README", *(f"notebooks/{name}" for name in outputs())}
+    wanted |= {f"{path.parent.name}/{path.stem}" for kind in ("docs", "figures") for path in (ROOT / kind).glob("*.md")}
+    assert {f"{name}.html" for name in wanted} <= names
+    assert "README.html" in (folder / "index.html").read_text()
+    listed = {link["href"].partition("#")[0] for link in pages[folder / "README.html"].select("nav.bd-links a")}
+    assert {f"{name}.html" for name in wanted} - listed == {"index.html", "README.html"}  # the rest is in the contents
+
+
+def test_no_link_is_dead(site):
+    folder, pages = site
+    ids = {path: {tag["id"] for tag in page.find_all(id=True)} for path, page in pages.items()}
+    dead, seen = [], 0
+    for path, page in pages.items():
+        for tag in page.find_all(["a", "img", "link", "script"]):
+            url = urlsplit(tag.get("href") or tag.get("src") or "#")
+            if url.scheme or url.netloc or url.geturl() in ("", "#"):
+                continue
+            target, seen = (path.parent / unquote(url.path)).resolve() if url.path else path, seen + 1
+            if not target.is_file() or (url.fragment and target in ids and unquote(url.fragment) not in ids[target]):
+                dead.append((str(path.relative_to(folder)), url.geturl()))
+    assert not dead and seen > 1000
+
+
+def test_every_picture_is_told_in_words(site):
+    folder, pages = site
+    pictures = [(path.stem, img) for path, page in pages.items() for img in page.select("article img")]
+    assert len(pictures) > 60
+    assert not [name for name, img in pictures if len(img.get("alt", "").split()) < 4]
+
+
+def test_the_package_is_described_once(site):
+    folder, pages = site
+    page = pages[folder / "docs" / "api.html"]
+    described = [tag["id"] for tag in page.select("dt.sig[id]")]
+    assert len(described) == len(set(described))
+    linked = {link.text for link in page.select("p a.reference.internal") if link["href"][1:] in described}
+    assert linked >= {name for name in steerpaper.__all__ if callable(getattr(steerpaper, name))}  # tables: not described
+    assert {"steerpaper.heads.attention_change", "steerpaper.circuits.attribute", "steerpaper.Steering"} <= set(described)
+
+
+def test_the_glossary_leads_to_the_source(site):
+    folder, pages = site
+    links = [tag["href"] for tag in pages[folder / "docs" / "glossary.html"].select("article a[href]")]
+    assert len([link for link in links if link.startswith("../_modules/steerpaper/")]) > 30
