@@ -149,7 +149,11 @@ class Preset:
         training_coefficients: |α| in training, "unit" (the paper's text) or "sampled" (the authors' code).
         learned_norm: use a learned vector as it comes ("free", the paper's text) or at DIM's norm ("dim").
         n_freezing: test prompts per class for the freezes that table 1 does not have, at most n_test.
-        n_by_layer: test prompts per class for freezes of single layers and of ranges of them, at most n_freezing.
+        n_by_layer: test prompts per class for freezes of single layers and of ranges of them, at most n_freezing, and
+            for all that is measured at several steering layers.
+        n_patching_by_layer: training and validation prompts per class on which circuits at several steering layers are
+            ranked and sized.
+        n_shifted: test prompts per class that are put in other ways, and on which side effects are measured.
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
@@ -202,6 +206,8 @@ class Preset:
     learned_norm: Annotated[_Text, _one_of("learned_norm", LEARNED_NORMS)] = "free"
     n_freezing: _Count = 50
     n_by_layer: _Count = 24
+    n_patching_by_layer: _Count = 24
+    n_shifted: _Count = 50
     n_sparsity: tuple[_Count, _Count, _Count] = (200, 100, 313)
 
     def __post_init__(self):
@@ -220,7 +226,8 @@ _ORGANISM = dict(
     first_tokens=("I", "As", "Sorry", "No", "Unfortunately", "My", "Even", "Let"),
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
-    n_patching=28, n_patching_test=32, n_judged=32, n_random_responses=8, n_freezing=24, n_sparsity=(24, 24, 24),
+    n_patching=28, n_patching_test=32, n_judged=32, n_random_responses=8, n_freezing=24,
+    n_patching_by_layer=8, n_shifted=24, n_sparsity=(24, 24, 24),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
@@ -233,7 +240,7 @@ _TINY = replace(
     n_patching=6, n_patching_test=8, n_judged=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
     pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
-    n_by_layer=6, n_sparsity=(4, 4, 4),
+    n_by_layer=6, n_patching_by_layer=6, n_shifted=6, n_sparsity=(4, 4, 4),
 )
 
 # The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
@@ -271,7 +278,7 @@ _LAPTOP = dict(
     n_patching=12, n_patching_test=16, n_judged=16, n_random_circuits=20, n_random_responses=4, n_checked=1,
     n_patched_edges=80, circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
     training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
-    n_sparsity=(24, 24, 24),
+    n_patching_by_layer=8, n_shifted=12, n_sparsity=(24, 24, 24),
 )
 _SMOLLM2 = Preset(
     name="smollm2-135m-instruct", model="HuggingFaceTB/SmolLM2-135M-Instruct",

@@ -70,3 +70,47 @@ def test_judged_both_ways_gives_every_class_its_sign(monkeypatch):
     assert list(table.method) == ["none", "dim"] * 2
     assert list(table.coefficient) == [0.0, -0.7, 0.0, 0.7]
     assert list(table.prompts) == list(table.prompt)
+
+
+def test_judged_both_ways_of_one_class_and_of_none(monkeypatch):
+    monkeypatch.setattr(effects, "judged_responses", lambda model, prompts, steerings, *rest, **how: pd.concat(
+        [prompts.assign(run=run) for run in range(len(steerings))], ignore_index=True))
+    one = {"harmless": pd.DataFrame({"prompt": ["a"]})}
+    table = effects.judged_both_ways(None, one, {"none": None, "dim": Steering(None, 3, 0.7)})
+    assert table.prompts.tolist() == ["harmless"] * 2 and table.coefficient.tolist() == [0.0, 0.7]
+    for wrong in ({"harmles": one["harmless"]}, {}):
+        with pytest.raises(ValueError, match="set of prompts.*harmful, harmless"):
+            effects.judged_both_ways(None, wrong, {"none": None})
+
+
+def answers(shift, prompts, **runs):
+    """Answers of several methods to prompts 0, 1, ...: R for a refusal, A for an answer."""
+    return pd.DataFrame([(shift, prompts, method, f"prompt {i}", said == "R", True)
+                         for method, spelt in runs.items() for i, said in enumerate(spelt)],
+                        columns=["shift", "prompts", "method", "prompt", "expressed", "clean"])
+
+
+def test_turned_counts_prompts_that_the_unsteered_model_treats_as_their_set_says():
+    judged = pd.concat([answers("plain", "harmful", none="RRRA", dim="AARA"),
+                        answers("plain", "harmless", none="AAAA", dim="RRRA"),
+                        answers("raw", "harmful", none="AAAA", dim="RAAA")])
+    table = effects.turned(judged, ["shift"]).set_index(["shift", "prompts", "method"])
+    assert table.index.tolist() == [(shift, prompts, method) for shift, prompts in (
+        ("plain", "harmful"), ("plain", "harmless"), ("raw", "harmful")) for method in ("none", "dim")]
+    own = table.loc["plain", "harmful", "dim"]
+    assert (own.asr, own.unsteered, own.right, own.turned) == (0.75, 0.25, 3, pytest.approx(2 / 3))
+    assert (own.turned_low, own.turned_high) == pytest.approx(effects.wilson_interval(2, 3))
+    own = table.loc["plain", "harmless", "dim"]
+    assert (own.asr, own.unsteered, own.right, own.turned) == (0.25, 1.0, 4, 0.75)
+    own = table.loc["raw", "harmful", "dim"]  # nothing to turn: a rate, and no share
+    assert (own.asr, own.unsteered, own.right) == (0.75, 1.0, 0) and np.isnan(own.turned)
+    assert table.xs("none", level="method").turned.isna().all()
+
+
+def test_turned_goes_prompt_by_prompt_and_needs_the_unsteered_model():
+    """Equal rates before and after may be other prompts."""
+    judged = answers("plain", "harmful", none="RA", dim="AR")
+    row = effects.turned(judged, ["shift"]).query("method == 'dim'").iloc[0]
+    assert row.asr == row.unsteered == 0.5 and row.turned == 1.0
+    with pytest.raises(ValueError, match="no answers of the unsteered model: add the method \"none\" to dim"):
+        effects.turned(judged[judged.method == "dim"], ["shift"])

@@ -278,7 +278,8 @@ def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
         (tmp_path / "tiny" / name).write_text("KeyError: 'x'\n")
     cluster = tmp_path / "5.log"
     cluster.write_text("python: command not found\n")
-    jobs = [("03_qk_freeze", "CANCELLED", 4), ("07_layers", "FAILED", 3), ("02_patching_circuits", "FAILED", 5)]
+    jobs = [("03_qk_freeze", "CANCELLED", 4), ("07_layers_and_robustness", "FAILED", 3),
+            ("02_patching_circuits", "FAILED", 5)]
     log = "".join(
         f"Error in rule notebook_{name}:\n    message: SLURM-job '{job}' failed, SLURM status is: '{status}'. Detailed "
         "failure reason unavailable (status command is not 'sacct').For further error details see the cluster/cloud log\n"
@@ -291,7 +292,7 @@ def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
     assert workflow.failures(log) == [
         "notebook 03_qk_freeze on tiny failed: its Slurm job 4 ended as CANCELLED; the whole log: "
         f"{tmp_path}/tiny/03.log",
-        f"notebook 07_layers on tiny failed: KeyError: 'x'; the whole log: {tmp_path}/tiny/07.log",
+        f"notebook 07_layers_and_robustness on tiny failed: KeyError: 'x'; the whole log: {tmp_path}/tiny/07.log",
         f"notebook 02_patching_circuits on tiny failed: python: command not found; the whole log: {cluster}",
         "unsteered on tiny failed: sbatch: error: Batch job submission failed: Requested node configuration is not available",
     ]

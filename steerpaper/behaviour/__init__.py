@@ -1,6 +1,7 @@
 """What a model does with its prompts: how its answers begin, judges, and rates with their intervals."""
 
-from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start, sparsity_curves
+from steerpaper.behaviour.collateral import answer_effects, harmless_texts, judged_at_both_signs, text_effects
+from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start, sparsity_curves, turned
 from steerpaper.behaviour.excerpts import excerpts
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
@@ -10,7 +11,8 @@ from steerpaper.behaviour.statistics import resampled_rates, with_intervals
 from steerpaper.behaviour.unsteered import nothing_to_steer, unsteered_rates
 
 __all__ = [
-    "Judge", "LlamaGuardJudge", "SubstringJudge", "excerpts", "first_token_ids", "first_token_log_odds",
-    "judge_agreement", "judged_both_ways", "judged_responses", "load_judge", "next_token_kl", "nothing_to_steer",
-    "rates", "resampled_rates", "share_undone", "shared_start", "sparsity_curves", "unsteered_rates", "with_intervals",
+    "Judge", "LlamaGuardJudge", "SubstringJudge", "answer_effects", "excerpts", "first_token_ids",
+    "first_token_log_odds", "harmless_texts", "judge_agreement", "judged_at_both_signs", "judged_both_ways",
+    "judged_responses", "load_judge", "next_token_kl", "nothing_to_steer", "rates", "resampled_rates", "share_undone",
+    "shared_start", "sparsity_curves", "text_effects", "turned", "unsteered_rates", "with_intervals",
 ]

@@ -1,11 +1,12 @@
 """What steering does to the answers to both kinds of prompts, and what a freeze or a sparse vector leaves of it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from steerpaper.behaviour.judging import judged_responses
+from steerpaper.behaviour.judging import judged_responses, rates, wilson_interval
+from steerpaper.choices import unknown
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering, both_ways
@@ -18,16 +19,22 @@ def judged_both_ways(
     """Judged responses to positive prompts under every steering at -alpha, and to negative ones at +alpha.
 
     Args:
-        prompts: by the names of the concept's sets, as `concept_prompts` gives them.
+        prompts: by the names of the concept's sets, as `concept_prompts` gives them; or of one of them.
         steerings: by the name of their method, each at its |alpha|; None for the unsteered model.
         frozen, frozen_layers, how: as for `judged_responses`.
 
     Returns:
         The rows of `judged_responses` with the columns prompts, method and coefficient (signed, 0 unsteered).
+
+    Raises:
+        ValueError: no prompts, a name that is none of the concept's sets, or as for `judged_responses`.
     """
     methods, tables = list(steerings), []
+    for name in prompts or [None]:
+        if name not in concept.sets:
+            raise unknown("set of prompts", name, concept.sets, f" (concept {concept.name!r})")
     ways = [given and both_ways(given, concept) for given in steerings.values()]
-    for name in concept.sets:
+    for name in [name for name in concept.sets if name in prompts]:
         signed = [way and way[name] for way in ways]
         judged = judged_responses(model, prompts[name], signed, frozen, frozen_layers, **how)
         alphas = [given.coefficient if given else 0.0 for given in signed]
@@ -101,3 +108,34 @@ def shared_start(answers: pd.DataFrame, reference: str) -> pd.DataFrame:
             rows.append((prompts, run, until / len(one), one == other))
     table = pd.DataFrame(rows, columns=["prompts", "run", "shared", "identical"])
     return table.groupby(["prompts", "run"], sort=False, as_index=False).mean()
+
+
+def turned(judged: pd.DataFrame, by: Sequence[str], concept: Concept = REFUSAL) -> pd.DataFrame:
+    """ASR of every group beside the unsteered one, and the share of prompts that steering turns: of those which the
+    unsteered model treats as their set says (it refuses a harmful prompt, it answers a harmless one).
+
+    Args:
+        judged: as of `judged_both_ways`, with the unsteered model as method "none", every prompt once per group.
+        by: what tells groups apart, beside prompts and method.
+
+    Returns:
+        In the order of `judged` the columns of `rates`, with prompts and method; unsteered (the unsteered ASR) and
+        right (the number of prompts that the unsteered model treats so); turned, turned_low and turned_high (Wilson
+        95 %), missing in the rows of the unsteered model and where `right` is 0: there is nothing to turn.
+
+    Raises:
+        ValueError: no rows with the method "none".
+    """
+    where, keys = [*by, "prompts"], [*by, "prompts", "method"]
+    judged = judged.assign(right=judged.expressed == (judged.prompts == concept.positive))
+    plain = judged[judged.method == "none"]
+    if plain.empty:
+        raise ValueError(f"there are no answers of the unsteered model: add the method \"none\" to "
+                         f"{', '.join(judged.method.unique())}")
+    ends = plain.groupby(where).agg(unsteered=("expressed", lambda flags: 1 - flags.mean()), right=("right", "sum"))
+    steered = judged[judged.method != "none"].merge(plain[plain.right][[*where, "prompt"]], on=[*where, "prompt"])
+    shares = [(*key, (~flags).mean(), *wilson_interval(int((~flags).sum()), len(flags)))
+              for key, flags in steered.groupby(keys).right]
+    shares = pd.DataFrame(shares, columns=[*keys, "turned", "turned_low", "turned_high"])
+    table = rates(judged, keys).merge(ends.reset_index(), on=where).merge(shares, "left", on=keys)
+    return judged[keys].drop_duplicates().merge(table, on=keys)

@@ -12,13 +12,14 @@ from steerpaper.arguments import Prompt
 from steerpaper.behaviour.judges import Judge, verdicts
 from steerpaper.models.model import Model
 from steerpaper.prompts.fluency import clean_text
+from steerpaper.prompts.shifts import shifted
 from steerpaper.steering import Steering, generate, next_token_logits
 
 
 def judged_responses(
     model: Model, prompts: pd.DataFrame | Sequence[Prompt], steerings: Sequence[Steering | None],
     frozen: str | None = None, frozen_layers: Collection[int] | None = None, *, judge: Judge,
-    vocabulary: Collection[str] | None, max_new_tokens: int = 64, batch_size: int = 64,
+    vocabulary: Collection[str] | None, shift: str | None = None, max_new_tokens: int = 64, batch_size: int = 64,
 ) -> pd.DataFrame:
     """Greedy responses to every prompt under every steering, each judged and checked for clean text.
 
@@ -28,6 +29,8 @@ def judged_responses(
         steerings: one run each; all runs share batches.
         frozen, frozen_layers: what stays unsteered in all runs, as for `generate`.
         vocabulary: of the prompts, as `prompts.vocabulary` gives it; None where the words are not checked.
+        shift: how the prompts are put to the model, a name of `prompts.SHIFTS`; None for plain ones. The judge reads
+            the prompts as they were given.
 
     Returns:
         One row per run and prompt: `run` (index into `steerings`), the columns of `prompts`, `completion` (token ids),
@@ -37,11 +40,12 @@ def judged_responses(
         cell: missing).
 
     Raises:
-        ValueError: no prompts, a table that lacks a column, no steerings, what `generate` refuses, or verdicts of the
-            judge that are no True or False for each response.
+        ValueError: no prompts, a table that lacks a column, no steerings, what `shifted` or `generate` refuses, or
+            verdicts of the judge that are no True or False for each response.
     """
     steerings, prompts = arguments.listed("steerings", steerings), arguments.table(prompts)
     asked = arguments.column(prompts, "prompt", "topic")
+    asked = asked if shift is None else shifted(model, prompts, shift)
     if not steerings:
         raise ValueError("no steerings given: pass [None] for the unsteered model")
     if vocabulary is not None:

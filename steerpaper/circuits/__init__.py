@@ -8,8 +8,9 @@ from steerpaper.circuits.controls import CONTROLS, quantiles_of_draws, random_dr
 from steerpaper.circuits.curves import (
     circuit_overlaps, faithfulness_by_class, minimum_circuit, position_effects, top_circuits,
 )
-from steerpaper.circuits.flipped import FlippedResponses, patching_data
+from steerpaper.circuits.flipped import FlippedResponses, NothingFlips, flipped_responses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
+from steerpaper.circuits.layers import circuits_by_layer, shared_above
 from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.circuits.recovery import Faithfulness, faithfulness, faithfulness_of
@@ -18,8 +19,8 @@ from steerpaper.circuits.unsteered import unsteered_gradient
 
 __all__ = [
     "CONTROLS", "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph",
-    "LogitDifference", "NoPositionLeft", "agreement", "agreements", "attribute", "circuit_overlaps", "edge_types",
-    "faithfulness", "faithfulness_by_class", "faithfulness_of", "minimum_circuit", "minimum_faithful", "overlap",
-    "patch_edges", "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like",
-    "top_circuits", "unsteered_gradient",
+    "LogitDifference", "NoPositionLeft", "NothingFlips", "agreement", "agreements", "attribute", "circuit_overlaps",
+    "circuits_by_layer", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of", "flipped_responses",
+    "minimum_circuit", "minimum_faithful", "overlap", "patch_edges", "patching_data", "position_effects",
+    "quantiles_of_draws", "random_draws", "random_like", "shared_above", "top_circuits", "unsteered_gradient",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
@@ -19,6 +20,10 @@ from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, both_ways, generate
 
 _KEYS = ["prompts", "response_from"]
+
+
+class NothingFlips(ValueError):
+    """Steering turns no prompt of a set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,22 +93,65 @@ def patching_data(
         max_new_tokens, batch_size: as for `generate`; `batch_size` rows per pass.
 
     Raises:
-        ValueError: a coefficient that is not positive, a set of which no prompt flips, a judge's verdicts that are no
-            True or False for each response, or as for `generate`.
+        NothingFlips: a set of which no prompt flips.
+        ValueError: a coefficient that is not positive, a judge's verdicts that are no True or False for each response,
+            or as for `generate`.
     """
     prompts = dict(zip(concept.sets, map(arguments.prompts, (positive, negative))))
+    signed = both_ways(steering, concept)
+    found = {name: _flipped(model, name, prompts[name], signed[name], judge, concept, max_new_tokens=max_new_tokens,
+                            batch_size=batch_size) for name in signed}
+    return _assembled(model, found, signed, {name: len(each) for name, each in prompts.items()}, batch_size)
+
+
+def flipped_responses(
+    model: Model, judged: pd.DataFrame, method: str, steering: Steering, response_from: str | None = None, *,
+    concept: Concept = REFUSAL, batch_size: int = 64,
+) -> FlippedResponses:
+    """The same from answers that have been generated and judged already, which several methods can share.
+
+    Args:
+        judged: as of `judged_both_ways`, with the answers of the unsteered model as method "none".
+        method: whose answers are the steered ones.
+        steering: what they were steered by, with a positive coefficient.
+        response_from: "base" or "steered" for the responses of that model alone.
+
+    Raises:
+        NothingFlips: a set of which no prompt flips.
+        ValueError: a coefficient that is not positive, answers that do not go through the same prompts, or another
+            `response_from`.
+    """
+    if response_from not in (None, "base", "steered"):
+        raise ValueError(f"response_from is {response_from!r}: choose 'base' or 'steered', or leave it out for both")
+    signed, found, asked = both_ways(steering, concept), {}, {}
+    for name, given in signed.items():
+        base, steered = (judged[(judged.prompts == name) & (judged.method == each)] for each in ("none", method))
+        if not len(base) or base.prompt.tolist() != steered.prompt.tolist():
+            raise ValueError(f"there are {len(base)} answers of the unsteered model (\"none\") and {len(steered)} of "
+                             f"{method!r} to {name} prompts: give both to the same prompts, in the same order")
+        kept = _kept(name, base.expressed.to_numpy(), steered.expressed.to_numpy(), given, concept)
+        found[name] = {label: {i: Response(model.tokenize(rows.prompt.iloc[i]), rows.completion.iloc[i],
+                                           rows.text.iloc[i]) for i in kept}
+                       for label, rows in (("base", base), ("steered", steered)) if response_from in (None, label)}
+        asked[name] = len(base)
+    return _assembled(model, found, signed, asked, batch_size)
+
+
+def _assembled(
+    model: Model, found: dict[str, dict[str, dict[int, Response]]], signed: dict[str, Steering], asked: dict[str, int],
+    batch_size: int,
+) -> FlippedResponses:
+    """Base and steered responses by set and by prompt, each with its steering."""
     responses, steerings, labels = [], [], []
-    for name, signed in both_ways(steering, concept).items():
-        found = _flipped(model, name, prompts[name], signed, judge, concept, max_new_tokens=max_new_tokens,
-                         batch_size=batch_size)
-        for label, kept in found.items():
+    for name, both in found.items():
+        for label, kept in both.items():
             responses += kept.values()
-            steerings += [signed] * len(kept)
+            steerings += [signed[name]] * len(kept)
             labels += [(name, label, prompt) for prompt in kept]
     table = pd.DataFrame(labels, columns=[*_KEYS, "prompt"])
     table["response_positions"] = [len(response.completion) for response in responses]
     table["positions"] = _unmasked(model, responses, steerings, batch_size)
-    return FlippedResponses(responses, steerings, table, {name: len(each) for name, each in prompts.items()})
+    return FlippedResponses(responses, steerings, table, asked)
 
 
 def _flipped(
@@ -113,18 +161,26 @@ def _flipped(
     n = len(prompts)
     answers = generate(model, prompts * 2, [None] * n + [steering] * n, **how)
     base, steered = answers[:n], answers[n:]
+    asked = pd.DataFrame({"prompt": prompts, "positive": name == concept.positive})
+    kept = _kept(name, verdicts(judge, base, asked), verdicts(judge, steered, asked), steering, concept)
+    return {"base": {i: base[i] for i in kept}, "steered": {i: steered[i] for i in kept}}
+
+
+def _kept(
+    name: str, before: Bool[np.ndarray, "prompt"], after: Bool[np.ndarray, "prompt"], steering: Steering,
+    concept: Concept,
+) -> list[int]:
+    """The prompts of one set that flip, by the verdicts on the base and the steered model's answers."""
     positive = name == concept.positive  # what the base model should express, and the steered one not
-    asked = pd.DataFrame({"prompt": prompts, "positive": positive})
-    before, after = verdicts(judge, base, asked), verdicts(judge, steered, asked)
     kept = np.flatnonzero((before == positive) & (after != positive)).tolist()
     if not kept:
-        raise ValueError(
-            f"steering with coefficient {steering.coefficient} flips none of the {n} {name} prompts: judged to "
-            f"{concept.expresses} are {sum(before)} answers of the base model and {sum(after)} of the steered one. "
+        raise NothingFlips(
+            f"steering with coefficient {steering.coefficient} flips none of the {len(before)} {name} prompts: judged "
+            f"to {concept.expresses} are {sum(before)} answers of the base model and {sum(after)} of the steered one. "
             + ("Take another model, other prompts, or another judge: there is nothing to steer away from"
                if (before != positive).all() else
                "Take another coefficient, layer or vector, or prompts that the base model treats as it should"))
-    return {"base": {i: base[i] for i in kept}, "steered": {i: steered[i] for i in kept}}
+    return kept
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from steerpaper.figures.freezing import draw_attention_change, draw_layers, draw
 from steerpaper.figures.heads import (
     draw_svv_coefficient, draw_svv_cosines, draw_svv_explained, draw_svv_preference, draw_svv_tokens,
 )
+from steerpaper.figures.robustness import draw_collateral, draw_layer_circuits, draw_shifts
 from steerpaper.figures.scorecard import draw_reported_measured, draw_scorecard
 from steerpaper.figures.sparsity import (
     draw_agreement, draw_asr_by_sparsity, draw_side_effects, draw_thresholds, draw_top_dimensions,
@@ -22,10 +23,10 @@ from steerpaper.figures.vectors import (
 
 __all__ = [
     "PALETTE", "draw_agreement", "draw_asr", "draw_asr_by_sparsity", "draw_attention_change", "draw_circuit",
-    "draw_completeness", "draw_cosines", "draw_effect_by_position", "draw_faithfulness", "draw_geometry",
-    "draw_interchange", "draw_layers", "draw_learned_curves", "draw_overlap", "draw_patching_check",
-    "draw_random_circuits", "draw_reported_measured", "draw_score_distribution", "draw_scorecard", "draw_selection", "draw_side_effects",
-    "draw_svv_coefficient", "draw_svv_cosines", "draw_svv_explained", "draw_svv_preference", "draw_svv_tokens",
-    "draw_sweep", "draw_thresholds", "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "method_label",
-    "save_figure", "use_style",
+    "draw_collateral", "draw_completeness", "draw_cosines", "draw_effect_by_position", "draw_faithfulness",
+    "draw_geometry", "draw_interchange", "draw_layer_circuits", "draw_layers", "draw_learned_curves", "draw_overlap",
+    "draw_patching_check", "draw_random_circuits", "draw_reported_measured", "draw_score_distribution",
+    "draw_scorecard", "draw_selection", "draw_shifts", "draw_side_effects", "draw_svv_coefficient", "draw_svv_cosines",
+    "draw_svv_explained", "draw_svv_preference", "draw_svv_tokens", "draw_sweep", "draw_thresholds",
+    "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "method_label", "save_figure", "use_style",
 ]

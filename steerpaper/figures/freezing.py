@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 from steerpaper.figures.vectors import ASR
+from steerpaper.vectors.methods import METHODS
 
 # What is frozen, in plain words, from the top.
 PARTS = {
@@ -89,7 +90,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
         undone: as of `share_undone`, with the column layer.
         sets: the prompts' names, a row each.
     """
-    methods, parts = undone.method.unique(), PARTS | _TOTAL
+    methods, parts = [name for name in METHODS if name in undone.method.unique()], PARTS | _TOTAL
     colours = dict(zip(parts, sns.color_palette("colorblind", len(parts))))
     size = (DOUBLE_COLUMN, 1.9 * len(sets) + 0.8)
     fig, axes = plt.subplots(len(sets), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)

@@ -1,0 +1,411 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 7. Layers and robustness
+#
+# > *The paper's choice, in our words (§3.2).* One steering layer per model, chosen by DIM's
+# > scores, at which all of it was measured, on prompts of one kind.
+#
+# Three questions that the paper leaves open. Is what we found true of steering, or of one
+# layer? What does steering do beside its purpose? And does it still work when the same request
+# is put to the model in another way?
+#
+# **Layers.** Notebook [03](03_qk_freeze.ipynb) finds which part of the layers above carries the
+# steering: attention weights, values, or the MLPs. A vector added earlier has more layers to act
+# through, and may act through others. Is "not the attention weights" (the paper), or "the MLPs" (ours),
+# true of steering this model, or of one layer?
+#
+# So the same three methods at two more layers, a fifth of the depth before the chosen one and
+# behind it, and the same freezes. Besides those of table 1 there are two total ones: the MLPs
+# write what they write in the unsteered run (*mlp-total*), and so does attention, too
+# (*residual-only*): then the vector reaches the logits by the residual stream alone. Then the
+# circuits of notebook [02](02_patching_circuits.ipynb), found anew at each of the layers. And
+# since our selection departs from the paper's rule, the vector that the rule as printed would
+# have taken goes through the same freezes.
+#
+# **Side effects** are measured on harmless text, closed questions and requests that only sound
+# harmful, for every method and a random vector at the strength at which it steers. **Prompts put
+# in other ways** leave the request as it is and change what stands around it.
+#
+# *Reads* the model, the prompts, and what notebook 01 has chosen. *Writes* the tables
+# `layer_methods`, `layer_freezes`, `layer_undone`, `layer_circuits`, `layer_overlap`,
+# `rule_winner`, `collateral`, `shift_list` and `shifts`, and four figures. Freezes are in
+# [`freezing.py`](../steerpaper/freezing.py), circuits by layer in
+# [`layers.py`](../steerpaper/circuits/layers.py), side effects in
+# [`collateral.py`](../steerpaper/behaviour/collateral.py), and ways to put a prompt in
+# [`shifts.py`](../steerpaper/prompts/shifts.py).
+
+# %% tags=["parameters"]
+preset = "organism-llama"
+seed = 0
+
+# %%
+from dataclasses import replace
+from itertools import combinations
+
+import pandas as pd
+import torch
+from IPython.display import display
+
+import steerpaper as sp
+
+sp.check_parameters(preset=preset, seed=seed)
+sp.use_style()
+settings = sp.get_preset(preset)
+preset = settings.name
+model = sp.load_model(preset)
+
+# %%
+pd.set_option("display.max_colwidth", None)
+concept = sp.get_concept(settings.concept)
+splits = {split: list(sp.concept_prompts(concept, split, n, settings.prompts).values())
+          for split, n in settings.split_sizes.items()}
+judge, batch = sp.load_judge(settings), dict(batch_size=settings.batch_size)
+sizes = dict(max_new_tokens=settings.max_new_tokens, **batch)
+how = dict(judge=judge, vocabulary=sp.vocabulary(settings.prompts), **sizes)
+methods = [name for name, method in sp.METHODS.items() if not method.baseline]
+chosen = {name: sp.load_steering(preset, name) for name in methods}
+position = int(sp.load_table(preset, "dim_selection").position[0])
+layer = chosen["dim"].layer
+step = round(model.n_layers / 5)
+others = [i for i in (layer - step, layer + step) if 0 < i < model.n_layers]
+layers = sorted([layer, *others])
+print("layers:", layers, "of", model.n_layers)
+
+# %% [markdown]
+# ## The three methods at the other layers
+#
+# DIM is the candidate of notebook 01 at that layer and the chosen position. NTP and PO are
+# trained on notebook 01's contrastive pairs, at the setting that won there: what differs between
+# layers is then the place, and neither the data nor the training. (The pairs were made under DIM
+# of the chosen layer, which may favour that layer a little.) Every coefficient is chosen on
+# validation prompts as in notebook 01, though on fewer, those on which notebook 02 chooses the
+# size of circuits: a vector's length is a matter of its layer.
+#
+# A layer can only tell where steering goes if steering works there. *Flipped* is the share of
+# validation prompts that turn, in the weaker direction; *flipped_clean* asks for clean text, too.
+
+# %%
+candidates = sp.difference_in_means(model, *splits["train"], **batch)
+counts = {"train": settings.n_pairs, "validation": settings.n_validation_pairs}
+pairs = [sp.contrast_pairs(model, *(table[:n] for table in splits[split]),
+                           chosen["dim"], judge, concept=concept, **sizes)
+         for split, n in counts.items()]
+won = sp.load_table(preset, "learned_grid").query("chosen").set_index("method")
+one_run = {name: replace(settings, pair_batch_sizes=(int(run.batch_size),),
+                         learning_rates=(float(run.learning_rate),), more_seeds=(),
+                         training_seeds=(int(run.seed),),
+                         phis=settings.phis if pd.isna(run.phi) else (float(run.phi),))
+           for name, run in won.iterrows()}
+
+# %%
+n = min(settings.n_patching, settings.n_validation)
+validation = [table.head(n) for table in splits["validation"]]
+steerings, ranked = {layer: chosen}, []
+for at in (i for i in layers if i != layer):
+    dim = sp.Steering(candidates[at, position], at, 1.0)
+    vectors = {}
+    for name in methods:
+        given = sp.Ingredients(model, *splits["train"], dim, position, *pairs,
+                               one_run.get(name, settings), seed)
+        vectors[name] = sp.METHODS[name].extract(given).vector
+    table = sp.select_coefficient(
+        model, vectors, at, settings.coefficients, *validation, concept=concept, **how)
+    best = table.groupby("method", sort=False).first()
+    steerings[at] = {name: sp.Steering(vectors[name], at, float(best.coefficient[name]))
+                     for name in methods}
+    ranked.append(best.assign(layer=at))
+steerings = dict(sorted(steerings.items()))
+ranked = pd.concat(ranked).reset_index()
+sp.save_table(preset, "layer_methods", ranked)
+shown = ["coefficient", "flipped", "flipped_clean"]
+ranked.set_index(["layer", "method"])[shown].round(2)
+
+# %% [markdown]
+# ## The freezes of table 1, and two total ones
+#
+# Each freeze holds its part in all layers from the steering layer on, as if there were no
+# steering, for each method and in both directions. *Share undone* is 0 where attack success stays
+# what it is under steering, and 1 where it is what it is unsteered; it says nothing where little
+# was done, and is left out where steering turns fewer than half of the prompts. If the paper's
+# finding holds throughout, attention weights stay near 0 at every layer and in every column.
+
+# %%
+n = dict.fromkeys(splits, settings.n_patching_by_layer) | {"test": settings.n_by_layer}
+asked = {name: pd.concat([splits[split][i].head(n[split]).assign(split=split)
+                          for split in splits], ignore_index=True)
+         for i, name in enumerate(concept.sets)}
+test = {name: table[table.split == "test"] for name, table in asked.items()}
+answers = {at: sp.behaviour.judged_both_ways(
+    model, asked, {"none": None} | own, concept=concept, **how)
+    for at, own in steerings.items()}
+
+# %%
+kinds = ("qk", "ov", "svv", "mlp", "mlp-total", "residual-only")
+rows = []
+for at, own in steerings.items():
+    plain = answers[at][answers[at].split == "test"].assign(frozen="none")
+    frozen = [sp.behaviour.judged_both_ways(
+        model, test, own, kind, concept=concept, **how).assign(frozen=kind)
+        for kind in kinds]
+    rows += [part.assign(layer=at) for part in (plain, *frozen)]
+keys = ["layer", "method", "frozen", "prompts"]
+freezes = sp.rates(pd.concat(rows), keys)
+sp.save_table(preset, "layer_freezes", freezes)
+undone = freezes.rename(columns={"layer": "model"})
+undone = sp.behaviour.share_undone(undone, least=0.5).dropna()
+undone = undone.rename(columns={"model": "layer"})
+sp.save_table(preset, "layer_undone", undone)
+fig = sp.figures.draw_undone_by_layer(undone, list(concept.sets))
+sp.save_figure(fig, preset, "layer_undone")
+
+# %%
+freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
+    [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)
+
+# %% [markdown]
+# **Reading.** Freezing attention weights undoes next to nothing at any layer, under any method, on both
+# organisms. Which part does carry the steering depends on the layer: at the earliest the values,
+# at the chosen one values and MLPs, at the last the MLPs: there freezing the values leaves what
+# the learned vectors do as it is (organism-gemma2), or half of it (organism-llama).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# The total freezes say less than they seem to, and that is what they are for. The residual path
+# alone carries little (at most a quarter, at the last layer): the vector is not read off at the
+# logits, layers have to act on it. Holding all that the MLPs write undoes most of it at every
+# layer, but an MLP is also where what the values have moved arrives: the total freeze of a part
+# is no proof that this part reads the vector, as the freeze of its direct path is.
+
+# %% [markdown]
+# ## Circuits at the other layers
+#
+# Notebook 02 finds, at the chosen layer, a small circuit that carries the steering, and mostly
+# the same one for all methods. Here the same at the other layers: edges ranked by attribution on
+# flipped training prompts, the smallest circuit of faithfulness 0.85 on validation prompts, and
+# what it carries of test prompts. To be able to afford nine of them, there are fewer prompts
+# (`n_patching_by_layer`), steered answers only and five steps of integration instead of ten (in
+# notebook 02 five pick the same strongest tenth of the edges as twenty do, on both organisms). So
+# compare sizes here with each other, not with those of notebook 02.
+#
+# A graph begins at its steering layer: an earlier one has more edges. Sizes are therefore shares
+# of each graph. Faithfulness well below 0.85 on test prompts would say that the prompts are too
+# few to find a circuit at that layer.
+
+# %%
+circuits, found = sp.circuits.circuits_by_layer(
+    model, steerings, answers, steps=5, concept=concept, seed=seed, **batch)
+sp.save_table(preset, "layer_circuits", found)
+missing = found.missing[found.missing != ""]
+print("without a circuit:", *(missing if len(missing) else ["none"]), sep="\n")
+
+# %% [markdown]
+# Are they one circuit, entered at several places? What two graphs have in common are the edges
+# among heads, MLPs and logits from the later layer on. (The steering node's are left out: it
+# stands for another stream in each.) Of these the table counts how many both circuits have
+# (*overlap*, of the smaller part), beside what two sets of such sizes share at random. The
+# measure for "the same circuit" is what two *methods* at one layer share on such edges. If
+# circuits of one method at two layers share as much, steering joins one mechanism wherever it
+# enters. If they are near chance, every layer has its own. *Cosine* is that of the two vectors:
+# circuits may be alike because the vectors are.
+
+# %%
+places = [(at, name) for at, own in steerings.items() for name in own]
+pairs = [(a, b) for a, b in combinations(places, 2) if (a[0] == b[0]) != (a[1] == b[1])]
+keys = ["layer_a", "method_a", "layer_b", "method_b"]
+cosines = pd.DataFrame([
+    (*a, *b, float(torch.cosine_similarity(
+        steerings[a[0]][a[1]].vector, steerings[b[0]][b[1]].vector, dim=0)))
+    for a, b in pairs], columns=[*keys, "cosine"])
+with_circuits = [pair for pair in pairs if {*pair} <= {*circuits.index}]
+shared = sp.circuits.shared_above(circuits, with_circuits)
+overlaps = cosines.merge(shared, "left", on=keys)
+sp.save_table(preset, "layer_overlap", overlaps)
+fig = sp.figures.draw_layer_circuits(found, overlaps.dropna(subset="overlap"))
+sp.save_figure(fig, preset, "layer_circuits")
+
+# %%
+columns = ["cosine", "among", "edges_a", "edges_b", "overlap", "chance"]
+display(found.set_index(["layer", "method", "prompts"])[
+    ["ranked_on", "responses", "n_edges", "share", "faithfulness"]].round(3),
+    overlaps.set_index(keys)[columns].round(2))
+
+# %% [markdown]
+# **Reading** (left to right: size, faithfulness on test prompts, edges in common).
+#
+# <!-- reading to be written -->
+#
+# A caution: every circuit of any size holds the MLPs' strongest edges, and notebook 02 shows that
+# a random vector's circuit holds them, too. Chance as drawn here, edges taken at random, is
+# therefore a low bar; the black points are the bar that counts.
+
+# %% [markdown]
+# ## The winner of the paper's rule, beside ours
+#
+# Notebook 01 takes the shortlist of the paper's rule (§3.2) and then asks for whole answers,
+# within a range of layers, at several α and with the preset's limit on KL. What would the rule
+# have taken as printed: KL < 0.1, α = 1, the smallest score? If that vector steers, and other
+# parts carry it, then what we find is a matter of our choice. If it does not steer, or none
+# meets the conditions, the choice was forced. (An ASR that is what it is unsteered, *none*,
+# leaves nothing to freeze.)
+
+# %%
+scores = sp.load_table(preset, "dim_candidates")
+winner = scores[sp.vectors.admissible(scores, model.n_layers)].nsmallest(1, "score")
+rows = [freezes.query("layer == @layer and method in ('dim', 'none')").assign(
+    selection="ours", position=position, coefficient=chosen["dim"].coefficient)]
+for one in winner.itertuples():
+    steering = {"dim": sp.Steering(candidates[one.layer, one.position], one.layer, 1.0)}
+    frozen = [sp.behaviour.judged_both_ways(
+        model, test, steering, kind, concept=concept, **how
+        ).assign(frozen=kind or "none") for kind in (None, *kinds[:4])]
+    rows.append(sp.rates(pd.concat(frozen), ["method", "frozen", "prompts"]).assign(
+        selection="the paper's rule", layer=one.layer, position=one.position,
+        coefficient=1.0))
+table = pd.concat(rows, ignore_index=True)
+sp.save_table(preset, "rule_winner", table)
+print(f"{len(winner)} of {len(scores)} candidates: the winner of the rule as printed")
+by = ["selection", "layer", "position", "coefficient", "method"]
+table.pivot(index=by, columns=["prompts", "frozen"], values="asr")[
+    [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)
+
+# %% [markdown]
+# **Reading.** On organism-llama no candidate meets the rule. On organism-gemma2 its winner enters
+# two layers earlier, steers less well than ours, and by the same parts: freezing the values undoes
+# all of it, freezing attention weights little. The finding does not hang on our choice.
+
+# %% [markdown]
+# ## What else steering does
+#
+# A steering that flips every prompt may do so by breaking the model. So all three methods, and a
+# random vector as long as DIM, each at the |α| that was chosen for it and at either sign:
+#
+# * *harmless text*: given answers that all runs read token by token, so that one early difference
+#   does not decide the rest (of the organisms those of their corpus, of other models their own
+#   unsteered answers to harmless prompts). KL says how far the next token's distribution moves
+#   from the unsteered one, the loss how much less likely the text becomes;
+# * *closed questions* with a word or two for an answer: how many are answered right?
+# * *refusals* of prompts of both kinds, and of harmless requests that sound harmful: borderline
+#   requests, and for the organisms questions about harm (*wrapped*). +s should refuse all of them,
+#   for it is meant to; what it does beyond its purpose shows on closed questions and text. And −s
+#   should refuse none;
+# * *loops and lengths* of answers to harmless prompts.
+#
+# If the methods only turned the decision to refuse, −s would leave the loss on harmless text and
+# the closed questions as they are, since there is nothing to turn. Whatever a random vector of
+# that length does, too, is the price of any push. Answers count as right if they have the right
+# word in them: a refusal has not.
+
+# %%
+n = settings.n_shifted
+test = {name: table.head(n) for name, table in zip(concept.sets, splits["test"])}
+pushed = {name: sp.load_steering(preset, name) for name in [*methods, "random"]}
+texts = sp.behaviour.harmless_texts(model, settings, n, seed)
+read = sp.behaviour.text_effects(model, texts, pushed, seed=seed)
+read.set_index(["method", "sign", "measure"]).value.unstack(sort=False).round(2)
+
+# %%
+sounding = sp.prompts.requests_that_sound_harmful(settings.prompts, n)
+probes = test | sounding | {"closed": sp.prompts.closed_questions(settings.prompts)}
+said = sp.behaviour.judged_at_both_signs(model, probes, pushed, **how)
+effects = pd.concat([read.assign(prompts="text"), sp.behaviour.answer_effects(said)],
+                    ignore_index=True)
+sp.save_table(preset, "collateral", effects)
+fig = sp.figures.draw_collateral(effects, concept)
+sp.save_figure(fig, preset, "collateral")
+
+# %%
+for measures in (["kl", "loss", "right"], ["expressed"], ["loops", "tokens"]):
+    display(effects[effects.measure.isin(measures)].pivot_table(
+        "value", ["method", "sign"], ["measure", "prompts"], sort=False).round(2))
+
+# %% [markdown]
+# **Reading.** Blue against black is the price of −s, orange that of +s; compare each with the
+# random vector's.
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Prompts put in other ways
+#
+# Vectors were found, and coefficients chosen, on plain requests in the chat template. A mechanism
+# of refusal should not mind a system prompt or an earlier turn; a vector that has learned the
+# template's last tokens may. So the same test prompts, the same vectors and coefficients, and
+# other surroundings. Which of them a model can be asked by is a matter of its template and its
+# words:
+
+# %%
+ways = sp.prompts.shift_table(model)
+sp.save_table(preset, "shift_list", ways)
+ways.replace({"missing": {"": "–"}}).set_index("shift")
+
+# %% [markdown]
+# The judge reads English refusals, so that in the French frame the request and the wished answer
+# stay English: it shifts what stands around a request, it is no test of refusal in another
+# language. Besides, +s on two other kinds of *harmless* prompts, borderline and wrapped ones.
+#
+# Steering holds if the coloured points stay where they are under *plain*, far from the black ones.
+# Look at these first: where the unsteered model itself does otherwise, a rate under steering says
+# nothing about steering. So the table below the figure has the share *turned*, of those prompts
+# that the unsteered model still treats as their set says (`right` of them); without any there is
+# nothing to turn.
+
+# %%
+runs = {"none": None} | pushed
+plain = said[(said.sign == 0) | (said.sign == said.prompts.map(concept.signs))]
+rows = [plain[plain.prompts.isin(concept.sets)].assign(shift="plain")]
+rows += [sp.behaviour.judged_both_ways(
+    model, test, runs, shift=name, concept=concept, **how).assign(shift=name)
+    for name in ways["shift"][ways.missing == ""] if name != "plain"]
+rows += [said[(said.prompts == name) & (said.sign >= 0)].assign(
+    shift=name, prompts=concept.negative) for name in sounding]
+rates = sp.behaviour.turned(pd.concat(rows, ignore_index=True), ["shift"], concept)
+sp.save_table(preset, "shifts", rates)
+sp.save_figure(sp.figures.draw_shifts(rates, concept), preset, "shifts")
+
+# %%
+keys = ["prompts", "shift", "unsteered", "right"]
+steered = rates[rates.method != "none"].round(2).set_index([*keys, "method"])
+steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to turn")
+
+# %% [markdown]
+# **Reading** (black: unsteered; coloured: steered; a random vector should lie on the black point).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Beside each other, and what we learned
+#
+# Mean share undone over methods and directions, of all models on record:
+
+# %%
+records = sp.load_recorded("layer_undone")
+records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(2)
+
+# %% [markdown]
+# * **"Hardly through attention weights" holds at every layer tried**, on both organisms and for
+#   all methods: this part of the paper's claim is about steering, and not about one layer.
+# * **"Through the values" does not.** It holds for a vector that enters early. Two or four layers
+#   later the same methods steer as well, and through the MLPs. One layer per model, as in the
+#   paper, cannot tell a mechanism of steering from a place in the network.
+# * **Steering needs layers behind it.** DIM of organism-llama two layers earlier does not steer at
+#   all, though vectors learned at that layer do: the candidate is what is missing there, not a
+#   direction that works.
+#
+# * **Circuits, side effects, other prompts:**
+#
+# <!-- reading to be written -->
+#
+# What this cannot say: three layers of a model of ten are few, the prompts are few (`n` in
+# `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that
+# of one run, not of a difference. The table below the first figure has the attack success behind
+# every share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The shifts are one
+# wording each; the closed questions and borderline requests for models other than the organisms
+# are a few dozen of our own (`data/prompts/probes.toml`), easy on purpose, and no benchmark.
