@@ -254,8 +254,6 @@ for key in responses.index:
     part = train.subset(*key)
     by_set[key] = sp.attribute(model, part.responses, part.steerings, steps=10)
 scores = sp.Attribution.pooled(list(by_set.values()))
-# Saved in the graph's order: which of two weak edges comes first is rounding.
-sp.save_table(preset, "edge_scores", scores.edges)
 ranked = scores.edges.sort_values("score", key=abs, ascending=False, ignore_index=True)
 ranked.head(8).round(2)
 
@@ -460,6 +458,10 @@ for name in methods:
     part = data[name, "validation"].subset(response_from="steered")
     circuits[name] = sp.circuits.minimum_circuit(model, rankings[name], part, 0.85)
 minimum = circuits["dim"]
+# Saved in the graph's order: which of two weak edges comes first is rounding.
+edges = {name: ranking.edges.set_index(["source", "target"]).score
+         for name, ranking in rankings.items()}
+sp.save_table(preset, "edge_scores", pd.concat(edges, axis=1).reset_index())
 
 # %%
 others = {"circuit": minimum, "complement": minimum.complement()}

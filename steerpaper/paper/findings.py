@@ -3,6 +3,7 @@
 import pandas as pd
 
 from steerpaper.paper.claims import claims
+from steerpaper.vectors.methods import METHODS
 
 _FEW = 3  # cases that are told one by one
 
@@ -37,8 +38,8 @@ def findings(cases: pd.DataFrame) -> list[str]:
         f"{share('whole-answers', 0)} more than one found on a single token; one position holds "
         f"{percent('whole-answers', 1)} of the effect.",
         f"**What is shared.** Another method's circuit carries {share('interchangeable', 0)} of the steering, a random "
-        f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, at "
-        f"most {share('controls', 1)} in 97.5 % of draws.",
+        f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, {share('controls', 1)} at "
+        "most in 97.5 % of draws.",
         f"**Freezes.** Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}. "
         f"Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
         "**Sparsity.** By gradient, and rescaled, vectors keep their effect up to a sparsity of "
@@ -56,7 +57,8 @@ def _told(rows: pd.DataFrame, form: str) -> str:
         ends = form.format(rows.value.min()).removesuffix(" %"), form.format(rows.value.max())
         return f"{ends[0]} to {ends[1]}{_interval(rows.low.min(), rows.high.max(), form)}"
     each = [f"{form.format(row.value)}{_interval(row.low, row.high, form)}" for row in rows.itertuples()]
-    names = [f"{name.split(', ')[0].upper()} " if len(rows) > 1 else "" for name in rows.case]
+    names = [name.split(", ")[0] for name in rows.case]
+    names = [f"{name.upper() if name in METHODS else name} " if len(rows) > 1 else "" for name in names]
     return ", ".join(map("".join, zip(names, each)))
 
 
