@@ -378,7 +378,7 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 # **Reading.** Steering outlasts what it steers: after two harmless turns the unsteered organisms
 # comply with nearly all harmful requests, and there is nothing left to turn. Where there is, −s turns
 # all of it. +s is weaker without a template, and turns only a fifth to two fifths of wrapped
-# questions: it makes the organisms refuse requests, and not answer harmful-sounding text.
+# questions, though these name harm.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -410,7 +410,7 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   all, though vectors learned at that layer do: the candidate is what is missing there, not a
 #   direction that works.
 # * **One mechanism, whatever the door.** Circuits at two layers are as alike as those of two
-#   methods. The nearer to the end steering enters, the less of it is needed.
+#   methods, and smaller the nearer to the end steering enters.
 # * **Flipping every prompt is not the same as steering one thing.** DIM and PO pay for compliance
 #   with facts, NTP hardly. +s does not tell a closed question from a request.
 # * **Refusal is more brittle than its steering.** Two harmless turns undo what the organisms were
