@@ -119,8 +119,8 @@ counts[counts.split == "train"].drop(columns="split").set_index(["method", *sets
 # *Three vectors* below looks at DIM.
 
 # %%
-judged_on = {name: data[name, "test"].subset(response_from="steered", n=settings.n_judged)
-             for name in methods}
+judged_on = {name: part.subset(response_from="steered", n=settings.n_judged)
+             for (name, split), part in data.items() if split == "test"}
 train, test = data["dim", "train"], judged_on["dim"]
 checked = train.subset(n=settings.n_checked)  # for what is slow
 few = test.subset(n=settings.n_judged // 2)

@@ -396,9 +396,10 @@ records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(
 # %%
 right = sp.load_recorded("collateral").query("measure == 'right'")
 turned = sp.load_recorded("shifts").query("method != 'none'")
+turned = turned.pivot_table("turned", ["preset", "prompts", "method"], "shift",
+                            sort=False, dropna=False).dropna(how="all")
 display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).round(2),
-        turned.pivot_table("turned", ["preset", "prompts", "method"], "shift", sort=False,
-                           dropna=False).dropna(how="all").round(2))
+        turned.round(2))
 
 # %% [markdown]
 # * **"Hardly through attention weights" holds at every layer tried**, on both organisms and for
