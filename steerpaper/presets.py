@@ -325,7 +325,14 @@ _OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this p
 
 def known_preset(name: str) -> Preset | None:
     """The preset called so; None where there is none, and no folder of that name was asked for in this process."""
-    return PRESETS.get(name) or _OF_FOLDERS.get(name)
+    return PRESETS.get(name) or _OF_FOLDERS.get(name) or _of_seed(name)
+
+
+def _of_seed(name: str) -> Preset | None:
+    """An organism that is trained anew with another seed, `organism-llama-seed3`: with all numbers of the shipped one."""
+    if not (found := re.fullmatch(r"(organism-(\w+))-seed(\d+)", name)) or found[1] not in PRESETS:
+        return None
+    return replace(PRESETS[found[1]], name=name, model=str(paths.BUILD / "organisms" / f"{found[2]}-{int(found[3])}"))
 
 
 def get_preset(name: str | Path) -> Preset:
