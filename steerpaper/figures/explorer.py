@@ -242,7 +242,8 @@ def _labels(methods: list[str]) -> dict[str, str]:
 # -- faithfulness against size -----------------------------------------------------------------------------
 
 def _bands(random: pd.DataFrame, x: alt.X, low: alt.Y) -> list[alt.Chart]:
-    """Where 95 % of random circuits lie; where there is only one size, a bar."""
+    """Where 95 % of random circuits lie, of the kinds that are small enough; where there is only one size, a bar."""
+    random = random[random.groupby("control").n_edges.transform("min") <= MOST]
     names = list(random.control.unique())
     scale = alt.Scale(domain=[BANDS[name][0] for name in names], range=[BANDS[name][1] for name in names])
     table = random.assign(kind=[BANDS[name][0] for name in random.control])
