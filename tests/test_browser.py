@@ -134,7 +134,9 @@ def test_the_explorer_tells_names_and_keeps_a_node_s_edges(explorer):
     every = drawn(explorer)
     node = explorer.get_by_label("node: steer;")
     node.hover()
-    expect(explorer.locator("#vg-tooltip-element")).to_contain_text("steered by")
+    words = explorer.locator("#vg-tooltip-element")
+    expect(words).to_contain_text("steered by")
+    expect(words).to_be_in_viewport(ratio=1)
     node.click()
     expect(node).to_have_attribute("stroke-width", "2")
     assert 0 < drawn(explorer) < every
