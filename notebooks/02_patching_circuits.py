@@ -866,7 +866,8 @@ sums[["quantity", "printed", "recomputed"]].set_index("quantity")
 # the attention heads (q, k and v with their head's number) and the heads (h).
 # Blue edges carry the steering, red ones work against it; widths are |score| in
 # logits per unmasked position, on one scale for the three methods. Like
-# drawings mean like ways through the model.
+# drawings mean like ways through the model. (With any number of edges, and two
+# methods in one drawing: [the explorer](../docs/explorer.md).)
 
 # %%
 edges = {name: rankings[name].edges.merge(strongest[name]) for name in methods}
