@@ -83,10 +83,16 @@ def wanted(preset, wildcards):
     if not preset.shipped and preset.layer is None:  # organisms and the paper's models are known to refuse
         if Path(checkpoints.unsteered.get(preset=preset.name).output[0]).read_text().strip():
             return f"{BUILD}/{preset.name}/{FIRST}.ended.ipynb"
-    card = next(name for name, about in NOTEBOOKS.items() if "scorecard_claims" in about["tables"])
-    judged = [*NOTEBOOKS[card]["after"], card]  # all that verdicts need is enough for organisms of other seeds
-    return [path.format(preset=preset.name) for name in (NOTEBOOKS if preset.name in KNOWN or not preset.shipped else judged)
+    return [path.format(preset=preset.name) for name in needed(preset)
             for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))]
+
+
+def needed(preset):
+    """The notebooks that a preset goes through: all, or for an organism of another seed those that its verdicts need."""
+    if preset.name in KNOWN or not preset.shipped:
+        return list(NOTEBOOKS)
+    card = next(name for name, about in NOTEBOOKS.items() if "scorecard_claims" in about["tables"])
+    return [*NOTEBOOKS[card]["after"], card]
 
 
 def given(wildcards):
