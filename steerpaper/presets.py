@@ -277,8 +277,8 @@ _LAPTOP = dict(
     kl_limit=0.7, layer_range=(0.2, 0.8), coefficients=(0.75, 1.0, 1.5, 2.0, 2.5, 3.0),
     sweep=(-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0),
     n_patching=12, n_patching_test=16, n_judged=16, n_random_circuits=20, n_random_responses=4, n_checked=1,
-    n_patched_edges=80, circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12, pair_batch_sizes=(6,),
-    training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
+    n_patched_edges=80, circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12,
+    pair_batch_sizes=(6,), training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
     n_patching_by_layer=8, n_shifted=12, n_sparsity=(24, 24, 24),
 )
 _SMOLLM2 = Preset(

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from steerpaper.concepts import REFUSAL, Concept
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, error_bars, method_label
 from steerpaper.figures.vectors import ASR
 from steerpaper.vectors.methods import METHODS
 
@@ -44,8 +44,7 @@ def draw_undone(shares: pd.DataFrame, model: str, concept: Concept = REFUSAL) ->
         for i, (rows, looks, label) in enumerate(series):
             rows = rows[rows.prompts == prompts].set_index("frozen").reindex(list(PARTS))
             y = [part + 0.15 * (i - (len(series) - 1) / 2) for part in range(len(PARTS))]
-            interval = (rows[["low", "high"]].sub(rows.undone, axis=0).abs()).fillna(0).to_numpy().T
-            ax.errorbar(rows.undone, y, xerr=interval, label=label, lw=0, elinewidth=1, **looks)
+            ax.errorbar(rows.undone, y, xerr=error_bars(rows, "undone"), label=label, lw=0, elinewidth=1, **looks)
         ax.set_title(f"{prompts} prompts, {sign}", pad=14)
         ax.set(xlabel="share of the steering undone")
         ax.hlines([part + 0.5 for part in range(len(PARTS) - 1)], 0, 1, color="#cccccc", lw=0.5)
@@ -100,7 +99,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
             ax.axhline(end, color=PALETTE["base"], ls="--", lw=0.8)
         for i, (kind, label) in enumerate(parts.items()):
             own = undone[(undone.frozen == kind) & (undone.method == method) & (undone.prompts == prompts)]
-            error = own[["low", "high"]].sub(own.undone, axis=0).abs().to_numpy().T
+            error = error_bars(own, "undone")
             ax.errorbar(own.layer + 0.08 * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
                         elinewidth=0.8, color=colours[kind], label=label.replace("\n", " "))
         ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.3, 1.4),

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steerpaper.concepts import REFUSAL, Concept
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
+from steerpaper.figures.faithfulness import FAITHFUL
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, error_bars, method_label
 from steerpaper.figures.vectors import ASR
 from steerpaper.vectors.methods import METHODS
 
-_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _SIGNS = {-1: ("−s", PALETTE["-s"]), 0: ("not steered", PALETTE["base"]), 1: ("+s", PALETTE["+s"])}
 _TEXT = {"kl": "KL of the next token\n(nats)", "loss": "loss along given text\n(nats per token)"}
 _SHARES = {"right": "that are right", "expressed": "that {verb}", "loops": "that loop"}
@@ -34,9 +34,9 @@ def draw_layer_circuits(circuits: pd.DataFrame, shared: pd.DataFrame) -> Figure:
         x = own.layer + 0.12 * (i - (len(methods) - 1) / 2)
         looks = dict(color=PALETTE[method], label=method_label(method))
         size.plot(x, 100 * own.share, "o-", ms=4, lw=1, **looks)
-        error = own[["low", "high"]].sub(own.faithfulness, axis=0).abs().to_numpy().T
-        carried.errorbar(x, own.faithfulness, error, fmt="o-", ms=4, lw=1, elinewidth=1, **looks)
-    carried.axhline(_FAITHFUL, color="black", ls=":", lw=1)
+        carried.errorbar(x, own.faithfulness, error_bars(own, "faithfulness"), fmt="o-", ms=4, lw=1, elinewidth=1,
+                         **looks)
+    carried.axhline(FAITHFUL, color="black", ls=":", lw=1)
     size.set(ylabel="size of the circuit\n(% of its graph's edges)", ylim=(0, None))
     carried.set(ylabel="faithfulness, held-out prompts")
     for ax in (size, carried):
@@ -85,8 +85,8 @@ def draw_collateral(effects: pd.DataFrame, concept: Concept = REFUSAL) -> Figure
         for sign, (label, colour) in _SIGNS.items():
             rows_of = own[own.sign == sign]
             x = rows_of.method.map(methods.index).astype(float) + 0.16 * sign
-            error = rows_of[["low", "high"]].sub(rows_of.value, axis=0).abs().fillna(0).to_numpy().T
-            ax.errorbar(x, rows_of.value, error, fmt="o", ms=4, elinewidth=1, color=colour, label=label)
+            ax.errorbar(x, rows_of.value, error_bars(rows_of, "value"), fmt="o", ms=4, elinewidth=1, color=colour,
+                        label=label)
         if measure in _SHARES:
             what = _SHARES[measure].format(verb=concept.expresses)
             ax.set(ylim=(-0.05, 1.05), ylabel=f"share of answers\n{what}",
@@ -119,7 +119,7 @@ def draw_shifts(table: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
             own = table[(table.prompts == prompts) & (table.method == method)]
             colour, marker = ((PALETTE["base"], "D") if method == "none" else (PALETTE[method], "o"))
             y = own["shift"].map(shifts.index).astype(float) + 0.15 * (i - (len(methods) - 1) / 2)
-            error = own[["asr_low", "asr_high"]].sub(own.asr, axis=0).abs().to_numpy().T
+            error = error_bars(own, "asr", ("asr_low", "asr_high"))
             ax.errorbar(own.asr, y, xerr=error, fmt=marker, ms=4, elinewidth=1, color=colour,
                         label=method_label(method))
         for y, shift in enumerate(shifts):

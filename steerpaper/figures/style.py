@@ -7,7 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import matplotlib.style
+import numpy as np
+import pandas as pd
 from IPython.display import Image
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from steerpaper import paths
@@ -39,6 +42,11 @@ def with_labels(text: str) -> str:
     """A text with the names of methods in it as figures write them: "dim, norm skipped" becomes "DIM, norm skipped"."""
     methods = [name for name, method in METHODS.items() if not method.baseline]
     return re.sub(rf"\b({'|'.join(map(re.escape, methods))})\b", lambda found: method_label(found[1]), text)
+
+
+def error_bars(rows: pd.DataFrame, value: str, ends: tuple[str, str] = ("low", "high")) -> Float[np.ndarray, "end row"]:
+    """How far the ends of intervals lie from a column's values, as `Axes.errorbar` takes it; 0 where there is none."""
+    return rows[list(ends)].sub(rows[value], axis=0).abs().fillna(0).to_numpy().T
 
 
 def use_style() -> None:

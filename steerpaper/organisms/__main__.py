@@ -4,14 +4,15 @@
 """
 
 import sys
+from pathlib import Path
 
-from steerpaper import paths
 from steerpaper.organisms.training import train
+from steerpaper.presets import get_preset
 
 
 def main(family: str, seed: str) -> None:
     """Train it, or what is left of it."""
-    train(family, int(seed), paths.BUILD / "organisms" / f"{family}-{seed}")
+    train(family, int(seed), Path(get_preset(f"organism-{family}-seed{seed}").model))
 
 
 if __name__ == "__main__":

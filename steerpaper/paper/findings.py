@@ -58,7 +58,7 @@ def _told(rows: pd.DataFrame, form: str) -> str:
         return f"{ends[0]} to {ends[1]}{_interval(rows.low.min(), rows.high.max(), form)}"
     each = [f"{form.format(row.value)}{_interval(row.low, row.high, form)}" for row in rows.itertuples()]
     names = [name.split(", ")[0] for name in rows.case]
-    names = [f"{name.upper() if name in METHODS else name} " if len(rows) > 1 else "" for name in names]
+    names = [f"{METHODS[name].label if name in METHODS else name} " if len(rows) > 1 else "" for name in names]
     return ", ".join(map("".join, zip(names, each)))
 
 
