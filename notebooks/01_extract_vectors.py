@@ -450,17 +450,20 @@ for name, steering in found.items():
 # Every vector at its coefficient, −|α| on harmful and +|α| on harmless prompts, on unseen
 # combinations, frames and questions. The claim holds if the three methods bring ASR on harmful
 # prompts up and on harmless ones down about equally. If the *direction* matters and not the
-# mere size of the push, random vectors of DIM's norm should change nothing; three random
-# directions are pooled, and each of them stands by itself below.
+# mere size of the push, random vectors of DIM's norm should change nothing. How far they do
+# differs from one to the next, so there are ten, on fewer prompts each; they are pooled here,
+# and each of them stands by itself below.
 
 # %%
 tested = {"none": None, "dim": dim} | {name: found[name] for name in tuned}
 draws = {f"random {i}": sp.Steering(sp.vectors.random_vector(vector, seed + i), layer,
-                                    coefficient) for i in range(3)}
+                                    coefficient) for i in range(10)}
 asked = {name: table["test"] for name, table in prompts.items()}
-results = sp.behaviour.judged_both_ways(
-    model, asked, tested | draws, concept=concept, **how)
-results["draw"] = results.method.str.extract(r"random (\d)")
+few = {name: table.head(settings.n_freezing) for name, table in asked.items()}
+results = pd.concat([
+    sp.behaviour.judged_both_ways(model, *which, concept=concept, **how)
+    for which in ((asked, tested), (few, draws))], ignore_index=True)
+results["draw"] = results.method.str.extract(r"random (\d+)")
 results["method"] = results.method.str.split().str[0]
 
 # %%
@@ -488,7 +491,9 @@ table.set_index(["prompts", "method"])[shown].round(2)
 labels = ["draw", "seed", "prompts", "coefficient"]
 control = results.dropna(subset="draw").astype({"draw": int})
 control = sp.rates(control.assign(seed=seed + control.draw), labels)
-control["asr_change"] = control.asr - control.prompts.map(unsteered.asr)
+same = results.prompt.isin(pd.concat(few.values()).prompt) & (results.method == "none")
+base = sp.rates(results[same], ["prompts"]).set_index("prompts").asr
+control["asr_change"] = control.asr - control.prompts.map(base)
 sp.save_table(preset, "random_control", control)
 control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 

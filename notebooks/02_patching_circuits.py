@@ -643,8 +643,9 @@ pd.DataFrame((unit @ unit.T).numpy(), list(vectors), list(vectors)).round(2)
 
 # %%
 tops = sp.circuits.top_circuits(rankings, settings.circuit_shares)
-by_size = [sp.circuits.faithfulness_by_class(model, part, judged_on[name], seed=seed)
-           for name, part in tops.groupby("method", sort=False)]
+by_size = [curves[curves.kind == "circuit"].assign(method="dim")]  # as in figure 2
+by_size += [sp.circuits.faithfulness_by_class(
+    model, tops.loc[[name]], judged_on[name], seed=seed) for name in methods[1:]]
 by_size = pd.concat(by_size)
 sp.save_table(preset, "fig3_faithfulness", by_size[["method", *columns]])
 needed = [(name, c.n_edges, c.n_edges / graph.n_edges) for name, c in circuits.items()]

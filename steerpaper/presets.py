@@ -148,8 +148,8 @@ class Preset:
         epochs, training_tokens: passes over the pairs, and response tokens learned from.
         training_coefficients: |α| in training, "unit" (the paper's text) or "sampled" (the authors' code).
         learned_norm: use a learned vector as it comes ("free", the paper's text) or at DIM's norm ("dim").
-        n_freezing: test prompts per class for the freezes that table 1 does not have and for other values on a vector's
-            support, at most n_test.
+        n_freezing: test prompts per class for random vectors, for the freezes that table 1 does not have and for other
+            values on a vector's support, at most n_test.
         n_by_layer: test prompts per class for freezes of single layers and of ranges of them, at most n_freezing, and
             for all that is measured at several steering layers.
         n_patching_by_layer: training and validation prompts per class on which circuits at several steering layers are
