@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from steerpaper import paths, presets, reproduction
 from steerpaper.artifacts import save_table
 from steerpaper.figures import save_figure
-from steerpaper.outputs import outputs
+from steerpaper.outputs import outputs, writing
 from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
 
 TABLE = pd.DataFrame({
@@ -138,7 +138,6 @@ def preset(tmp_path, monkeypatch):
     for name, place in (("ROOT", ""), ("DATA", "data"), ("BUILD", "build")):
         monkeypatch.setattr(paths, name, tmp_path / place)
     written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
-    monkeypatch.setattr(reproduction, "outputs", lambda: written)
     monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
     card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
 
@@ -246,6 +245,6 @@ def test_every_notebook_and_what_it_writes_is_declared_once():
 
 def test_the_shipped_records_are_complete():
     for preset in ("organism-llama", "organism-gemma2"):
-        for about in outputs().values():
+        for about in writing(preset).values():
             assert all((paths.recorded_results(preset) / f"{name}.csv").is_file() for name in about["tables"])
             assert all((paths.recorded_figures(preset) / f"{name}.png").is_file() for name in about["figures"])
