@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from steerpaper.behaviour.judges import Judge, verdicts
@@ -44,11 +43,12 @@ def judged_together(
         said = judged_responses(model, prompts[name], steerings, judge=judges[1], **how)
         said = said.assign(prompts=name, steering=[runs[run] for run in said.run])
         answers.append(said)
-        for concept, judge in zip(concepts, judges):
-            expressed = verdicts(judge, said.text.tolist(), said)
-            # `rates` counts what does not: the other way round, as its intervals.
-            found = rates(said.assign(expressed=~np.asarray(expressed)), ["steering"]).set_index("steering").loc[runs]
-            rows.append(found.reset_index().assign(prompts=name, concept=concept.name))
+        # Of the first concept's sets these prompts are the negative kind: it is what steering brings about.
+        found = verdicts(judges[0], said.text.tolist(), said.assign(positive=False))
+        for concept, expressed in zip(concepts, (found, said.expressed.to_numpy())):
+            # `rates` counts what does not, with its interval: so the other way round.
+            own = rates(said.assign(expressed=~expressed), ["steering"]).set_index("steering").loc[runs]
+            rows.append(own.reset_index().assign(prompts=name, concept=concept.name))
     table = pd.concat(rows, ignore_index=True).rename(
         columns={"asr": "expressed", "asr_low": "low", "asr_high": "high"})
     columns = ["prompts", "steering", "concept", "n", "expressed", "low", "high", "clean"]
