@@ -1,5 +1,5 @@
-"""A second concept: the same rules on its tables, circuits beside those of the first, both vectors at once, and the end of
-a notebook that finds nothing to measure."""
+"""A second concept: the same rules on its tables, circuits beside those of the first, both vectors at once, and the end
+of a notebook that finds nothing to measure."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from test_circuits import attribution_of
 from test_concepts import COUNTING, LAYER, NUMERIC, WORDY, Digits, N, said
 from test_reported import hand_made, results  # noqa: F401  (a fixture)
@@ -22,6 +23,7 @@ from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
 from steerpaper.circuits.layers import shared_above, shared_by_kind
 from steerpaper.concepts import LANGUAGE, REFUSAL
+from steerpaper.figures import draw_two_circuits, draw_two_vectors
 from steerpaper.heads.lens import lens_logits, lens_preference
 from steerpaper.heads.ov import steering_value_vectors
 from steerpaper.heads.preference import preferences, strongest_writes
@@ -152,7 +154,8 @@ def test_the_runs_that_won_make_presets_of_one_run():
 # -- behaviour -----------------------------------------------------------------------------------------------
 
 def test_clean_text_beside_the_unsteered_models():
-    table = pd.DataFrame({"prompts": ["a", "a", "b", "b"], "method": ["none", "dim"] * 2, "clean": [0.8, 0.4, 0.05, 0.05]})
+    table = pd.DataFrame({"prompts": ["a", "a", "b", "b"], "method": ["none", "dim"] * 2,
+                          "clean": [0.8, 0.4, 0.05, 0.05]})
     found = beside_unsteered(table).clean_share_of_base
     assert found[:2].tolist() == [1.0, 0.5] and found[2:].isna().all()
 
@@ -257,3 +260,28 @@ def test_the_strongest_heads_writes_and_what_luck_gives(llama, steering):
     assert (table.chance_low <= table.chance_high).all() and table[["chance_low", "chance_high"]].notna().all().all()
     own = lens_preference(lens_logits(llama, steering.vector), typical["words"]).item()
     assert table.preference[0] == pytest.approx(own)
+
+
+# -- figures -------------------------------------------------------------------------------------------------
+
+def test_points_of_pairs_stand_over_their_kind_and_chance_beside_them():
+    kinds = ["refusal", "refusal and language", "refusal and language", "language and a random vector"]
+    shared = pd.DataFrame({"between": kinds, "overlap": [0.9, 0.5, np.nan, 0.4], "chance": [0.1, 0.2, np.nan, 0.15]})
+    ax = draw_two_circuits(shared).axes[0]
+    dots = [points.get_offsets().tolist() for points in ax.collections if isinstance(points, PathCollection)]
+    assert [(round(x), y) for own in dots for x, y in own] == [(0, 0.9), (1, 0.5), (2, 0.4)]
+    assert [label.get_text() for label in ax.get_xticklabels()] == [
+        "refusal", "refusal\nand language", "language\nand a random vector"]
+
+
+def test_two_bars_per_run_say_how_often_either_concept_is_expressed():
+    rows = [(name, run, concept, value, value, value) for name in LANGUAGE.sets
+            for concept, values in (("refusal", (0.0, 1.0, 0.1, 0.9)), ("language", (1.0, 0.9, 0.2, 0.1)))
+            for run, value in zip(("neither", "refusal alone", "language alone", "both"), values)]
+    table = pd.DataFrame(rows, columns=["prompts", "steering", "concept", "expressed", "low", "high"])
+    fig = draw_two_vectors(table, (REFUSAL, LANGUAGE))
+    for ax, name in zip(fig.axes, LANGUAGE.sets):
+        assert ax.get_title() == f"{name} prompts"
+        assert [bar.get_height() for bar in ax.patches] == [0.0, 1.0, 0.1, 0.9, 1.0, 0.9, 0.2, 0.1]
+    labels = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert labels == ["refuse", "answer in Chinese"]

@@ -81,7 +81,7 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Con
             if ax in grid[0]:
                 ax.set(title=method_label(method))
         order = f"{words[one]} before {words[other]}"
-        order = order if len(order) < 25 else order.replace(" before ", "\nbefore ")
+        order = order if len(order) < 30 else order.replace(" before ", "\nbefore ")
         axes[0].set(ylabel=f"preference for\n{order}", ylim=(0, 1))
     fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")
     return fig
