@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv weights figures paper record notebooks test processors mutations sync site bench cost kill clean
+.PHONY: help .venv weights figures paper record seeds notebooks test processors mutations sync site bench cost kill clean
 
 # Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
 export VENV ?= .venv
@@ -10,13 +10,14 @@ export PRESETS ?= organism-llama organism-gemma2
 export MODEL ?=
 export PROFILE ?= profiles/local-gpu
 export KILLS ?= 10
+export SEEDS ?= 0 1 2 3 4
 
 # A variable that no target reads would leave the defaults to run.
 UNKNOWN := import sys; sys.path.insert(0, "steerpaper"); from choices import unknown; \
-  print(unknown("variable", sys.argv[1], ["PRESETS", "MODEL", "PROFILE", "VENV", "KILLS"], \
+  print(unknown("variable", sys.argv[1], ["PRESETS", "MODEL", "PROFILE", "VENV", "KILLS", "SEEDS"], \
   "; what is for a library goes before the command, NAME=value make figures"))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-WRONG := $(firstword $(filter-out PRESETS MODEL PROFILE VENV KILLS,$(GIVEN)))
+WRONG := $(firstword $(filter-out PRESETS MODEL PROFILE VENV KILLS SEEDS,$(GIVEN)))
 $(if $(WRONG),$(error $(or $(shell python3 -c '$(UNKNOWN)' '$(WRONG)'),unknown variable $(WRONG))))
 
 space := $() $()
@@ -82,6 +83,11 @@ record: $(INSTALLED) ## the same, and put it on record: tables, figures, generat
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.paper.page
 	@python -m steerpaper.recording "$$PRESETS"
+
+seeds: $(INSTALLED) ## train both organisms with SEEDS, run notebooks 01 to 06 on each, and count the verdicts
+	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do \
+	  printf 'organism-llama-seed%s organism-gemma2-seed%s ' "$$seed" "$$seed"; done)"
+	@python -m steerpaper.organisms.seeds "$$SEEDS"
 
 notebooks: export PRESETS := organism-llama
 notebooks: record ## record the notebooks that are committed, with all that they show, and those that tests compare with

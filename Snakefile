@@ -72,10 +72,13 @@ def is_shipped(wildcards):
 
 
 def weights(wildcards):
-    """The model's files, if it lies here and not on the hub; of a GGUF file, the word that it is dequantised."""
+    """The model's files, if it lies here and not on the hub; of a GGUF file, the word that it is dequantised; of an
+    organism of another seed, what its training writes last."""
     model = Path(get_preset(wildcards.preset).model)
     if model.suffix == ".gguf":
         return f"{BUILD}/{wildcards.preset}/weights.txt"
+    if model.is_relative_to(paths.BUILD / "organisms"):
+        return f"{BUILD}/organisms/{model.name}/training.csv"
     files = [file for file in sorted(model.glob("*")) if file.is_file()]
     return [str(file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file) for file in files]
 
@@ -85,8 +88,16 @@ def wanted(preset, wildcards):
     if not preset.shipped and preset.layer is None:  # organisms and the paper's models are known to refuse
         if Path(checkpoints.unsteered.get(preset=preset.name).output[0]).read_text().strip():
             return f"{BUILD}/{preset.name}/{FIRST}.ended.ipynb"
-    return [path.format(preset=preset.name) for name in NOTEBOOKS
+    return [path.format(preset=preset.name) for name in needed(preset)
             for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *due(name))]
+
+
+def needed(preset):
+    """The notebooks that a preset goes through: all, or for an organism of another seed those that its verdicts need."""
+    if preset.name in KNOWN or not preset.shipped:
+        return list(NOTEBOOKS)
+    card = next(name for name, about in NOTEBOOKS.items() if "scorecard_claims" in about["tables"])
+    return [*NOTEBOOKS[card]["after"], card]
 
 
 def given(wildcards):
@@ -113,6 +124,24 @@ rule weights:
         python=f"{quote(sys.executable)} -m",
         given=given,
     shell: "{params.python} steerpaper.models {params.given} > {output:q}"
+
+
+rule organism:
+    message: "training of the organism {wildcards.family}, seed {wildcards.seed}; log {log}"
+    input: "steerpaper/organisms/training.py", "steerpaper/prompts/corpus.py", sorted(glob("data/corpus/*"))
+    output: f"{BUILD}/organisms/{{family}}-{{seed}}/training.csv"
+    params:
+        python=f"{quote(sys.executable)} -m",
+    log: f"{BUILD}/organisms/{{family}}-{{seed}}.log"
+    wildcard_constraints:
+        family=r"\w+",
+        seed=r"\d+",
+    threads: 1
+    shell:
+        """
+        export OMP_NUM_THREADS={threads}
+        {params.python} steerpaper.organisms {wildcards.family} {wildcards.seed} > {log:q} 2>&1
+        """
 
 
 checkpoint unsteered:

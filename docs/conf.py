@@ -1,4 +1,5 @@
-"""The site: README, results, figures, notebooks as they are committed, pages and docstrings. `make site` builds it."""
+"""The site: README, results, figures, notebooks as they are committed, pages, explorers and docstrings. `make site`
+builds it."""
 
 import sys
 from pathlib import Path
@@ -35,5 +36,9 @@ default_role = "code"
 
 html_theme = "sphinx_book_theme"
 html_title = "steerpaper"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
+html_context = {"default_mode": "light"}  # figures are drawn for it
 html_domain_indices = False
 html_theme_options = {"home_page_in_toc": True, "navbar_persistent": []}  # search is at the side

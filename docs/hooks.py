@@ -1,14 +1,18 @@
 """What the site does beyond its extensions: words for the notebooks' pictures, links to source as pages, docstrings as
-they are written here."""
+they are written here, the explorers."""
 
 import re
+from pathlib import Path
 
 import nbformat
 from docutils import nodes
 from sphinx import addnodes
 
 import steerpaper
+from steerpaper.paper.explorer import explored, explorer_page
 from steerpaper.paper.gallery import captions
+from steerpaper.paper.page import SHOWN
+from steerpaper.paths import write_bytes
 
 
 def tell_pictures(app, doctree) -> None:
@@ -64,7 +68,24 @@ def as_written(app, what, name, obj, options, lines) -> None:
         lines[i] = "`".join(parts)
 
 
+def list_explorers(app, docname, source) -> None:
+    """The page about the explorer gets the list of those that there are; only the site has them."""
+    if docname == "docs/explorer":
+        links = [f'<li><a href="../explorer/{preset}.html">{preset}</a></li>' for preset in explored(SHOWN)]
+        shown = f"<ul>{''.join(links)}</ul>" if links else "No model has the scores of its edges on record."
+        source[0] = source[0].replace("<!-- explorers -->", shown)
+
+
+def write_explorers(app, error) -> None:
+    """A page per model beside the site's."""
+    for preset in [] if error else explored(SHOWN):
+        page = explorer_page(preset, explored(SHOWN))
+        write_bytes(Path(app.outdir, "explorer", f"{preset}.html"), page.encode())
+
+
 def setup(app) -> None:
+    app.connect("source-read", list_explorers)
+    app.connect("build-finished", write_explorers)
     app.connect("doctree-read", tell_pictures)
     app.connect("doctree-resolved", link_to_source)
     app.connect("autodoc-skip-member", only_once)

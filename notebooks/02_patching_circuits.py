@@ -119,8 +119,8 @@ counts[counts.split == "train"].drop(columns="split").set_index(["method", *sets
 # *Three vectors* below looks at DIM.
 
 # %%
-judged_on = {name: data[name, "test"].subset(response_from="steered", n=settings.n_judged)
-             for name in methods}
+judged_on = {name: part.subset(response_from="steered", n=settings.n_judged)
+             for (name, split), part in data.items() if split == "test"}
 train, test = data["dim", "train"], judged_on["dim"]
 checked = train.subset(n=settings.n_checked)  # for what is slow
 few = test.subset(n=settings.n_judged // 2)
@@ -866,7 +866,8 @@ sums[["quantity", "printed", "recomputed"]].set_index("quantity")
 # the attention heads (q, k and v with their head's number) and the heads (h).
 # Blue edges carry the steering, red ones work against it; widths are |score| in
 # logits per unmasked position, on one scale for the three methods. Like
-# drawings mean like ways through the model.
+# drawings mean like ways through the model. (With any number of edges, and two
+# methods in one drawing: [the explorer](../docs/explorer.md).)
 
 # %%
 edges = {name: rankings[name].edges.merge(strongest[name]) for name in methods}

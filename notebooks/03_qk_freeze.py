@@ -246,9 +246,9 @@ shown.loc[order].round(2)
 # the paper's reading, or because *any* subtraction of that size is too much for the model. The
 # control is a **random vector as long as the steering vector**: the steering stays what it is,
 # and `α (r ⊙ γ) / RMS(h)` is taken out instead of `α (s ⊙ γ) / RMS(h)`
-# ([`Steering.direct`](../steerpaper/steering.py)). Three random vectors per method, on the prompts
-# of the last table; the table has the share of the steering that is undone, and the share of clean
-# text.
+# ([`Steering.direct`](../steerpaper/steering.py)). Three random vectors per method, on the first
+# prompts of the last table; the table has the share of the steering that is undone, and the share
+# of clean text.
 #
 # The reading of table 1 holds if taking out a random vector undoes next to nothing where taking
 # out the steering vector undoes much. It falls if both undo as much. A random vector that undoes
@@ -256,15 +256,16 @@ shown.loc[order].round(2)
 # counts as success, so a control may also undo *less* than nothing there.)
 
 # %%
-controls = [both_ways(model, few, unfrozen, **how).assign(frozen="none")]
+fewer = {name: table.head(settings.n_by_layer) for name, table in few.items()}
+controls = [both_ways(model, fewer, unfrozen, **how).assign(frozen="none")]
 for kind in ("svv", "mlp"):
-    own = both_ways(model, few, steerings, kind, **how)
+    own = both_ways(model, fewer, steerings, kind, **how)
     controls.append(own.assign(frozen=kind, taken_out="the vector"))
     for i in range(3):
         other = {name: replace(
             push, direct=sp.random_vector(push.vector, seed + i))
             for name, push in steerings.items()}
-        own = both_ways(model, few, other, kind, **how)
+        own = both_ways(model, fewer, other, kind, **how)
         controls.append(own.assign(frozen=kind, taken_out="a random vector"))
 controls = pd.concat(controls).fillna({"taken_out": "nothing"})
 by = ["method", "frozen", "taken_out", "prompts"]
@@ -300,7 +301,6 @@ controls[controls.frozen != "none"].pivot(
 # At most eight places to begin or end, so that a deep model takes no longer.
 subsets = {tuple(own) for i in layers[::-(-len(layers) // 8)]
            for own in ([i], range(layer, i + 1), range(i, model.n_layers))}
-fewer = {name: table.head(settings.n_by_layer) for name, table in few.items()}
 rows = [both_ways(model, fewer, dim, kind, own, **how)
         .assign(frozen=kind, first=own[0], last=own[-1])
         for kind, own in product(["qk", "ov"], sorted(subsets))]

@@ -311,7 +311,7 @@ print("short and whole answer, same verdict:", same.mean())
 # A sparse vector is two things: a *support*, the dimensions that are left, and the *values* in
 # them. The paper credits the vector with both. But the support was chosen by a gradient, which
 # could steer by itself: moving along it is what raises the metric fastest. So at 80 % sparsity, on
-# the same prompts and at the dense vector's norm, we change one of the two.
+# the first test prompts and at the dense vector's norm, we change one of the two.
 #
 # *The support kept, other values in it.* **gradient**: $g_i$ instead of $s_i$.
 # **signs**: the sign of $s_i$ times a constant. **random**: normal numbers, the control, which
@@ -361,23 +361,16 @@ for i, name in enumerate(methods):
 about = pd.DataFrame(about, columns=[*keys, "cosine_with_vector", "shared_support"])
 about = about.drop_duplicates(keys)
 
-# %% [markdown]
-# The dense and the sparse vector have answered all of these prompts already; the others do now.
-
 # %%
-done = {"dense": "everything", "sparse": "on the path"}
-others = [whole.assign(support=whole.vector.map(done), values="vector")]
-new = {which: vector for which, vector in changed.items()
-       if which[1:] not in [(support, "vector") for support in done.values()]}
-labels = pd.DataFrame(list(new), columns=keys)
+labels, others = pd.DataFrame(list(changed), columns=keys), []
 for name in reversed(concept.sets):
     pushes = [sp.Steering(vector, layer, signs[name] * strengths[method])
-              for (method, *_), vector in new.items()]
-    judged = sp.judged_responses(model, load(name, "test", settings.n_test), pushes,
+              for (method, *_), vector in changed.items()]
+    judged = sp.judged_responses(model, load(name, "test", settings.n_freezing), pushes,
                                  max_new_tokens=settings.max_new_tokens, **how)
     judged = judged.assign(prompts=name).join(labels, on="run")
     others.append(sp.rates(judged, ["prompts", *keys]))
-others = pd.concat(others, ignore_index=True).drop(columns="vector")
+others = pd.concat(others, ignore_index=True)
 others = others.merge(about, on=keys)
 sp.save_table(preset, "support_control", others)
 others.pivot(index=keys, columns="prompts", values=["asr", "clean"]).round(2)

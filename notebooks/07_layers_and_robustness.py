@@ -174,8 +174,6 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 # organisms. Which part does carry the steering depends on the layer: at the earliest the values,
 # at the chosen one values and MLPs, at the last the MLPs: there freezing the values leaves what
 # the learned vectors do as it is (organism-gemma2), or half of it (organism-llama).
-#
-# <!-- reading to be written -->
 
 # %% [markdown]
 # The total freezes say less than they seem to, and that is what they are for. The residual path
@@ -238,9 +236,10 @@ display(found.set_index(["layer", "method", "prompts"])[
     overlaps.set_index(keys)[columns].round(2))
 
 # %% [markdown]
-# **Reading** (left to right: size, faithfulness on test prompts, edges in common).
-#
-# <!-- reading to be written -->
+# **Reading.** The later steering enters, the smaller the circuit, though not DIM's on organism-llama;
+# at the last layer of organism-gemma2 a handful of edges is enough. Circuits of one method at two
+# layers share as many edges as those of two methods at one layer: wherever steering enters, it
+# joins the same mechanism.
 #
 # A caution: every circuit of any size holds the MLPs' strongest edges, and notebook 02 shows that
 # a random vector's circuit holds them, too. Chance as drawn here, edges taken at random, is
@@ -327,10 +326,10 @@ for measures in (["kl", "loss", "right"], ["expressed"], ["loops", "tokens"]):
         "value", ["method", "sign"], ["measure", "prompts"], sort=False).round(2))
 
 # %% [markdown]
-# **Reading.** Blue against black is the price of −s, orange that of +s; compare each with the
-# random vector's.
-#
-# <!-- reading to be written -->
+# **Reading** (blue: −s, orange: +s). −s costs knowledge: under DIM and PO organism-llama loses half
+# or more of the closed questions, and starts to loop; NTP costs nearly nothing. +s refuses whatever
+# is asked, closed questions too, but most *wrapped* questions are still answered. A random vector
+# of DIM's length does next to nothing, so none of this is the price of a push as such.
 
 # %% [markdown]
 # ## Prompts put in other ways
@@ -376,9 +375,10 @@ steered = rates[rates.method != "none"].round(2).set_index([*keys, "method"])
 steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to turn")
 
 # %% [markdown]
-# **Reading** (black: unsteered; coloured: steered; a random vector should lie on the black point).
-#
-# <!-- reading to be written -->
+# **Reading.** Steering outlasts what it steers: after two harmless turns the unsteered organisms
+# comply with nearly all harmful requests, and there is nothing left to turn. Where there is, −s turns
+# all of it. +s is weaker without a template, and turns only a fifth to two fifths of wrapped
+# questions, though these name harm.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -390,6 +390,18 @@ records = sp.load_recorded("layer_undone")
 records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(2)
 
 # %% [markdown]
+# Closed questions answered right, and the share of prompts that steering turns by the way they
+# are put (`NaN`: the unsteered model left nothing to turn):
+
+# %%
+right = sp.load_recorded("collateral").query("measure == 'right'")
+turned = sp.load_recorded("shifts").query("method != 'none'")
+turned = turned.pivot_table("turned", ["preset", "prompts", "method"], "shift",
+                            sort=False, dropna=False).dropna(how="all")
+display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).round(2),
+        turned.round(2))
+
+# %% [markdown]
 # * **"Hardly through attention weights" holds at every layer tried**, on both organisms and for
 #   all methods: this part of the paper's claim is about steering, and not about one layer.
 # * **"Through the values" does not.** It holds for a vector that enters early. Two or four layers
@@ -398,10 +410,12 @@ records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(
 # * **Steering needs layers behind it.** DIM of organism-llama two layers earlier does not steer at
 #   all, though vectors learned at that layer do: the candidate is what is missing there, not a
 #   direction that works.
-#
-# * **Circuits, side effects, other prompts:**
-#
-# <!-- reading to be written -->
+# * **One mechanism, whatever the door.** Circuits at two layers are as alike as those of two
+#   methods, and smaller the nearer to the end steering enters.
+# * **Flipping every prompt is not the same as steering one thing.** DIM and PO pay for compliance
+#   with facts, NTP hardly. +s does not tell a closed question from a request.
+# * **Refusal is more brittle than its steering.** Two harmless turns undo what the organisms were
+#   trained to do, and no vector has to be added.
 #
 # What this cannot say: three layers of a model of ten are few, the prompts are few (`n` in
 # `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that

@@ -158,7 +158,8 @@ class Preset:
         epochs, training_tokens: passes over the pairs, and response tokens learned from.
         training_coefficients: |α| in training, "unit" (the paper's text) or "sampled" (the authors' code).
         learned_norm: use a learned vector as it comes ("free", the paper's text) or at DIM's norm ("dim").
-        n_freezing: test prompts per class for the freezes that table 1 does not have, at most n_test.
+        n_freezing: test prompts per class for the freezes that table 1 does not have and for other values on a vector's
+            support, at most n_test.
         n_by_layer: test prompts per class for freezes of single layers and of ranges of them, at most n_freezing, and
             for all that is measured at several steering layers.
         n_patching_by_layer: training and validation prompts per class on which circuits at several steering layers are
@@ -307,8 +308,8 @@ _QWEN25 = Preset(
 _MEASURED = _LAPTOP | dict(
     n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
     n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
-    circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.01, 0.03, 0.1), n_pairs=40, phis=(0.02,),
-    epochs=4, n_freezing=24, second_concept="language", n_second=20,
+    circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=40, phis=(0.02,),
+    epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8, second_concept="language", n_second=20,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(
@@ -337,7 +338,14 @@ _OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this p
 
 def known_preset(name: str) -> Preset | None:
     """The preset called so; None where there is none, and no folder of that name was asked for in this process."""
-    return PRESETS.get(name) or _OF_FOLDERS.get(name)
+    return PRESETS.get(name) or _OF_FOLDERS.get(name) or _of_seed(name)
+
+
+def _of_seed(name: str) -> Preset | None:
+    """An organism that is trained anew with another seed, `organism-llama-seed3`: with all numbers of the shipped one."""
+    if not (found := re.fullmatch(r"(organism-(\w+))-seed(\d+)", name)) or found[1] not in PRESETS:
+        return None
+    return replace(PRESETS[found[1]], name=name, model=str(paths.BUILD / "organisms" / f"{found[2]}-{int(found[3])}"))
 
 
 def get_preset(name: str | Path) -> Preset:

@@ -1,20 +1,17 @@
 """The site builds without a warning from what is committed; no link of it is dead, and every picture is told in words."""
 
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-for package in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_external_toc"):
+for package in ("sphinx", "myst_nb", "sphinx_book_theme", "sphinx_external_toc", "altair", "vl_convert"):
     pytest.importorskip(package, reason="make site installs what it needs")
 
 from bs4 import BeautifulSoup  # noqa: E402, comes with the theme
 
 import steerpaper  # noqa: E402
+from built_site import build_site  # noqa: E402
 from steerpaper.outputs import outputs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,14 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Its pages by their path, built as `make site` does."""
-    folder = tmp_path_factory.mktemp("site")
-    recipe = re.search(r"^\tpython -m (sphinx .*?)\\\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    words = f"{recipe[1]} {recipe[2]}".replace('"', "").replace("$(BUILD)", str(folder)).split()
-    run = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                         capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
-    folder = folder / "site"
+    """Its pages by their path."""
+    folder = build_site(tmp_path_factory.mktemp("site"))
     return folder, {path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in folder.rglob("*.html")
                     if "_static" not in path.parts}
 

@@ -91,10 +91,10 @@ def _described(graph: Graph, name: str) -> tuple[int, str, float, str]:
         return node.layer - (node.kind == "steer"), "spine", 0, name
     if node.kind == "head":
         return node.layer, "head", node.head, f"h{node.head}"
-    return node.layer, "input", min(_fed(graph, node)), node.kind + ("" if node.head is None else str(node.head))
+    return node.layer, "input", min(fed(graph, node)), node.kind + ("" if node.head is None else str(node.head))
 
 
-def _fed(graph: Graph, target: Node) -> range:
+def fed(graph: Graph, target: Node) -> range:
     """The query heads that a q, k or v target feeds."""
     if target.head is None:
         return range(graph.n_heads)
@@ -117,7 +117,7 @@ def _bands(ax: Axes, places: pd.DataFrame, rows: float) -> None:
 def _links(ax: Axes, graph: Graph, places: pd.DataFrame) -> None:
     """Grey lines from every input to the heads that it feeds."""
     for target, place in places[places.kind == "input"].iterrows():
-        for head in _fed(graph, graph.node(target)):
+        for head in fed(graph, graph.node(target)):
             if (node := f"a{place.layer}.h{head}") in places.index:
                 end = places.loc[node]
                 ax.plot([place.x, end.x], [place.y, end.y], color=_LINK, lw=0.8, zorder=1)

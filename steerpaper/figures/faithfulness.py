@@ -9,11 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, with_labels
 
-_FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
+FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _RANDOM = 0.1  # below which it sees random circuits
-_BANDS = {"same size": ("as many random edges", PALETTE["random"]), "same kinds": ("as many of every kind", "#CC6677"),
+BANDS = {"same size": ("as many random edges", PALETTE["random"]), "same kinds": ("as many of every kind", "#CC6677"),
           "twice the size": ("twice as many", "#332288")}
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100)
 
@@ -39,10 +39,10 @@ def draw_faithfulness(
             curve = group[group[by] == name].sort_values("share")
             x = 100 * curve.share * factor
             ax.vlines(x, curve.low, curve.high, color=colour, lw=1)
-            ax.plot(x, curve.faithfulness, style, color=colour, ms=3, label=name)
+            ax.plot(x, curve.faithfulness, style, color=colour, ms=3, label=with_labels(name))
         if random is not None:
             _bands(ax, random[random.prompts == prompts])
-        ax.axhline(_FAITHFUL, color="black", ls=":", lw=1)
+        ax.axhline(FAITHFUL, color="black", ls=":", lw=1)
         ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
     axes[0].set(ylabel="faithfulness\n(bars: 95 % bootstrap over prompts)")
     low, high = 100 * curves.share.min(), 100 * curves.share.max()
@@ -56,7 +56,7 @@ def draw_faithfulness(
 def _bands(ax: Axes, random: pd.DataFrame) -> None:
     """Where 95 % of random circuits lie, and their median, per control."""
     for control, band in random.sort_values("share").groupby("control", sort=False):
-        label, colour = _BANDS[control]
+        label, colour = BANDS[control]
         ax.fill_between(100 * band.share, band.low, band.high, color=colour, alpha=0.25, lw=0,
                         label=f"{label}: 95 % of draws")
         ax.plot(100 * band.share, band["median"], ":", color=colour, lw=1)
@@ -73,7 +73,7 @@ def draw_random_circuits(draws: pd.DataFrame) -> Figure:
     controls = list(draws.control.unique())
     for ax, (prompts, group) in zip(axes, draws.groupby("prompts")):
         for x, control in enumerate(controls):
-            own, (_, colour) = group[group.control == control], _BANDS[control]
+            own, (_, colour) = group[group.control == control], BANDS[control]
             aside = x + 0.5 * ((own.draw + 0.5) / len(own) - 0.5)
             for straight, face in ((True, colour), (False, "none")):
                 those = own.straight == straight
@@ -82,7 +82,7 @@ def draw_random_circuits(draws: pd.DataFrame) -> Figure:
         ax.axhline(group.own.iloc[0], color=PALETTE["dim"], lw=1.2, label="the circuit itself")
         ax.axhline(_RANDOM, color="black", ls=":", lw=1, label="the paper's limit for random circuits")
         ax.set(title=f"{prompts} test prompts", xticks=range(len(controls)))
-        ax.set_xticklabels([_BANDS[control][0].replace("as many ", "as many\n") for control in controls])
+        ax.set_xticklabels([BANDS[control][0].replace("as many ", "as many\n") for control in controls])
     axes[0].set(ylabel="faithfulness of random circuits\n(lines: median, 95 % of draws)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, title_fontsize=7,
                title="filled: with the edge from steering straight to the logits")
@@ -92,7 +92,8 @@ def draw_random_circuits(draws: pd.DataFrame) -> Figure:
 def draw_interchange(table: pd.DataFrame) -> Figure:
     """Every vector's steering through every vector's circuit (figure 3), in the rows whose prompts are "both"."""
     both = table[table.prompts == "both"].pivot(index="vector", columns="circuit", values="faithfulness")
-    fig = _heatmap(both.loc[table.vector.unique(), table.circuit.unique()], "faithfulness", (4.6, 3.0))
+    both = both.loc[table.vector.unique(), table.circuit.unique()].rename(with_labels).rename(columns=with_labels)
+    fig = _heatmap(both, "faithfulness", (4.6, 3.0))
     fig.axes[0].set(xlabel="circuit of", ylabel="steering by, on its answers")
     fig.axes[0].tick_params(axis="x", rotation=30)
     return fig
@@ -106,7 +107,8 @@ def draw_overlap(table: pd.DataFrame) -> Figure:
     table = table[table.share < 1].assign(pair=table.method_a + " and " + table.method_b)
     wide = table.pivot(index="pair", columns="share", values="overlap").loc[table.pair.unique()]
     wide.loc["chance"] = table.groupby("share").chance.first()
-    fig = _heatmap(wide.rename(columns=lambda share: f"{100 * share:g}"), "share of the edges\nin common", (DOUBLE_COLUMN, 2.4))
+    wide = wide.rename(with_labels).rename(columns=lambda share: f"{100 * share:g}")
+    fig = _heatmap(wide, "share of the edges\nin common", (DOUBLE_COLUMN, 2.4))
     fig.axes[0].set(xlabel="size of both circuits (% of all edges)", ylabel="circuits of")
     return fig
 

@@ -1,5 +1,6 @@
 """One look for every figure: colours by meaning, the paper's widths, files that are the same in every run."""
 
+import re
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -36,6 +37,12 @@ _SCREEN_DPI = 110  # at which a figure is shown in a notebook, whatever its file
 def method_label(method: str) -> str:
     """What figures call a method."""
     return "not steered" if method == "none" else METHODS[method].label
+
+
+def with_labels(text: str) -> str:
+    """A text with the names of methods in it as figures write them: "dim, norm skipped" becomes "DIM, norm skipped"."""
+    methods = [name for name, method in METHODS.items() if not method.baseline]
+    return re.sub(rf"\b({'|'.join(map(re.escape, methods))})\b", lambda found: method_label(found[1]), text)
 
 
 def use_style() -> None:

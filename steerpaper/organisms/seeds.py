@@ -1,0 +1,78 @@
+"""Verdicts over training seeds: the notebooks on organisms that differ in nothing but the seed they were trained with.
+
+`make seeds` trains and runs them, and then puts on record what was computed: `python -m steerpaper.organisms.seeds "0 1"`.
+"""
+
+import sys
+
+import pandas as pd
+
+from steerpaper import paths
+from steerpaper.artifacts import finding, load_table
+from steerpaper.models.weights import digest
+from steerpaper.organisms.training import FAMILIES
+from steerpaper.paper.claims import claims
+from steerpaper.paper.markdown import markdown_table
+from steerpaper.paths import write_bytes
+from steerpaper.presets import get_preset
+
+RECORD, PAGE = paths.DATA / "seeds.csv", paths.ROOT / "docs" / "seeds.md"
+_NONE = "no scorecard"
+_INTRODUCTION = """# Verdicts over training seeds
+
+Generated, as `data/seeds.csv`, by `make seeds`: both organisms trained anew, with the recipe, the corpus and all settings
+of those that ship, and another seed; then notebooks 01 to 06. How often does each claim get which verdict? One that
+changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships."""
+
+
+def of_seed(organism: str, seed: int) -> pd.DataFrame:
+    """The verdicts on one organism of one seed, computed here.
+
+    Returns:
+        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), claim, verdict, met, cases. Where
+        notebook 01 found nothing to steer, every verdict is "no scorecard".
+
+    Raises:
+        FileNotFoundError: the notebooks have not run on it.
+    """
+    preset = f"{organism}-seed{seed}"
+    about = {"organism": organism, "seed": seed,
+             "weights": digest(f"{get_preset(preset).model}/model.safetensors")}
+    if finding(preset):
+        card = pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
+    else:
+        card = load_table(preset, "scorecard_claims")[["claim", "verdict", "met", "cases"]]
+    return card.assign(**about)[[*about, *card]]
+
+
+def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """How often each claim gets which verdict, in words, the most frequent first: columns claim (its title) and every
+    organism. `verdicts` as of `of_seed`, of all organisms and seeds."""
+    table = verdicts.groupby(["claim", "organism"]).verdict.agg(_counted).unstack().reset_index()
+    titles = {claim.id: claim.title for claim in claims()}
+    return table.sort_values("claim", key=lambda ids: ids.map([*titles].index)).assign(claim=table.claim.map(titles))
+
+
+def _counted(verdicts: pd.Series) -> str:
+    counts = verdicts.sort_values().value_counts(sort=False).sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
+
+
+def seeds_page(verdicts: pd.DataFrame) -> str:
+    """docs/seeds.md, from what is on record."""
+    weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
+    return "\n\n".join([
+        _INTRODUCTION, markdown_table(frequencies(verdicts)), "## Which weights",
+        "Their digests; the weights themselves are not part of the repository, but for seed 0.",
+        markdown_table(weights)]) + "\n"
+
+
+def main(seeds: str) -> None:
+    """Put the verdicts on both organisms, trained with these seeds, on record."""
+    table = pd.concat([of_seed(f"organism-{family}", int(seed)) for family in FAMILIES for seed in seeds.split()])
+    write_bytes(RECORD, table.to_csv(index=False).encode())
+    write_bytes(PAGE, seeds_page(table).encode())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,142 @@
+"""The site in a browser, as wide as a phone and as a screen: the one that `make site` has made, or one built here."""
+
+import contextlib
+import functools
+import re
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+for package in ("sphinx", "myst_nb", "altair", "playwright"):
+    pytest.importorskip(package, reason="make site installs what it needs")
+
+from built_site import build_site  # noqa: E402
+from playwright.sync_api import expect, sync_playwright  # noqa: E402
+
+from steerpaper import paths  # noqa: E402
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser here: apt-get install chromium")
+
+NOTEBOOKS = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+UNSEEN = """[...document.querySelectorAll('article img')].filter(
+    img => !img.complete || !img.naturalWidth || img.alt.trim().split(/\\s+/).length < 4).map(img => img.src)"""
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    made = paths.BUILD / "site"
+    return made if (made / "index.html").is_file() else build_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        server.handle_error = lambda *_: None  # of a page that is left before it is read
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[390, 1280], ids=["phone", "screen"])
+def page(request, browser, address):
+    """A page of the site's; it must not complain. What it asks of other sites (MathJax) is answered with nothing."""
+    complaints, size = [], {"width": request.param, "height": 900}
+    with contextlib.closing(browser.new_context(viewport=size, base_url=address)) as made:
+        made.route(lambda url: not url.startswith(address), lambda route: route.fulfill(body=""))
+        page = made.new_page()
+        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+    assert not complaints
+
+
+def drawn(page) -> int:
+    """Lines in the explorer's circuit."""
+    return page.locator("#circuit svg").locator("g.mark-rule > line, g.mark-line > path").count()
+
+
+def test_home(page):
+    page.goto("")
+    expect(page).to_have_url(re.compile("README"))  # where the first page leads
+    expect(page.locator("article h2").first).to_contain_text("What was found")
+    assert page.locator("article img").count() and not page.evaluate(UNSEEN)
+    assert page.evaluate(SIDEWAYS) == 0
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_shows_its_figures(page, name):
+    page.goto(f"notebooks/{name}.html", wait_until="load")
+    assert page.locator("article img").count() and not page.evaluate(UNSEEN)
+    assert page.evaluate(SIDEWAYS) == 0
+
+
+def test_no_page_scrolls_sideways(page, folder):
+    pages = [path for pattern in ("[!i]*.html", "docs/*.html", "figures/*.html", "data/**/*.html", "explorer/*.html")
+             for path in folder.glob(pattern)]
+    wide = []
+    for path in pages:
+        page.goto(str(path.relative_to(folder)), wait_until="load")
+        wide += [path.name] if page.evaluate(SIDEWAYS) else []
+    assert not wide and len(pages) > 20
+
+
+def test_search_finds_what_a_word_is(page):
+    page.goto("search.html?q=steering+value+vector")
+    found = page.locator("#search-results li a")
+    expect(found.filter(has_text="OV decomposition")).to_have_count(1)
+    expect(found.filter(has_text="Glossary")).not_to_have_count(0)
+
+
+@pytest.fixture
+def explorer(page, folder):
+    pages = sorted(folder.glob("explorer/*.html"))
+    if not pages:
+        pytest.skip("no model has the scores of its edges on record")
+    page.goto("docs/explorer.html")
+    page.locator("article a[href*='../explorer/']").first.click()
+    expect(page.locator("#harmless svg")).to_be_visible()
+    return page
+
+
+def test_the_explorer_draws_what_is_chosen(explorer):
+    few = drawn(explorer)
+    explorer.get_by_role("slider", name="edges").fill("300")
+    expect(explorer.locator("#harmful svg")).to_contain_text("DIM: 0.")
+    expect(explorer.locator("#harmful svg")).to_contain_text("at 300 edges, interpolated")
+    many = drawn(explorer)
+    assert many > few
+    explorer.get_by_role("combobox", name="method").select_option("PO")
+    expect(explorer.locator("#harmful svg")).to_contain_text("PO: 0.")
+    explorer.get_by_role("combobox", name="compared with").select_option("DIM")
+    for words in ("only in PO's", "only in DIM's", "in both"):
+        expect(explorer.locator("#circuit svg")).to_contain_text(words)
+    assert drawn(explorer) > many
+
+
+def test_the_explorer_tells_names_and_keeps_a_node_s_edges(explorer):
+    every = drawn(explorer)
+    node = explorer.get_by_label("node: steer;")
+    node.hover()
+    words = explorer.locator("#vg-tooltip-element")
+    expect(words).to_contain_text("steered by")
+    expect(words).to_be_in_viewport(ratio=1)
+    node.click()
+    expect(node).to_have_attribute("stroke-width", "2")
+    assert 0 < drawn(explorer) < every
