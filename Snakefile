@@ -53,12 +53,17 @@ if not PRESETS:
 
 
 def written(name):
-    """What a notebook writes for any preset."""
+    """What a notebook writes for any preset; of one that may end without (`only`), for those on which it does not."""
     about, folder = NOTEBOOKS[name], f"{BUILD}/{{preset}}"
     figures = [f"{folder}/figures/{figure}.{kind}" for figure in about["figures"] for kind in ("svg", "png")]
     tables = [f"{folder}/results/{table}.csv" for table in about["tables"]]
     tensors = [f"{folder}/artifacts/{tensor}.safetensors" for tensor in about["tensors"]]
     return figures + tables + tensors
+
+
+def due(name):
+    """Of that, what has to be there once the notebook has run."""
+    return [] if "only" in NOTEBOOKS[name] else written(name)
 
 
 def is_shipped(wildcards):
@@ -84,7 +89,7 @@ def wanted(preset, wildcards):
         if Path(checkpoints.unsteered.get(preset=preset.name).output[0]).read_text().strip():
             return f"{BUILD}/{preset.name}/{FIRST}.ended.ipynb"
     return [path.format(preset=preset.name) for name in needed(preset)
-            for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *written(name))]
+            for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *due(name))]
 
 
 def needed(preset):
@@ -174,9 +179,11 @@ for name, ended in [*((name, "") for name in NOTEBOOKS), (FIRST, ".ended")]:
             data=DATA,
             weights=weights,
         output:
-            written=[] if ended else written(name),
+            written=[] if ended else due(name),
             executed=f"{BUILD}/{{preset}}/{name}{ended}.ipynb",
         params:
+            # Of an earlier run, if this one ends without; the workflow removes what is due itself.
+            left=[path for path in written(name) if path not in due(name)],
             source=f"{BUILD}/{{preset}}/{name}.source.ipynb",
             partial=f"{BUILD}/{{preset}}/{name}.partial.ipynb",
             kept=KEPT,
@@ -200,6 +207,7 @@ for name, ended in [*((name, "") for name in NOTEBOOKS), (FIRST, ".ended")]:
             {params.hold} {params.lock:q} 9
             export OMP_NUM_THREADS={threads}
             export STEERPAPER_KEPT={params.kept:q}
+            rm -f {params.left:q}
             {params.python} jupytext --quiet --to ipynb --output {params.source:q} {input.notebook}
             {params.python} papermill -k python3 -r preset {params.given} {params.source:q} {params.partial:q}
             mv {params.partial:q} {output.executed:q}

@@ -1,8 +1,13 @@
-"""What is steered: one record per concept, which prompts, pairs, flips, selection and rates read. Refusal is one."""
+"""What is steered: one record per concept, which prompts, pairs, flips, selection and rates read. Refusal is one, the
+language of the answer another."""
 
+import re
 from dataclasses import dataclass
 
 from steerpaper.choices import unknown
+
+# Chinese characters, as ranges of a pattern: CJK unified ideographs with their extensions and compatible forms.
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,8 @@ class Concept:
         positive, negative: names of prompt sets: by themselves the answers to the first show the behaviour, those to
             the second do not.
         second_positive: another set of the positive kind, for testing; None where there is none.
-        first_tokens: beginnings of an answer that shows it, single tokens, unless a preset has its own.
+        first_tokens: beginnings of an answer that shows it, single tokens, unless a preset has its own; or a pattern:
+            all tokens whose text begins so.
         instruction: the command that brings it out, put before a prompt.
         judges: names of the judges that can tell (`guard.JUDGES`), the default first.
         expresses, withholds: what +alpha and -alpha make an answer do, as infinitives ("refuse", "comply").
@@ -27,7 +33,7 @@ class Concept:
     positive: str
     negative: str
     second_positive: str | None
-    first_tokens: tuple[str, ...]
+    first_tokens: tuple[str, ...] | re.Pattern[str]
     instruction: str
     judges: tuple[str, ...]
     expresses: str
@@ -35,6 +41,8 @@ class Concept:
 
     def __post_init__(self):
         for field in ("first_tokens", "judges"):
+            if field == "first_tokens" and isinstance(self.first_tokens, re.Pattern):
+                continue
             if isinstance(given := getattr(self, field), str) or not all(isinstance(one, str) for one in given):
                 raise ValueError(f"{field} of concept {self.name!r} are {given!r}: give a tuple of texts, as (\"I\",)")
         if empty := [field for field, value in vars(self).items() if value in ("", ())]:
@@ -60,7 +68,13 @@ REFUSAL = Concept(
     judges=("substring", "llama-guard-2"), expresses="refuse", withholds="comply",
 )
 
-CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL,)}
+LANGUAGE = Concept(
+    name="language", positive="chinese", negative="english", second_positive=None,
+    first_tokens=re.compile(rf"\s*[{HAN}]"), instruction="Answer the following in Chinese.", judges=("chinese",),
+    expresses="answer in Chinese", withholds="answer in English",
+)
+
+CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL, LANGUAGE)}
 
 
 def get_concept(name: str | Concept) -> Concept:

@@ -5,14 +5,16 @@ from functools import cache
 
 from steerpaper import paths
 from steerpaper.choices import unknown
+from steerpaper.presets import get_preset
 from steerpaper.vectors.methods import METHODS
 
 KINDS = ("figures", "tables", "tensors")
 
 
 @cache
-def outputs() -> dict[str, dict[str, list[str]]]:
-    """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order.
+def outputs() -> dict[str, dict[str, list[str] | str]]:
+    """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order; and `only`, the
+    field of a preset without which it ends with that and writes nothing, of those that have one.
 
     A name with `{method}` stands for one name per method, one with `{baseline}` for one per baseline.
     """
@@ -24,8 +26,19 @@ def outputs() -> dict[str, dict[str, list[str]]]:
         return [name.replace(place, method) for method in methods[place]] if place else [name]
 
     declared = tomllib.loads((paths.NOTEBOOKS / "outputs.toml").read_text("utf-8"))
-    return {notebook: {kind: [one for name in names for one in spelt_out(name)] for kind, names in about.items()}
-            for notebook, about in declared.items()}
+    return {notebook: {key: names if key == "only" else [one for name in names for one in spelt_out(name)]
+                       for key, names in about.items()} for notebook, about in declared.items()}
+
+
+def writing(preset: str) -> dict[str, dict[str, list[str] | str]]:
+    """Those of `outputs` that write something for a preset: it has the field that they need, if they need one.
+
+    Raises:
+        ValueError: an unknown preset.
+    """
+    record = get_preset(preset)
+    return {notebook: about for notebook, about in outputs().items()
+            if "only" not in about or getattr(record, about["only"]) is not None}
 
 
 def writer(kind: str, name: str) -> str:

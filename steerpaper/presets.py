@@ -54,6 +54,15 @@ def _judge(name: str | None, info: ValidationInfo) -> str | None:
     return name or judges[0]
 
 
+def _another(name: str | None, info: ValidationInfo) -> str | None:
+    """One of the concepts, and not the first one; or none."""
+    if name is not None and name not in CONCEPTS:
+        raise unknown("concept", name, CONCEPTS)
+    if name is not None and name == info.data.get("concept"):
+        raise ValueError(f"{name!r} is its first concept already: give another, or None")
+    return name
+
+
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
         raise ValueError("the same value stands there twice")
@@ -119,6 +128,7 @@ class Preset:
         layer, position: where DIM is read and steering enters; None to select on validation prompts. They come
             together.
         concept: name of what is steered, see `concepts`.
+        second_concept: another one that the model shows, for what holds of both; None where there is none.
         first_tokens: beginnings of an answer that shows the concept (for refusal, the tokens of P_R); None for the
             concept's own.
         prompts: source of the prompts, "built-in" (the organisms' corpus) or "public" (the paper's), see `prompts`.
@@ -155,6 +165,7 @@ class Preset:
         n_patching_by_layer: training and validation prompts per class on which circuits at several steering layers are
             ranked and sized.
         n_shifted: test prompts per class that are put in other ways, and on which side effects are measured.
+        n_second: test prompts per class of the second concept.
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
 
     Raises:
@@ -172,6 +183,7 @@ class Preset:
     position: Annotated[_Integer, Field(le=-1)] | None = None
     prompts: Annotated[_Text, _one_of("source of prompts", SOURCES)] = "built-in"
     concept: Annotated[_Text, _one_of("concept", CONCEPTS)] = "refusal"
+    second_concept: Annotated[_Text | None, AfterValidator(_another)] = None
     first_tokens: _Some[_Text] | None = None
     judge: Annotated[_Text | None, AfterValidator(_judge), Field(validate_default=True)] = None
     n_train: _Count = 128
@@ -209,6 +221,7 @@ class Preset:
     n_by_layer: _Count = 24
     n_patching_by_layer: _Count = 24
     n_shifted: _Count = 50
+    n_second: _Count = 24
     n_sparsity: tuple[_Count, _Count, _Count] = (200, 100, 313)
 
     def __post_init__(self):
@@ -241,7 +254,7 @@ _TINY = replace(
     n_patching=6, n_patching_test=8, n_judged=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
     pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
-    n_by_layer=6, n_patching_by_layer=6, n_shifted=6, n_sparsity=(4, 4, 4),
+    n_by_layer=6, n_patching_by_layer=6, n_shifted=6, n_second=6, n_sparsity=(4, 4, 4),
 )
 
 # The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
@@ -296,7 +309,7 @@ _MEASURED = _LAPTOP | dict(
     n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
     n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
     circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=40, phis=(0.02,),
-    epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8,
+    epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8, second_concept="language", n_second=20,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

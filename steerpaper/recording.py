@@ -1,5 +1,5 @@
 """Executed notebooks as they are committed: `notebooks/*.ipynb`, which people read, and `tests/reference`, the same on
-the preset "tiny", which the tests execute again.
+the preset "tiny", which the tests execute again, but for those that end at once there.
 
 `python -m steerpaper.recording PRESETS` takes both from the workflow's executed copies, if the preset that people read
 is among these: its notebooks show the figures that are on record.
@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from steerpaper import paths
-from steerpaper.outputs import outputs
+from steerpaper.outputs import outputs, writing
 from steerpaper.paths import write_bytes
 from steerpaper.presets import REFERENCE, get_presets
 
@@ -22,7 +22,7 @@ _INJECTED = "injected-parameters"
 
 def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.NotebookNode:
     """An executed notebook without progress bars and what its metadata has of paths, times and durations; with ids that
-    stay.
+    stay. Of one that ended early, what it found stays, and cells that did not run have no number.
 
     Args:
         injected: whether the cell that papermill has put in stays. Without it the parameters are the notebook's own.
@@ -44,10 +44,10 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
         else:
             own += 1
             cell.id = f"cell-{own:03d}"
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and cell.execution_count is not None:
             executed_cells += 1
             cell.execution_count = executed_cells
-            cell.outputs = _without_bars(cell.outputs)
+            cell.outputs = _without_end(_without_bars(cell.outputs))
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = executed_cells
@@ -59,7 +59,7 @@ def main(presets: str) -> None:
     if READ not in (preset.name for preset in get_presets(presets).values()):
         return
     for preset, folder in ((READ, paths.NOTEBOOKS), (REFERENCE, paths.ROOT / "tests" / "reference")):
-        for name in outputs():
+        for name in writing(preset) if preset == REFERENCE else outputs():
             executed = nbformat.read(paths.BUILD / preset / f"{name}.ipynb", as_version=4)
             _write(folder / f"{name}.ipynb", committed(executed, injected=preset == REFERENCE))
 
@@ -74,6 +74,14 @@ def _without_bars(outputs: list) -> list:
                 continue
         kept.append(output)
     return kept
+
+
+def _without_end(outputs: list) -> list:
+    """Outputs without the exception that ends a notebook which has found nothing to measure, and what IPython says of
+    it."""
+    ended = any(output.get("ename") == "SystemExit" for output in outputs)
+    return [output for output in outputs if output.get("ename") != "SystemExit"
+            and not (ended and output.get("name") == "stderr")]
 
 
 def _check_own(notebook: nbformat.NotebookNode) -> None:

@@ -19,7 +19,7 @@ from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from steerpaper import manifests, paths
 from steerpaper.artifacts import finding, load_table
-from steerpaper.outputs import outputs
+from steerpaper.outputs import writing
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_presets
 
@@ -94,7 +94,7 @@ def compare(preset: str) -> Comparison:
         ValueError: a table that is not what its notebook wrote.
     """
     found = Comparison(preset)
-    for written in outputs().values():
+    for written in _written(preset, paths.results(preset), paths.recorded_results(preset)):
         for name in written["tables"]:
             tables = [load_table(preset, name, recorded=recorded) for recorded in (True, False)]
             found.tables += 1
@@ -149,7 +149,7 @@ def record(preset: str) -> None:
         ValueError: a table that is not what its notebook wrote; likewise.
     """
     tables, figures = {}, {}
-    for written in outputs().values():
+    for written in _written(preset, paths.results(preset)):
         for name in written["tables"]:
             load_table(preset, name)  # what is there, and whole
             tables[f"{name}.csv"] = (paths.results(preset) / f"{name}.csv").read_bytes()
@@ -186,6 +186,13 @@ def main(command: str, presets: str) -> int:
     if beyond:
         print(f"What was computed is in {paths.BUILD}/<preset>; `make record PRESETS=...` puts it on record instead.")
     return int(beyond or failed)
+
+
+def _written(preset: str, *folders: Path) -> list[dict[str, list[str]]]:
+    """What the notebooks write for a preset; without those that may end with what they found, if they did: then none of
+    these folders has any of their tables."""
+    return [about for about in writing(preset).values() if "only" not in about or any(
+        (folder / f"{name}.csv").exists() for folder in folders for name in about["tables"])]
 
 
 def _write(files: dict[str, bytes], folder: Path) -> None:

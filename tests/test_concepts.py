@@ -1,6 +1,7 @@
 """The record of a concept, and a second one that goes end to end: answers with a digit, on the tiny model."""
 
 import re
+import tomllib
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,12 +13,14 @@ from steerpaper import paths
 from steerpaper.behaviour import guard
 from steerpaper.behaviour.first_tokens import first_token_ids
 from steerpaper.behaviour.guard import load_judge
-from steerpaper.behaviour.judges import verdicts
+from steerpaper.behaviour.judges import ScriptJudge, verdicts
 from steerpaper.behaviour.judging import judged_responses, rates
+from steerpaper.behaviour.unsteered import nothing_to_steer, unsteered_rates
 from steerpaper.circuits.flipped import patching_data
-from steerpaper.concepts import CONCEPTS, REFUSAL, Concept, get_concept
+from steerpaper.concepts import CONCEPTS, LANGUAGE, REFUSAL, Concept, get_concept
 from steerpaper.presets import PRESETS
 from steerpaper.prompts import concept_prompts, load_prompts
+from steerpaper.prompts.languages import language_sets
 from steerpaper.steering import Steering, both_ways, generate
 from steerpaper.vectors.extraction import difference_in_means
 from steerpaper.vectors.methods import METHODS
@@ -161,7 +164,7 @@ def test_a_judge_that_answers_neither_is_refused(llama, candidates, steering):
 def test_an_unknown_concept_gets_the_nearest():
     assert get_concept("refusal") is REFUSAL and CONCEPTS["refusal"] is REFUSAL
     for given in ("refsal", ["refusal"], None):
-        with pytest.raises(ValueError, match="unknown concept .*: choose one of refusal"):
+        with pytest.raises(ValueError, match="unknown concept .*: choose one of refusal, language"):
             get_concept(given)
     with pytest.raises(ValueError, match=r"preset 'tiny' cannot be: concept = 'Refusals': unknown concept 'Refusals' "
                                          r"\(did you mean 'refusal'\?\)"):
@@ -186,7 +189,7 @@ def test_a_preset_takes_its_judge_and_first_tokens_from_its_concept(monkeypatch)
     assert (counting.judge, counting.first_tokens) == ("digits", None)
     with pytest.raises(ValueError, match="judge = 'substring': unknown judge 'substring': choose one of digits"):
         replace(tiny, concept="counting")
-    with pytest.raises(ValueError, match="unknown judge 'digits': choose one of substring, llama-guard-2, or add it"):
+    with pytest.raises(ValueError, match="unknown judge 'digits': choose one of substring, chinese, llama-guard-2, or add it"):
         guard.load_judge(counting)
     monkeypatch.setitem(guard.JUDGES, "digits", Digits)
     assert isinstance(guard.load_judge(counting), Digits)
@@ -224,10 +227,12 @@ def test_further_sets_are_files(sets):
     assert [table.prompt.tolist() for table in tables.values()] == [NUMERIC[:4], WORDY[:4]]
     assert [set(table.positive) for table in tables.values()] == [{True}, {False}]
     assert [set(table.kind) for table in tables.values()] == [{"numeric"}, {"wordy"}]
-    with pytest.raises(ValueError, match=r"unknown prompt set 'wrdy' \(did you mean 'wordy'\?\): .*numeric, wordy, s"):
+    with pytest.raises(ValueError, match=r"unknown prompt set 'wrdy' \(did you mean 'wordy'\?\): .*numeric, wordy .source"):
         load_prompts("wrdy", "test")
-    with pytest.raises(ValueError, match="unknown prompt set 'numeric': choose one of harmful, harmless, second"):
-        concept_prompts(COUNTING, "test", source="public")
+    public = concept_prompts(COUNTING, "test", 4, source="public")  # its files are there whatever else is asked
+    assert all(public[name].equals(table) for name, table in tables.items())
+    with pytest.raises(ValueError, match="unknown prompt set 'borderline': choose one of harmful, harmless, second"):
+        load_prompts("borderline", "test", source="public")
 
 
 def test_sets_that_share_a_prompt_or_are_empty(sets):
@@ -287,3 +292,41 @@ def test_a_judge_that_says_nothing():
 def test_methods_that_cannot_be(change, message):
     with pytest.raises(ValueError, match=message):
         replace(METHODS["dim"], **change)
+
+
+# -- the language of the answer ------------------------------------------------------------------------------
+
+def test_the_languages_say_the_same_and_stand_in_one_split_each():
+    both = language_sets()
+    assert list(both) == ["english", "chinese"] == list(reversed(LANGUAGE.sets))
+    assert both["english"].split.equals(both["chinese"].split) and not (both["english"].topic != "").any()
+    for name, table in both.items():
+        kept = pd.read_csv(paths.PROMPTS / f"{name}.csv", keep_default_na=False)
+        pd.testing.assert_frame_equal(table, kept, check_dtype=False)  # what is committed is what the words make
+        assert set(ScriptJudge(share=1.0).expresses(table.prompt.tolist())) == {name == "chinese"}
+        frames = [set(table.prompt[table.split == split].str[-6:]) for split in ("train", "validation", "test")]
+        assert all(map(len, frames)) and table.prompt.is_unique
+    words = tomllib.loads((paths.DATA / "corpus" / "languages.toml").read_text("utf-8"))
+    frames = [frame for split in words["frames"].values() for frame in split]
+    for column in (0, 1):
+        assert len({frame[column] for frame in frames}) == len(frames)
+        assert len({topic[column] for topic in words["topics"]}) == len(words["topics"])
+
+
+@pytest.mark.parametrize("source", ["built-in", "public"])
+def test_the_languages_are_there_whatever_the_source(source):
+    tables = concept_prompts(LANGUAGE, "validation", 3, source)
+    assert list(tables) == ["chinese", "english"] and [len(table) for table in tables.values()] == [3, 3]
+    assert tables["chinese"].positive.all() and not tables["english"].positive.any()
+
+
+def test_sets_in_one_language_have_nothing_to_steer(llama):
+    """The tiny model answers everything in Latin letters: what is found is told, and no number is made of it."""
+    how = dict(concept=LANGUAGE, judge=ScriptJudge(), vocabulary=None, max_new_tokens=N)
+    found = nothing_to_steer(unsteered_rates(llama, NUMERIC, WORDY, **how), LANGUAGE)
+    assert found == ("unsteered, the model is judged to answer in Chinese 0 of 5 chinese prompts (95 % interval 0% to "
+                     "43%), less than 25%: nothing to steer away from")
+    rates = pd.DataFrame({"prompts": ["chinese", "english"], "n": 8, "expressed": [8, 8], "share": 1.0,
+                          "share_low": 0.68, "share_high": 1.0})
+    assert "8 of 8 english prompts" in nothing_to_steer(rates, LANGUAGE)
+    assert "more than 75%: nothing to steer towards" in nothing_to_steer(rates, LANGUAGE)

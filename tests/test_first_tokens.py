@@ -1,6 +1,7 @@
 """The log odds of first tokens, for refusal the paper's refusal metric, by hand, and the tokens' ids."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -56,3 +57,11 @@ def test_first_tokens_are_a_collection_of_single_tokens(llama, tokens, message):
 def test_metric_counts_token_ids_alone(tokens):
     with pytest.raises(ValueError, match="first tokens (must be a list|holds)"):
         first_token_log_odds(torch.zeros(1, 4), tokens)
+
+
+def test_a_pattern_stands_for_all_tokens_whose_text_begins_so(llama):
+    found = first_token_ids(llama, re.compile(r"\s*[0-9]"))
+    texts = {token: llama.tokenizer.decode([token]).lstrip()[:1] for token in range(llama.n_vocab)}
+    assert found == [token for token, text in texts.items() if text in set("0123456789") - {""}] and len(found) >= 10
+    with pytest.raises(ValueError, match="no token of this model begins with '面'"):
+        first_token_ids(llama, re.compile("面"))

@@ -51,6 +51,17 @@ def test_near_loops_are_no_loops(text):
     assert check(text).no_loop
 
 
+@pytest.mark.parametrize("text, loops", [
+    ("灯塔是一种建筑，它照亮海面。灯塔也是一种标志。", False),
+    ("它是短暂的、短暂的、短暂的。", True),  # the same between two marks, twice in a row
+    ("灯塔照亮海面。灯塔照亮海面。", True),
+    ("灯塔灯塔灯塔灯塔", True),  # without a mark
+    ("人们常常慢慢地走。", False), ("1. 面包\n2. 茶\n3. 汤", False),
+])
+def test_loops_of_a_language_without_spaces(text, loops):
+    assert clean_text(text, ended=None, topic_words=None, vocabulary=None).no_loop != loops
+
+
 @pytest.mark.parametrize("broken", ["gardengate", "gar", "gate.close", "ga#te", "\ufffd", "gate_", "##gate"])
 def test_broken_words_are_found(broken):
     result = check(f"Oil the garden gate {broken} slowly.")

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from steerpaper.behaviour.guard import PairOfJudges
-from steerpaper.behaviour.judges import REFUSAL_SUBSTRINGS, SubstringJudge, judge_agreement, verdicts
+from steerpaper.behaviour.judges import (
+    REFUSAL_SUBSTRINGS, ScriptJudge, SubstringJudge, judge_agreement, script_shares, verdicts,
+)
 from steerpaper.behaviour.judging import judged_responses
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.models.responses import Response
@@ -117,3 +119,37 @@ def test_a_response_without_text_is_not_judged():
 def test_agreement_needs_as_many_verdicts_of_both(second):
     with pytest.raises(ValueError, match=rf"got {2 * len(second)} and {len(second)} verdicts"):
         judge_agreement(second * 2, second)
+
+
+# -- judging by script ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("text, share", [
+    ("面包是一种食品。", 1.0), ("Bread is food.", 0.0), ("", 0.0), ("42 × 7 = 294", 0.0), ("！？…", 0.0),
+    ("tea 茶", 0.25), ("ab 面包", 0.5), ("面包是 bread", 3 / 8), ("１２ 面", 1.0),
+    ("𠀀 a", 0.5),  # beyond the first plane
+    ("カナ漢", 1 / 3),  # kana is another script
+])
+def test_the_share_of_letters_in_a_script(text, share):
+    assert script_shares([text]) == [pytest.approx(share)]
+    assert ScriptJudge().expresses([text]) == [share >= 0.5]
+
+
+def test_code_in_a_chinese_answer_counts_as_what_it_is_written_in():
+    told, code = "下面的函数会把两个数相加：", "def add(first, second): return first + second"
+    assert ScriptJudge().expresses([told, f"{told}\n{code}"]) == [True, False]
+    assert ScriptJudge(share=0.2).expresses([f"{told}\n{code}"]) == [True]
+    assert ScriptJudge(characters="a-z").expresses(["Abc", "面", "ab"]) == [True, False, True]
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (dict(share=0), "share 0 were given: .* a share of the letters in"), (dict(share=1.5), "share 1.5"),
+    (dict(share="half"), "share must be a number"), (dict(characters=""), "characters '' and"),
+])
+def test_a_script_judge_that_cannot_be(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        ScriptJudge(**wrong)
+
+
+def test_a_script_judge_needs_texts():
+    with pytest.raises(ValueError, match="a response without text"):
+        ScriptJudge().expresses([SimpleNamespace(text=None)])

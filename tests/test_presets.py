@@ -180,3 +180,13 @@ def test_the_papers_numbers(name):
             "seed": preset.training_seeds, "epochs": (preset.epochs,)}
     for row, values in grid.items():
         assert [float(value) for value in table[row]] == list(values)
+
+
+def test_a_second_concept_is_another_one():
+    tiny = PRESETS["tiny"]
+    assert tiny.second_concept is None and replace(tiny, second_concept="language").second_concept == "language"
+    with pytest.raises(ValueError, match=r"second_concept = 'langage': unknown concept 'langage' \(did you mean 'lang"):
+        replace(tiny, second_concept="langage")
+    with pytest.raises(ValueError, match="second_concept = 'refusal': 'refusal' is its first concept already: give ano"):
+        replace(tiny, second_concept="refusal")
+    assert all(preset.second_concept != preset.concept for preset in PRESETS.values())

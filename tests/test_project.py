@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import yaml
 
 from mutations import MUTATIONS
 from steerpaper.outputs import outputs
-from steerpaper.presets import PRESETS
+from steerpaper.presets import PRESETS, Preset
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = (ROOT / "requirements.txt").read_text().split()
@@ -95,6 +96,16 @@ def test_help_lists_every_target():
 def dry_run(*arguments):
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", *arguments]  # whatever has been made here
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_notebook_that_may_end_owes_its_executed_copy_alone():
+    command = [sys.executable, "-m", "snakemake", "--summary", "--config", "presets=qwen2.5-coder-0.5b-instruct tiny"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for name, about in ((name, about) for name, about in outputs().items() if "only" in about):
+        written = {*about["tables"], *about["figures"], *about["tensors"]}
+        assert any(path.endswith(f"tiny/{name}.ipynb") for path in listed)
+        assert not [path for path in listed if Path(path).stem in written]
+        assert {about["only"]} <= {field.name for field in fields(Preset)}
 
 
 @pytest.mark.parametrize("name", ["local-gpu", "slurm"])

@@ -53,3 +53,17 @@ def test_a_notebook_of_other_parameters_is_not_what_people_read():
     other.cells[2].source = '# Parameters\npreset = "tiny"\n'
     with pytest.raises(ValueError, match='executed with preset = "tiny", not with its own parameters'):
         committed(other, injected=False)
+
+
+def test_of_a_notebook_that_ended_early_stays_what_it_found():
+    notebook = executed()
+    said = [new_output("stream", name="stdout", text="nothing to steer\n"),
+            new_output("error", ename="SystemExit", evalue="", traceback=["SystemExit"]),
+            new_output("stream", name="stderr", text="/home/me/interactiveshell.py: To exit: use 'exit'")]
+    notebook.cells[-1].outputs = said
+    notebook.cells.append(new_code_cell("2 + 2"))
+    ended = committed(notebook, injected=False)
+    assert [cell.get("execution_count") for cell in ended.cells] == [None, 1, 2, None]
+    assert [output.get("text") for output in ended.cells[-2].outputs] == ["nothing to steer\n"]
+    assert "/home/me" not in nbformat.writes(ended)
+    nbformat.validate(ended)

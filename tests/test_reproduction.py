@@ -10,10 +10,11 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
+import steerpaper.outputs
 from steerpaper import paths, presets, reproduction
 from steerpaper.artifacts import save_table
 from steerpaper.figures import save_figure
-from steerpaper.outputs import outputs
+from steerpaper.outputs import outputs, writing
 from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
 
 TABLE = pd.DataFrame({
@@ -138,7 +139,6 @@ def preset(tmp_path, monkeypatch):
     for name, place in (("ROOT", ""), ("DATA", "data"), ("BUILD", "build")):
         monkeypatch.setattr(paths, name, tmp_path / place)
     written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
-    monkeypatch.setattr(reproduction, "outputs", lambda: written)
     monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
     card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
 
@@ -246,6 +246,25 @@ def test_every_notebook_and_what_it_writes_is_declared_once():
 
 def test_the_shipped_records_are_complete():
     for preset in ("organism-llama", "organism-gemma2"):
-        for about in outputs().values():
+        for about in writing(preset).values():
             assert all((paths.recorded_results(preset) / f"{name}.csv").is_file() for name in about["tables"])
             assert all((paths.recorded_figures(preset) / f"{name}.png").is_file() for name in about["figures"])
+
+
+def test_a_notebook_that_may_end_has_all_of_what_it_writes_or_nothing(preset, tmp_path, monkeypatch, capsys):
+    """On a preset without the field nothing is looked for; on one with it, what was found may be that there is nothing."""
+    more = {"after": [], "only": "second_concept", "figures": [], "tables": ["second_a", "second_b"], "tensors": []}
+    written = steerpaper.outputs.outputs() | {"02_y": more}
+    monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
+    assert list(writing("tiny")) == ["01_x"]
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], second_concept="language"))
+    assert list(writing("tiny")) == ["01_x", "02_y"]
+    for command in ("record", "compare"):
+        assert main(command, "tiny") == 0  # it has ended with what it found
+    save_table("tiny", "second_a", TABLE)
+    assert main("record", "tiny") == 1 and "second_b.csv is missing: run notebook 02_y" in capsys.readouterr().out
+    save_table("tiny", "second_b", TABLE)
+    assert main("record", "tiny") == 0 and (tmp_path / "data/results/tiny/second_b.csv").is_file()
+    for name in ("second_a", "second_b"):
+        (paths.results("tiny") / f"{name}.csv").unlink()
+    assert main("compare", "tiny") == 1 and "second_a.csv is missing" in capsys.readouterr().out

@@ -1,18 +1,22 @@
 """What a model does with its prompts: how its answers begin, judges, and rates with their intervals."""
 
 from steerpaper.behaviour.collateral import answer_effects, harmless_texts, judged_at_both_signs, text_effects
-from steerpaper.behaviour.effects import judged_both_ways, share_undone, shared_start, sparsity_curves, turned
+from steerpaper.behaviour.effects import (
+    beside_unsteered, judged_both_ways, judged_frozen, judged_sparse, share_undone, shared_start, sparsity_curves, turned,
+)
 from steerpaper.behaviour.excerpts import excerpts
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
 from steerpaper.behaviour.guard import LlamaGuardJudge, load_judge
-from steerpaper.behaviour.judges import Judge, SubstringJudge, judge_agreement
+from steerpaper.behaviour.judges import Judge, ScriptJudge, SubstringJudge, judge_agreement
 from steerpaper.behaviour.judging import judged_responses, next_token_kl, rates
 from steerpaper.behaviour.statistics import resampled_rates, with_intervals
-from steerpaper.behaviour.unsteered import nothing_to_steer, unsteered_rates
+from steerpaper.behaviour.together import judged_together
+from steerpaper.behaviour.unsteered import ENOUGH, nothing_to_steer, nothing_turned, unsteered_rates
 
 __all__ = [
-    "Judge", "LlamaGuardJudge", "SubstringJudge", "answer_effects", "excerpts", "first_token_ids",
-    "first_token_log_odds", "harmless_texts", "judge_agreement", "judged_at_both_signs", "judged_both_ways",
-    "judged_responses", "load_judge", "next_token_kl", "nothing_to_steer", "rates", "resampled_rates", "share_undone",
-    "shared_start", "sparsity_curves", "text_effects", "turned", "unsteered_rates", "with_intervals",
+    "ENOUGH", "Judge", "LlamaGuardJudge", "ScriptJudge", "SubstringJudge", "answer_effects", "beside_unsteered",
+    "excerpts", "first_token_ids", "first_token_log_odds", "harmless_texts", "judge_agreement", "judged_at_both_signs",
+    "judged_both_ways", "judged_frozen", "judged_responses", "judged_sparse", "judged_together", "load_judge",
+    "next_token_kl", "nothing_to_steer", "nothing_turned", "rates", "resampled_rates", "share_undone", "shared_start",
+    "sparsity_curves", "text_effects", "turned", "unsteered_rates", "with_intervals",
 ]

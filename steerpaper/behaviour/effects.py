@@ -43,6 +43,21 @@ def judged_both_ways(
     return pd.concat(tables, ignore_index=True)
 
 
+def judged_frozen(
+    model: Model, prompts: Mapping[str, pd.DataFrame], steerings: Mapping[str, Steering], kinds: Sequence[str],
+    plain: pd.DataFrame, **how,
+) -> pd.DataFrame:
+    """Judged responses under several freezes, below those without any: the column frozen, "none" or one of `kinds`.
+
+    Args:
+        kinds: what stays unsteered, as for `generate`.
+        plain: the same prompts' answers with nothing frozen, as of `judged_both_ways`.
+        how: as for `judged_both_ways`.
+    """
+    frozen = [judged_both_ways(model, prompts, steerings, kind, **how).assign(frozen=kind) for kind in kinds]
+    return pd.concat([plain.assign(frozen="none"), *frozen], ignore_index=True)
+
+
 def share_undone(ablations: pd.DataFrame, least: float = 0.0) -> pd.DataFrame:
     """Share of the steering that a freeze undoes (§6.3): 0 where ASR stays as steered, 1 where it is as unsteered.
 
@@ -139,3 +154,40 @@ def turned(judged: pd.DataFrame, by: Sequence[str], concept: Concept = REFUSAL) 
     shares = pd.DataFrame(shares, columns=[*keys, "turned", "turned_low", "turned_high"])
     table = rates(judged, keys).merge(ends.reset_index(), on=where).merge(shares, "left", on=keys)
     return judged[keys].drop_duplicates().merge(table, on=keys)
+
+
+def beside_unsteered(table: pd.DataFrame) -> pd.DataFrame:
+    """Rates with the column clean_share_of_base: clean text as a share of the unsteered model's to the same prompts.
+
+    Missing where that has less than a tenth: a share of hardly anything would say nothing.
+
+    Args:
+        table: columns prompts, method ("none" among them, once per set of prompts) and clean.
+    """
+    base = table[table.method == "none"].set_index("prompts").clean
+    return table.assign(clean_share_of_base=table.clean / table.prompts.map(base.where(base >= 0.1)))
+
+
+def judged_sparse(
+    model: Model, prompts: Mapping[str, pd.DataFrame], runs: pd.DataFrame, steerings: Mapping[str, Steering], *,
+    concept: Concept = REFUSAL, **how,
+) -> pd.DataFrame:
+    """Judged responses under sparse vectors, positive prompts at -alpha and negative ones at +alpha.
+
+    Args:
+        prompts: by the names of the concept's sets.
+        runs: rows of `sparse_vectors`: method, sparsifier, rescaled, threshold, sparsity and vector.
+        steerings: of the dense vectors, by method, each with its positive coefficient.
+        how: as for `judged_responses`.
+
+    Returns:
+        The rows of `judged_responses` with the column prompts and those of `runs`, without the vector.
+    """
+    layer, tables = next(iter(steerings.values())).layer, []
+    alphas = [steerings[name].coefficient if name in steerings else 1.0 for name in runs.method]
+    labels = runs.drop(columns="vector").reset_index(drop=True)
+    for name, sign in concept.signs.items():
+        pushes = [Steering(vector, layer, sign * alpha) for vector, alpha in zip(runs.vector, alphas)]
+        judged = judged_responses(model, prompts[name], pushes, **how)
+        tables.append(judged.assign(prompts=name).join(labels, on="run"))
+    return pd.concat(tables, ignore_index=True)

@@ -1,5 +1,6 @@
 """How an answer begins: the log odds that its first token shows a concept, which for refusal is the refusal metric."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -45,12 +46,19 @@ def first_token_log_odds(
     return odds
 
 
-def first_token_ids(model: Model, tokens: Sequence[str]) -> list[int]:
-    """Ids of first tokens, given as text ("I"), in the model's vocabulary.
+def first_token_ids(model: Model, tokens: Sequence[str] | re.Pattern[str]) -> list[int]:
+    """Ids of first tokens in the model's vocabulary, given as text ("I"), or as a pattern for all whose text begins so.
 
     Raises:
-        ValueError: no texts, one string where a list of them belongs, or a text that is not one token of this model.
+        ValueError: no texts, one string where a list of them belongs, a text that is not one token of this model, or a
+            pattern that none begins with.
     """
+    if isinstance(tokens, re.Pattern):
+        texts = model.tokenizer.batch_decode([[token] for token in range(model.n_vocab)])
+        if not (found := [token for token, text in enumerate(texts) if tokens.match(text)]):
+            raise ValueError(f"no token of this model begins with {tokens.pattern!r}: its answers cannot either, take "
+                             "another concept")
+        return found
     ids = []
     for token in arguments.strings("first tokens", tokens):
         encoded = model.tokenizer(token, add_special_tokens=False)["input_ids"]

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerpaper import arguments
-from steerpaper.behaviour.judges import HasText, Judge, SubstringJudge, text_of, verdicts
+from steerpaper.behaviour.judges import HasText, Judge, ScriptJudge, SubstringJudge, text_of, verdicts
 from steerpaper.choices import unknown
 from steerpaper.models import checkpoint
 from steerpaper.models.batches import in_batches
@@ -26,6 +26,7 @@ _VERDICT_TOKENS = 8  # enough for the first line; the second would list categori
 # prompts, refusal substrings for harmless ones.
 JUDGES: dict[str, Callable[[], Judge]] = {
     "substring": SubstringJudge,
+    "chinese": ScriptJudge,
     "llama-guard-2": lambda: PairOfJudges(load_guard()),
 }
 

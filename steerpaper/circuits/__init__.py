@@ -10,7 +10,8 @@ from steerpaper.circuits.curves import (
 )
 from steerpaper.circuits.flipped import FlippedResponses, NothingFlips, flipped_responses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
-from steerpaper.circuits.layers import circuits_by_layer, shared_above
+from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
+from steerpaper.circuits.layers import circuits_by_layer, shared_above, shared_by_kind
 from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
 from steerpaper.circuits.patching import patch_edges
 from steerpaper.circuits.recovery import Faithfulness, faithfulness, faithfulness_of
@@ -21,6 +22,7 @@ __all__ = [
     "CONTROLS", "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph",
     "LogitDifference", "NoPositionLeft", "NothingFlips", "agreement", "agreements", "attribute", "circuit_overlaps",
     "circuits_by_layer", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of", "flipped_responses",
-    "minimum_circuit", "minimum_faithful", "overlap", "patch_edges", "patching_data", "position_effects",
-    "quantiles_of_draws", "random_draws", "random_like", "shared_above", "top_circuits", "unsteered_gradient",
+    "interchanged", "minimum_circuit", "minimum_circuits", "minimum_faithful", "overlap", "patch_edges",
+    "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like", "ranked_with_control",
+    "shared_above", "shared_by_kind", "top_circuits", "unsteered_gradient",
 ]

@@ -1,6 +1,7 @@
 """Circuits of the same methods at several steering layers: how large they are, what they carry, what they share."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -102,6 +103,31 @@ def shared_above(
         rows.append((*a, *b, int(among.sum()), *sizes, shared, *measures))
     return pd.DataFrame(rows, columns=["layer_a", "method_a", "layer_b", "method_b", "among", "edges_a", "edges_b",
                                        "shared", "overlap", "chance", "iou", "iou_chance", "p"])
+
+
+def shared_by_kind(
+    circuits: Mapping[str, Mapping[str, Circuit]], control: str | None = None,
+) -> pd.DataFrame:
+    """Edges that circuits share, within kinds and between them, as of `shared_above`.
+
+    Args:
+        circuits: by their kind (what is steered, say) and their name.
+        control: a kind of which no pairs among themselves are looked at.
+
+    Returns:
+        One row per pair: between ("a", or "a and b"), kind_a, name_a, kind_b, name_b, layer_a, layer_b, and the columns
+        of `shared_above` from among on.
+    """
+    placed = {(circuit.graph.steering_layer, (kind, name)): circuit
+              for kind, own in circuits.items() for name, circuit in own.items()}
+    series = pd.Series(list(placed.values()), pd.Index([*placed], tupleize_cols=False), dtype=object)
+    pairs = [(a, b) for a, b in combinations(placed, 2) if {a[1][0], b[1][0]} != {control}]
+    found = shared_above(series, pairs)
+    for side in ("a", "b"):
+        found[f"kind_{side}"], found[f"name_{side}"] = zip(*found.pop(f"method_{side}"))
+    between = found.kind_a.where(found.kind_a == found.kind_b, found.kind_a + " and " + found.kind_b)
+    first = ["kind_a", "name_a", "kind_b", "name_b", "layer_a", "layer_b"]
+    return found.assign(between=between)[["between", *first, *found.columns.drop(first)]]
 
 
 def _above(edges: pd.DataFrame, graph: Graph) -> Edges:

@@ -4,6 +4,7 @@ from steerpaper.figures.attribution import (
     draw_completeness, draw_effect_by_position, draw_patching_check, draw_score_distribution,
 )
 from steerpaper.figures.circuits import draw_circuit
+from steerpaper.figures.concepts import draw_two_circuits, draw_two_vectors
 from steerpaper.figures.faithfulness import (
     draw_faithfulness, draw_interchange, draw_overlap, draw_random_circuits,
 )
@@ -28,5 +29,6 @@ __all__ = [
     "draw_patching_check", "draw_random_circuits", "draw_reported_measured", "draw_score_distribution",
     "draw_scorecard", "draw_selection", "draw_shifts", "draw_side_effects", "draw_svv_coefficient", "draw_svv_cosines",
     "draw_svv_explained", "draw_svv_preference", "draw_svv_tokens", "draw_sweep", "draw_thresholds",
-    "draw_top_dimensions", "draw_undone", "draw_undone_by_layer", "method_label", "save_figure", "use_style",
+    "draw_top_dimensions", "draw_two_circuits", "draw_two_vectors", "draw_undone", "draw_undone_by_layer",
+    "method_label", "save_figure", "use_style",
 ]

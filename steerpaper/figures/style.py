@@ -2,6 +2,7 @@
 
 import re
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,10 +20,13 @@ from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 from steerpaper.vectors.methods import METHODS
 
+# Of every concept's positive and negative prompts.
+_SETS = (("#AA4499", "#117733"), ("#332288", "#999933"), ("#661100", "#6699CC"))
 # Told apart with the common colour-vision deficiencies within each line; grey is always the control.
 PALETTE = {
     "base": "#333333", "-s": "#0072B2", "+s": "#D55E00", "random": METHODS["random"].colour,
-    **{name: colour for concept in CONCEPTS.values() for name, colour in zip(concept.sets, ("#AA4499", "#117733"))},
+    **{name: colour for concept, pair in zip(CONCEPTS.values(), cycle(_SETS))
+       for name, colour in zip(concept.sets, pair)},
     "positive": "#2166AC", "negative": "#B2182B",
     **{method.name: method.colour for method in METHODS.values()},
 }

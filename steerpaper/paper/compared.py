@@ -9,8 +9,8 @@ from steerpaper.circuits.graph import edge_types
 from steerpaper.paper.tables import average_drop, drop_contrasts, paper_graph, paper_tables, sparsity_kept
 
 
-def measured_table(preset: str, name: str) -> pd.DataFrame:
-    """A table of one preset, with further columns:
+def measured_table(preset: str, name: str, prefix: str = "") -> pd.DataFrame:
+    """A table of one preset, of those whose names begin with `prefix` in front, with further columns:
 
     * `fig3_interchange`: through_random, what the random vector's circuit carries of the same steering;
     * `fig19_single_sets`: one_token, what the circuit of one token carries, of the same size and on the same prompts;
@@ -22,7 +22,7 @@ def measured_table(preset: str, name: str) -> pd.DataFrame:
     Raises:
         FileNotFoundError: a notebook has not run.
     """
-    table = load_table(preset, name)
+    table = load_table(preset, prefix + name)
     match name:
         case "fig3_interchange":
             control = table[table.circuit == "random vector"]
@@ -35,7 +35,7 @@ def measured_table(preset: str, name: str) -> pd.DataFrame:
             return _beside(table, table[table.vector == "SV"], ["scale", "method"], columns)
         case "fig7_agreement":
             columns = {"iou": "control_iou", "chance": "control_chance"}
-            return _beside(table, load_table(preset, "agreement_control"), ["threshold"], columns)
+            return _beside(table, load_table(preset, f"{prefix}agreement_control"), ["threshold"], columns)
         case "table5_8_edge_types":
             every = table[table.edges == "all edges"].head(1).drop(columns=["method", "edges"]).add_prefix("all_")
             return table.merge(every, "cross") if len(every) else table

@@ -8,8 +8,15 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from steerpaper.concepts import HAN
+
 # Punctuation of prose, with curly quotes, ellipsis and dashes; "gate_" or "##ing" stay as they are.
 _EDGES = ".,;:!?()[]-'\"\u2018\u2019\u201c\u201d\u2026\u2013\u2014"
+# Chinese writes no spaces: there what stands between two marks counts as a word, and a part of it that is said four
+# times or more in a row as a loop.
+_MARKS = dict(zip("\uff0c\u3001\uff1b\uff1a\u3002\uff01\uff1f", ",,;:.!?"))
+_FULL_WIDTH = str.maketrans({own: f"{mark} " for own, mark in _MARKS.items()})
+_CIRCLE = re.compile(rf"([{HAN}]{{1,12}}?)\1{{3,}}")
 _SENTENCE_END = re.compile(r"[.!?]+[\"')\u201d]*(?:\s+|$)|\n+")
 
 
@@ -20,7 +27,8 @@ class CleanText:
     Attributes:
         ended: the text ended by itself, with the end token; None where a text that was cut may be a good one.
         no_loop: no word twice in a row, no sentence twice, no run of four words twice in one sentence or more than
-            four times in all (an answer may well name "the first day at school" in each of four sentences).
+            four times in all (an answer may well name "the first day at school" in each of four sentences). Of
+            Chinese, in which words run on, what stands between two marks is a word.
         known_words: every word is in the vocabulary; None where there is none to check against.
         on_topic: the text names what it was asked about; None where no phrase is known.
     """
@@ -77,12 +85,13 @@ def clean_text(
 
 
 def _loops(text: str) -> bool:
+    text = text.translate(_FULL_WIDTH)
     sentences = [tuple(spoken) for sentence in _SENTENCE_END.split(text) if (spoken := words(sentence))]
     # Within a sentence only: "Close the lock. Lock the door." repeats nothing.
     stutters = any(a == b for sentence in sentences for a, b in zip(sentence, sentence[1:]))
     repeats = len(set(sentences)) < len(sentences)
     circles = any(_most_common_run(sentence) > 1 for sentence in sentences)
-    return stutters or repeats or circles or _most_common_run(words(text)) > 4
+    return stutters or repeats or circles or _most_common_run(words(text)) > 4 or bool(_CIRCLE.search(text))
 
 
 def _most_common_run(spoken: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from steerpaper.concepts import CONCEPTS, Concept, get_concept
 from steerpaper.presets import SOURCES
 from steerpaper.prompts import corpus
 from steerpaper.prompts.fluency import words
+from steerpaper.prompts.languages import language_sets
 from steerpaper.prompts.public import public_prompts
 
 _COLUMNS = ("prompt", "topic", "split")  # that every built-in set has
@@ -37,7 +38,8 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
 
     Built-in sets are "harmful", "harmless", "borderline" (pairs of a harmful and a harmless request in nearly the same
     words), "wrapped" (harmless questions about harmful requests) and "second_harmful" (the harmful halves of the
-    borderline pairs); every further file of `data/prompts` with the columns `prompt`, `topic` and `split` is one, too.
+    borderline pairs). Every further file of `data/prompts` with the columns `prompt`, `topic` and `split` is a set of
+    its own under either source, as "chinese" and "english" are (harmless requests in two languages).
     Public ones are "harmful" (training and validation from AdvBench, MaliciousInstruct, TDC2023 and HarmBench, testing
     on JailbreakBench), "harmless" (Alpaca) and "second_harmful" (StrongREJECT, for testing only; it shares three
     prompts with JailbreakBench).
@@ -54,13 +56,12 @@ def load_prompts(name: str, split: str, n: int | None = None, source: str = "bui
         FileNotFoundError, ConnectionError: public files that are not there, see `public_prompts`.
     """
     _check_source(source)
-    further = sorted({path.stem for path in paths.PROMPTS.glob("*.csv")} - {*SETS})
-    names = (*(_POOLS if source == "public" else (*SETS, *further)), "second_harmful")
+    names = (*(_POOLS if source == "public" else SETS), "second_harmful", *_further())
     if name not in names:
         raise unknown("prompt set", name, names, f" (source {source!r})")
     if split not in corpus.SPLITS:
         raise unknown("split", split, corpus.SPLITS)
-    table = (_built_in if source == "built-in" else _public)(name, split)
+    table = (_built_in if _is_file(name, source) else _public)(name, split)
     if table.empty:
         raise ValueError(f"the prompt set {name}/{split} is empty (source {source!r}): give it at least one prompt")
     if n is not None and arguments.whole(n) not in range(1, len(table) + 1):
@@ -81,8 +82,9 @@ def concept_prompts(
     tables = {name: load_prompts(name, split, n, source).assign(positive=name == concept.positive)
               for name in concept.sets}
     seen = {}
-    for name, other in product(concept.sets, corpus.SPLITS if source == "built-in" else [split]):
-        for prompt in (_built_in(name, other) if source == "built-in" else tables[name]).prompt:
+    own = all(_is_file(name, source) for name in concept.sets)
+    for name, other in product(concept.sets, corpus.SPLITS if own else [split]):
+        for prompt in (_built_in(name, other) if own else tables[name]).prompt:
             first = seen.setdefault(" ".join(words(prompt)), (name, other))
             if first[0] != name:
                 raise ValueError(f"{prompt!r} stands in both prompt sets of {concept.name!r}, {'/'.join(first)} and "
@@ -120,6 +122,16 @@ def with_instruction(prompts: pd.DataFrame | Sequence[str], concept: Concept) ->
 def _check_source(source: str) -> None:
     if source not in SOURCES:
         raise unknown("source of prompts", source, SOURCES)
+
+
+def _further() -> list[str]:
+    """The sets of our own that stand beside those of refusal, whatever the source."""
+    return sorted({path.stem for path in paths.PROMPTS.glob("*.csv")} - {*SETS})
+
+
+def _is_file(name: str, source: str) -> bool:
+    """Whether a set is a file of `data/prompts`."""
+    return source == "built-in" or name in _further()
 
 
 # -- public sets -------------------------------------------------------------------------------------------
@@ -256,5 +268,5 @@ def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
 def write_prompt_sets() -> None:
     """Write the built-in sets to `data/prompts`."""
     paths.PROMPTS.mkdir(parents=True, exist_ok=True)
-    for name, table in build_prompt_sets().items():
+    for name, table in (build_prompt_sets() | language_sets()).items():
         table.to_csv(paths.PROMPTS / f"{name}.csv", index=False, lineterminator="\n")

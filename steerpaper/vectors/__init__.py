@@ -6,6 +6,7 @@ from steerpaper.vectors.extraction import (
 )
 from steerpaper.vectors.methods import METHODS, Extracted, Ingredients, Method, get_method
 from steerpaper.vectors.pairs import ContrastPairs, contrast_pairs
+from steerpaper.vectors.places import chosen_places, winning_runs
 from steerpaper.vectors.selection import (
     admissible, candidate_at, conditions, count_conditions, score_candidates, score_coefficients, select_by_generation,
     select_coefficient,
@@ -16,8 +17,8 @@ from steerpaper.vectors.sparsify import (
 
 __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
-    "apply_mask", "candidate_at", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
+    "apply_mask", "candidate_at", "chosen_places", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
     "difference_in_means", "effect_ratio", "get_method", "next_token_vector", "preference_vector",
     "principal_component", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
-    "select_coefficient", "sparse_vectors", "sparsify", "with_values",
+    "select_coefficient", "sparse_vectors", "sparsify", "winning_runs", "with_values",
 ]

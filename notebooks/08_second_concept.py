@@ -1,0 +1,605 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. A second concept
+#
+# > *The paper's scope, in our words (abstract, §1).* What drives representation steering is studied
+# > on one behaviour, refusal; what is found is told of steering.
+#
+# A small circuit that several methods share, values rather than attention weights, few dimensions:
+# is that how *steering* works in a model, or how *refusal* does? One behaviour cannot tell. So here
+# the central measurements of notebooks [01](01_extract_vectors.ipynb) to
+# [05](05_sparsification.ipynb) are made once more for another concept of the same model, by the same
+# functions, and held against the same rules of `data/paper/claims.toml`. A finding that holds for
+# both is about steering, as far as two concepts of one model can tell. One that holds for refusal
+# alone is about refusal.
+#
+# **Which concept.** Of a model that speaks several languages it is the *language of the answer*. The
+# same harmless requests stand in two sets, in Chinese and in English, and by itself a model answers
+# in the language that it is asked in. +s should make it answer an English request in Chinese, −s a
+# Chinese one in English. This concept has what refusal lacks: a judge that nobody has to believe. It
+# takes an answer for Chinese if at least half of its letters are Chinese characters
+# ([`ScriptJudge`](../steerpaper/behaviour/judges.py)), whatever the answer says; an answer without a
+# letter is in no language. And refusal and language have little to do with each other, so that what
+# their circuits share is not owed to a likeness of meaning. Which second concept a model has stands
+# in its preset (`second_concept`). For a model without one there is nothing to compare, and the
+# notebook ends with that.
+#
+# **How the two sets were made.** A short look at Qwen2.5-Coder (10 requests of Alpaca, 6 of ours, 24
+# tokens each) decided. All 16 requests in English were answered in English, and all 6 in Chinese in
+# Chinese. A command does less: "Answer the following in Chinese." before an English request brought
+# 12 of 16 Chinese answers; behind it, on Alpaca's, 9 of 10; and of two commands that contradict each
+# other the last one won. So the sets differ in the language of the whole request
+# and in nothing else: forty topics in ten frames, each in both languages, the frames of validation
+# and test unseen in training. What remains open is whether a vector is about the language of the
+# answer or about that of the question. The steered prompts tell them apart: there both are at odds.
+#
+# **What is smaller here.** Prompts: per class as many training and validation prompts as notebook 07
+# ranks and sizes circuits on, and `n_second` test prompts. Every other layer is scored (on
+# shipped models every one). Learned vectors are trained at the setting that won for refusal. Edges
+# are ranked on steered answers, in five steps of integration: in notebook 02 five pick the same
+# strongest tenth of the edges as twenty do, on both organisms. Sizes and verdicts compare with each other under the
+# rules; differences between two numbers of the two concepts are also differences of sample and
+# size.
+#
+# *Reads* the model, the concept's prompts, and of refusal what the other notebooks have written.
+# *Writes* the tables `second_…`, named after those of notebooks 01 to 05, the tables `two_…`, and
+# eight figures. The record of a concept is [`concepts.py`](../steerpaper/concepts.py), how claims
+# read another concept's tables [`second.py`](../steerpaper/paper/second.py).
+
+# %% tags=["parameters"]
+preset = "organism-llama"
+seed = 0
+
+# %%
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+
+import pandas as pd
+from IPython.display import display
+
+import steerpaper as sp
+
+sp.check_parameters(preset=preset, seed=seed)
+sp.use_style()
+settings = sp.get_preset(preset)
+preset = settings.name
+if settings.second_concept is None:
+    print(f"the preset {preset!r} has no second concept: nothing to compare with")
+    raise SystemExit  # a result, not a failure
+
+# %%
+model = sp.load_model(preset)
+first, second = map(sp.get_concept, (settings.concept, settings.second_concept))
+own = replace(settings, concept=second.name, second_concept=None, judge=None,
+              first_tokens=None)
+batch = dict(batch_size=own.batch_size)
+sizes = dict(max_new_tokens=own.max_new_tokens, **batch)
+how = dict(judge=sp.load_judge(own), vocabulary=sp.vocabulary(own.prompts), **sizes)
+n = dict.fromkeys(("train", "validation"), own.n_patching_by_layer)
+n["test"] = own.n_second
+prompts_of = partial(sp.concept_prompts, second, source=own.prompts)
+splits = {split: prompts_of(split, n[split]) for split in n}
+validation, test = [*splits["validation"].values()], splits["test"]
+pd.DataFrame({name: table.prompt.head(4) for name, table in test.items()})
+
+# %% [markdown]
+# ## What does the model do by itself?
+#
+# As in notebook 01: only a prompt that the unsteered model answers as its set's name says can flip.
+# A judge that never fires, or sets whose answers are all of one kind, would leave nothing to steer,
+# and the notebook would end here with what it found.
+
+# %%
+by_itself = sp.behaviour.unsteered_rates(model, *validation, concept=second, **how)
+if found := sp.behaviour.nothing_to_steer(by_itself, second):
+    print(found)
+    raise SystemExit  # a result, not a failure
+by_itself.round(2)
+
+# %% [markdown]
+# **Reading.**
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Layer, position and coefficient
+#
+# > *The paper's rule, in our words (§3.2, B.1).* Choose the candidate that minimises σ(bypass) −
+# > σ(induce), subject to induce > 0, KL < 0.1 and ℓ < 0.8 L.
+#
+# The concept chooses its own place by the rule that chose refusal's: first the scores of one token
+# for every candidate, where none is admissible at α = 1 the same scores at every |α| of the grid,
+# and of the best candidates whole answers. A first token shows the language if it begins with a
+# Chinese character: of those a vocabulary has thousands, so that what begins an answer is not
+# guessed from a list. Were the best layer far from refusal's, "steering works from this layer on"
+# would be a statement about refusal; refusal's layer is among those that are scored.
+#
+# Two things may go wrong, and each would end the notebook with what it found. No candidate may turn
+# a quarter of the prompts in both directions at any coefficient: then there is no steering to take
+# apart. Or the rule may pick a vector that wins on one token and breaks the text; that is why whole
+# answers decide, by flipped *and clean* ones wherever nine tenths flip. *Clean* is checked as in
+# notebook 01; in Chinese, which writes no spaces, what stands between two marks counts as a word.
+
+# %%
+training = prompts_of("train", own.n_train).values()
+candidates = sp.difference_in_means(model, *training, **batch)
+of_first = sp.load_steering(preset, "dim")
+lowest, highest = (round(share * model.n_layers) for share in own.layer_range)
+every = 1 if own.shipped else 2
+tried = sorted({*range(lowest, highest + 1, every), of_first.layer})
+scores, chosen = sp.vectors.chosen_places(
+    model, candidates, tried, *validation, second, own, **how)
+if found := sp.behaviour.nothing_turned(chosen, second):
+    print(found)
+    raise SystemExit  # a result, not a failure
+
+# %%
+best = chosen.iloc[0]
+layer, position = int(best.layer), int(best.position)
+dim = sp.Steering(candidates[layer, position], layer, float(best.coefficient))
+sp.save_table(preset, "second_unsteered", by_itself)
+sp.save_table(preset, "second_dim_candidates", scores)
+sp.save_table(preset, "second_dim_selection", chosen)
+chosen.head(6).round(2)
+
+# %% [markdown]
+# A candidate of the kind that the rule wants is dark blue on the left, where −s takes the language
+# away, dark red in the middle, where +s brings it about, and pale on the right. Rows that are missing
+# were not scored.
+
+# %%
+fig = sp.figures.draw_selection(scores, layer, position, second)
+sp.save_figure(fig, preset, "second_dim_selection")
+
+# %% [markdown]
+# Both concepts beside each other: where each enters, how hard it is pushed, and how many validation
+# prompts it turns in its weaker direction. *Push* is |α| times the vector's norm.
+
+# %%
+refusals = sp.load_table(preset, "dim_selection").iloc[0]
+layers = pd.DataFrame([
+    (concept.name, pushed.layer, int(row.position), pushed.coefficient,
+     pushed.coefficient * float(pushed.vector.norm()), row.flipped, row.flipped_clean)
+    for concept, pushed, row in ((first, of_first, refusals), (second, dim, best))],
+    columns=["concept", "layer", "position", "coefficient", "push", "flipped",
+             "flipped_clean"])
+sp.save_table(preset, "two_layers", layers)
+layers.round(2)
+
+# %% [markdown]
+# **Reading.**
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Three vectors
+#
+# > *In our words (§3.2).* Three ways to find a vector steer about equally well, although the vectors
+# > point in different directions.
+#
+# The contrastive pairs are the model's own answers, as for refusal: to a positive prompt what it
+# says under −s of DIM, to a negative one what it says behind the concept's command ("Answer the
+# following in Chinese."). `winner_off` counts answers that do not do what they were asked for, and
+# are dropped. NTP and PO are trained at the setting that won for refusal in notebook 01. If the
+# methods steer alike here, too, with cosines as low as refusal's, then "many directions do the same
+# work" is a finding about steering; if they nearly coincide, it was one about refusal's pairs.
+
+# %%
+counts = {"train": own.n_pairs, "validation": own.n_validation_pairs}
+pairs = [sp.contrast_pairs(model, *prompts_of(split, k).values(), dim, how["judge"],
+                           concept=second, **sizes) for split, k in counts.items()]
+kept = [one.counts.assign(split=split) for split, one in zip(counts, pairs)]
+found = pd.concat(kept, ignore_index=True)
+sp.save_table(preset, "second_pair_counts", found)
+found.set_index(["split", "prompts"])
+
+# %%
+won = sp.vectors.winning_runs(own, sp.load_table(preset, "learned_grid"))
+vectors = {}
+for name in (name for name, method in sp.METHODS.items() if not method.baseline):
+    given = sp.Ingredients(model, *training, dim, position, *pairs,
+                           won.get(name, own), seed)
+    vectors[name] = sp.METHODS[name].extract(given).vector
+
+# %% [markdown]
+# Every vector gets the |α| that does best on validation prompts. A method that does not turn a
+# quarter of either kind at any |α| is named and left out of what follows: there would be nothing of
+# it to measure.
+
+# %%
+ranked = sp.select_coefficient(
+    model, {name: vector for name, vector in vectors.items() if name != "dim"}, layer,
+    own.coefficients, *validation, concept=second, **how)
+sp.save_table(preset, "second_coefficients", ranked)
+found = ranked.groupby("method", sort=False).first()
+enough = found.flipped >= sp.behaviour.ENOUGH
+steerings = {"dim": dim} | {
+    name: sp.Steering(vectors[name], layer, float(alpha))
+    for name, alpha in found.coefficient[enough].items()}
+methods = list(steerings)
+print("left out:", *found.index[~enough] if not enough.all() else ["none"])
+found[["coefficient", "flipped", "flipped_clean"]].round(2)
+
+# %%
+of_refusal = {name: sp.load_steering(preset, name)
+              for name, method in sp.METHODS.items() if not method.baseline}
+both = {f"{concept.name}: {name}": pushed.vector
+        for concept, known in ((first, of_refusal), (second, steerings))
+        for name, pushed in known.items()}
+cosines = sp.vectors.cosine_table(both, {}).drop(columns=["low", "high"])
+sp.save_table(preset, "second_cosines", cosines)
+cosines.pivot(index="method_b", columns="method_a", values="cosine").loc[
+    list(both), list(both)].round(2)
+
+# %% [markdown]
+# **Reading** (two layers are two streams: across concepts a cosine means something where both enter
+# at one layer, or near).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Does it work?
+#
+# "ASR" keeps its name and its place in the tables, so that the same rules can read them: the share
+# of answers that do *not* express the concept. −s should bring it to 1 on positive prompts, +s to 0
+# on negative ones. A random vector of DIM's norm tells what any push of that size would do. An answer
+# in no language at all, digits or broken bytes, counts as not Chinese, as a broken answer counts as no
+# refusal: hence clean text beside it.
+
+# %%
+asked = {name: pd.concat([splits[split][name].assign(split=split) for split in splits],
+                         ignore_index=True) for name in second.sets}
+answers = sp.behaviour.judged_both_ways(
+    model, asked, {"none": None} | steerings, concept=second, **how)
+random = {"random": replace(dim, vector=sp.random_vector(dim.vector, seed))}
+plain = answers[answers.split == "test"]
+tested = pd.concat([plain, sp.behaviour.judged_both_ways(
+    model, test, random, concept=second, **how)])
+table = sp.rates(tested, ["method", "prompts", "coefficient"])
+order = ["none", *methods, "random"]
+table = table.set_index("method").loc[order].reset_index()
+table = sp.behaviour.beside_unsteered(table)
+sp.save_table(preset, "second_table2_asr", table)
+fig = sp.figures.draw_asr(table, second)
+sp.save_figure(fig, preset, "second_table2_asr")
+
+# %%
+shown = ["asr", "asr_low", "asr_high", "clean", "clean_share_of_base"]
+table.set_index(["prompts", "method"])[shown].round(2)
+
+# %% [markdown]
+# The first answers of each kind, as they come:
+
+# %%
+examples = plain.groupby(["prompts", "method"], sort=False).head(1)
+examples = examples.pivot(index=["prompts", "prompt"], columns="method", values="text")
+examples = examples[["none", *methods]].reset_index()
+examples = sp.behaviour.excerpts(model, examples, ["none", *methods], own)
+pd.set_option("display.max_colwidth", None)
+examples.set_index(["prompts", "prompt"])
+
+# %% [markdown]
+# **Reading.**
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Attention weights or values?
+#
+# > *In our words (§6.3, table 1).* Freezing the attention weights hardly matters; freezing the
+# > values undoes most of the steering.
+#
+# The freezes of notebook 03, all three vectors in both directions: at every step of the generation
+# the attention weights (*qk*) or the values (*ov*) are those that the unsteered model has on the same
+# tokens, or the vector's direct path into the values (*svv*) or the MLPs (*mlp*) is taken out. If
+# this is how steering works, attention weights stay near 0 here, too, and values go near 1. Were
+# language carried by other parts than refusal, table 1 would be a table about refusal. There is a
+# reason to expect that it is: which language a text is in stands in every token of it, so that heads
+# have only to go on reading what they read anyway, where a refusal has to find out what was asked
+# for. What compares across concepts is the *share undone*, since ASR starts and ends elsewhere; the
+# drops in points are what the rule goes by.
+
+# %%
+kinds = ("qk", "ov", "svv", "mlp")
+frozen = sp.behaviour.judged_frozen(
+    model, test, steerings, kinds, plain, concept=second, **how)
+by = ["method", "frozen", "prompts"]
+ablations = sp.rates(frozen, by)
+sp.save_table(preset, "second_table1_ablations", ablations)
+drawn = sp.behaviour.resampled_rates(frozen, by, seed=seed)
+average = [sp.paper.average_drop(rates[rates.method != "none"])
+           for rates in (ablations, drawn)]
+average = sp.behaviour.with_intervals(*average, by[:2])
+sp.save_table(preset, "second_table1_average_drop", average)
+undone = sp.behaviour.share_undone(ablations.assign(model=preset))
+sp.save_table(preset, "second_table1_share_undone", undone)
+fig = sp.figures.draw_undone(undone, preset, second)
+sp.save_figure(fig, preset, "second_table1_ablations")
+
+# %%
+drops = sp.load_table(preset, "table1_average_drop")
+drops = pd.concat({first.name: drops, second.name: average}, names=["concept"])
+drops = drops.reset_index("concept").query("frozen in @kinds and method in @methods")
+drops.pivot(index=["concept", "method"], columns="frozen", values="drop_points")[
+    list(kinds)].round(1)
+
+# %% [markdown]
+# **Reading** (table: points of ASR lost by a freeze).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Few edges, and interchangeable ones?
+#
+# > *In our words (§5.2, figure 3).* About a tenth of the edges carries the steering, and a circuit
+# > found for one vector carries another's.
+#
+# Edges are ranked on the flipped training prompts' steered answers, the smallest circuit of
+# faithfulness 0.85 is found on validation prompts and judged on as many test prompts, for every vector
+# through every vector's circuit: edges of the circuit carry what they carry steered, all others what
+# they carry unsteered, and *faithfulness* is the share of the effect on the metric that is left. A
+# concept that needed many more edges than refusal would say that "a tenth" is refusal's number.
+# Beside them stand as many random edges as the largest circuit has,
+# and, the control that mattered for refusal, the strongest edges of a random vector as long as the
+# method's, found on the method's own answers. If that column is as dark as the others, what the
+# circuits share is the model's way of passing on a push.
+
+# %%
+few = answers.groupby(["split", "prompts", "method"], sort=False).head(own.n_patching)
+data = {(name, split): sp.circuits.flipped_responses(
+    model, few[few.split == split], name, steerings[name], "steered",
+    concept=second, **batch) for name in methods for split in splits}
+counts = pd.concat({key: part.counts for key, part in data.items()},
+                   names=["method", "split"]).reset_index(["method", "split"])
+sp.save_table(preset, "second_table3_patching_data", counts)
+on = {split: {name: data[name, split] for name in methods} for split in splits}
+rankings, pushed = sp.circuits.ranked_with_control(
+    model, on["train"], steps=5, seed=seed)
+circuits, needed = sp.circuits.minimum_circuits(model, rankings, on["validation"], 0.85)
+sp.save_table(preset, "second_fig3_minimum_faithful", needed)
+
+# %%
+fewer = {name: part.subset(n=n["validation"]) for name, part in on["test"].items()}
+interchange = sp.circuits.interchanged(model, circuits, pushed, fewer, seed=seed)
+sp.save_table(preset, "second_fig3_interchange", interchange.drop(columns="n_edges"))
+fig = sp.figures.draw_interchange(interchange)
+display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
+
+# %% [markdown]
+# **Reading** (table: minimum-faithful circuits).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## What do the steering value vectors say?
+#
+# > *In our words (§6, figures 5 and 12).* Read through the logit lens, the steering value vectors
+# > name the concept, even where the steering vector does not.
+#
+# For language the reading needs no interpreter: a token has its script. The table shows the first
+# five tokens of `s` (SV), of the strongest heads' svv (flipped where the head works against the
+# steering) and of the sum over all heads. The *preference* looks at the whole vocabulary, as in
+# notebook 04: the probability that a token typical of answers that express the concept comes before
+# one typical of the others, and the same for tokens of positive before negative prompts. (The answers
+# are the unsteered model's, so that no vector is read by what it has made the model say.) Grey bars
+# hold 95 % of 200 random vectors sent through the same heads. To name the concept is to lie above
+# them.
+
+# %%
+unsteered = sp.circuits.flipped_responses(
+    model, plain, "dim", dim, "base", concept=second, **batch)
+texts = sp.heads.typical_texts(unsteered, second, own.prompts, seed)
+typical = {scale: sp.heads.typical_tokens(model, *(texts[kind] for kind in kinds_of))
+           for scale, kinds_of in sp.heads.word_scales(second).items()}
+shown, flipped = sp.heads.strongest_writes(model, vectors, rankings, layer)
+tokens = pd.concat({name: sp.heads.logit_lens(model, said, k=10)
+                    for name, said in shown.items()}, names=["method"])
+tokens = tokens.reset_index("method").reset_index(drop=True)
+sp.save_table(preset, "second_svv_tokens", tokens.drop(columns="id"))
+few = tokens[tokens.rank_shown <= 5].assign(token=tokens.token.str.strip())
+few.groupby(["method", "vector"], sort=False).token.agg(", ".join).to_frame()
+
+# %%
+preference = sp.heads.preferences(model, shown, typical, layer, seed=seed)
+sp.save_table(preset, "second_svv_preference", preference)
+fig = sp.figures.draw_svv_preference(preference, flipped, second)
+sp.save_figure(fig, preset, "second_svv_preference")
+
+# %% [markdown]
+# **Reading.**
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## How few dimensions?
+#
+# > *In our words (§7, G).* Chosen by their gradient, up to 90 % of the dimensions (Gemma) or 95 to
+# > 99 % (Llama) can go, and methods keep the same ones.
+#
+# Gradient-based and rescaled to the dense norm, the variant that the claim is about, at three of
+# notebook 05's thresholds and at 70, 80 and 90 %. Answers are cut to a third of their length: a
+# language shows at once. Whole answers at 80 % say whether the text stays clean. The effect counts
+# as kept up to the sparsity at which 80 % of it is left on both sets and at every smaller one tried.
+# Fewer dimensions than refusal's would not be a surprise: the two languages differ in nearly every
+# token, and a direction that large may be spread over the whole stream or sit in a few dimensions
+# that the model keeps for it. Neither is known beforehand, which is why it is a test.
+
+# %%
+gradients = {name: ranking.gradient for name, ranking in rankings.items()}
+known = {name: vectors[name] for name in methods}
+keys = ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
+runs = sp.vectors.sparse_vectors(
+    known, gradients, (0.5, 1, 2), (0.7, 0.8, 0.9), seed=seed)
+wanted = (runs.sparsifier == "none") | (runs.sparsifier == "gradient") & runs.rescaled
+short = how | dict(max_new_tokens=own.max_new_tokens // 3)
+results = sp.behaviour.judged_sparse(
+    model, test, runs[wanted], steerings, concept=second, **short)
+curves = sp.behaviour.sparsity_curves(sp.rates(results, [*keys, "prompts"]))
+sp.save_table(preset, "second_table10_11_sparsity", curves)
+drawn = sp.behaviour.resampled_rates(results, [*keys, "prompts"], seed=seed)
+drawn = sp.paper.sparsity_kept(sp.behaviour.sparsity_curves(drawn), "both")
+kept = sp.behaviour.with_intervals(
+    sp.paper.sparsity_kept(curves, "both"), drawn, [*keys[:3], "prompts"])
+sp.save_table(preset, "second_sparsity_kept", kept)
+
+# %%
+sparse = {name: sp.vectors.apply_mask(vector, sp.sparsify(
+    vector, gradient=gradients[name], sparsity=0.8), rescale=True)
+    for name, vector in known.items()}
+pushes = {name: replace(push, vector=sparse[name]) for name, push in steerings.items()}
+whole = sp.behaviour.judged_both_ways(model, test, pushes, concept=second, **how)
+whole = sp.rates(whole, ["prompts", "method"]).assign(vector="sparse")
+dense = table[table.method.isin(methods)].assign(vector="dense")[whole.columns]
+whole = pd.concat([dense, whole], ignore_index=True)
+sp.save_table(preset, "second_sparse_test", whole)
+ends = kept[kept.prompts == "both"].set_index("method").filter(like="sparsity")
+display(ends.round(3), whole.set_index(["prompts", "method", "vector"])[
+    ["asr", "clean"]].round(2))
+
+# %% [markdown]
+# Methods agree if what survives of two vectors overlaps beyond chance, and beyond what a random
+# vector, pushed as far on the same answers, has in common with DIM. Chance is two sets of the same
+# sizes drawn from all dimensions, a hypergeometric distribution, with p its tail from the observed
+# overlap on. The control is the one that counts: gradients agree to some degree because the model
+# reads some dimensions more than others, whatever is added to them.
+
+# %%
+compared = {name: (vectors[name], gradients[name]) for name in methods}
+random = sp.random_vector(vectors["dim"], seed)
+compared["random vector"] = random, pushed["dim"].gradient
+masks = {(name, tau): sp.sparsify(vector, gradient=g, threshold=tau, rule="normalised")
+         for name, (vector, g) in compared.items() for tau in (0, 0.5, 1, 1.5, 2)}
+pairs = [*combinations(methods, 2), ("dim", "random vector")]
+agreements = sp.circuits.agreements(masks, pairs)
+control = agreements.method_b == "random vector"
+sp.save_table(preset, "second_fig7_agreement", agreements[~control])
+sp.save_table(preset, "second_agreement_control", agreements[control])
+fig = sp.figures.draw_agreement(agreements)
+sp.save_figure(fig, preset, "second_fig7_agreement")
+
+# %% [markdown]
+# **Reading.**
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## One circuit for both concepts?
+#
+# If steering is one mechanism, whatever is steered, the circuits of the two concepts should overlap
+# as those of two methods for one concept do. If each concept has its own, they should share no more
+# than chance, or no more than either shares with the circuit of a random vector: that column (grey)
+# is the bar that counts, for the model reads some edges more than others whatever is written.
+# Compared are edges among heads, MLPs and logits from the later of the two layers on; the steering
+# node's stand for another stream in either graph. Sizes are those of the minimum-faithful circuits,
+# so the share is of the smaller one.
+
+# %%
+largest = int(needed.n_edges.max())
+sizes_of = sp.load_table(preset, "fig3_minimum_faithful").set_index("method").n_edges
+placed = {first.name: {}, second.name: circuits, "a random vector": {
+    name: sp.Circuit.top(pushed[name], largest) for name in methods}}
+for name, push in of_refusal.items():
+    ranking = sp.Attribution.load(preset, f"{name}_attribution", push)
+    placed[first.name][name] = sp.Circuit.top(ranking, int(sizes_of[name]))
+shared = sp.circuits.shared_by_kind(placed, control="a random vector")
+sp.save_table(preset, "two_circuits", shared)
+sp.save_figure(sp.figures.draw_two_circuits(shared), preset, "two_circuits")
+
+# %%
+columns = ["among", "edges_a", "edges_b", "overlap", "chance", "iou", "iou_chance"]
+shared.groupby("between", sort=False)[columns].mean().round(3)
+
+# %% [markdown]
+# **Reading** (points: pairs of circuits; lines: what sets of these sizes share at random).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Both vectors at once
+#
+# Does adding both vectors do both? Refusal's DIM and the second concept's are added at refusal's
+# layer, each at its own coefficient; where the second concept entered elsewhere, its candidate at
+# that layer and the coefficient that does best there. On the second concept's harmless test prompts
+# all four runs are judged twice. If the vectors do not disturb each other, *both* does what each does
+# alone. If they act through one bottleneck, one of the two effects gets lost. And if together they
+# are simply too much, the share of clean text says so: two pushes make a longer one.
+#
+# One of the judges has a blind spot: the list of refusal substrings is English. Refusals in Chinese
+# count as none. So the question is answered on the *positive* prompts, where −s makes the answer
+# English: there a run with both vectors should refuse, and in English. On negative prompts, where
+# both vectors together should give a refusal in Chinese, the bar of refusal can only be too low.
+
+# %%
+at, beside = of_first.layer, dim
+if layer != at:
+    there = sp.select_coefficient(model, {"dim": candidates[at, position]}, at,
+                                  own.coefficients, *validation, concept=second, **how)
+    beside = sp.Steering(candidates[at, position], at, float(there.coefficient[0]))
+    print("turned at that layer, weaker direction:", round(float(there.flipped[0]), 2))
+judges = sp.load_judge(settings), how.pop("judge")
+found, said = sp.behaviour.judged_together(
+    model, test, of_first, beside, (first, second), judges, **how)
+sp.save_table(preset, "two_vectors", found)
+fig = sp.figures.draw_two_vectors(found, (first, second))
+sp.save_figure(fig, preset, "two_vectors")
+
+# %%
+runs = found.steering.unique()
+few = said.groupby(["prompts", "steering"], sort=False).head(1)
+few = few.pivot(index=["prompts", "prompt"], columns="steering", values="text")[runs]
+few = sp.behaviour.excerpts(model, few.reset_index(), runs, own)
+display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
+        few.set_index(["prompts", "prompt"]))
+
+# %% [markdown]
+# **Reading** (tables: share of clean text; the first answer of every kind).
+#
+# <!-- reading to be written -->
+
+# %% [markdown]
+# ## Beside each other, and what we learned
+#
+# The same rules, applied to the tables of both concepts. *About* says what a finding is about:
+# **steering** where it holds, or mostly holds, for both; a concept's name where it does for that one
+# and fails for the other; **neither** where it fails for both; **open** where one of the verdicts is
+# in between. In brackets: cases that meet their limit, of all.
+#
+# No rule was written for the second concept. Where a claim names harmful and harmless prompts, its
+# positive and negative set are read in their place, and its own words where a claim reads words of
+# refusal; every limit is the paper's or, where it prints none, the one that refusal was held against.
+# That makes *steering* a strong word for a narrow thing: the same limits, met by both. A limit that
+# both miss by as much would be just as common to them, and stands under *neither*. The second table
+# has the values behind the verdicts, for there a reader sees whether two verdicts differ because two
+# concepts do, or because one case lies on the other side of a limit.
+
+# %%
+found = {first.name: sp.paper.cases_of(preset, first),
+         second.name: sp.paper.cases_of(preset, second, sp.paper.SECOND)}
+verdicts = sp.paper.beside_each_other(found)
+sp.save_table(preset, "second_cases", found[second.name])
+sp.save_table(preset, "two_verdicts", verdicts)
+cells = {name: [f"{words} ({met}/{n})" for words, met, n in zip(
+    *(verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases")))]
+    for name in found}
+pd.DataFrame({"claim": verdicts.title, **cells, "about": verdicts.about}
+             ).set_index("claim")
+
+# %%
+verdicts.set_index("title")[[f"{name} measured" for name in found]]
+
+# %% [markdown]
+# <!-- reading to be written -->
+#
+# What this cannot say: two concepts of one model are two, and one of them is a property of every
+# token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the
+# tables), the second concept's prompts are made of forty topics and ten frames, and learned vectors
+# were trained once. "About steering" means that two behaviours as unlike as these gave the same
+# verdict, and no more.
