@@ -60,6 +60,8 @@ def hand_made() -> dict[str, pd.DataFrame]:
     every = types | {"from_attention_head": 60.0, "into_query": 50.0, "into_key": 25.0}
     return {
         "table2_asr": asr_table(["method", "prompts"], asr).assign(clean_share_of_base=0.9),
+        "random_control": pd.DataFrame([(draw, p, 0.02) for draw in range(3) for p in CLASSES],
+                                       columns=["draw", "prompts", "asr_change"]),
         "cosines": pd.DataFrame([(*pair, 0.3, 0.2, 0.4) for pair in PAIRS],
                                 columns=["method_a", "method_b", "cosine", "low", "high"]),
         "learned_grid": pd.DataFrame({"method": ["ntp", "po"], "batch_size": [12, 6], "learning_rate": [0.01, 0.01],
@@ -786,16 +788,23 @@ def test_real_models_come_first(results, monkeypatch):
 def test_findings_tell_what_was_measured(results):
     tables = hand_made()
     tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
+    tables["random_control"].loc[0, "asr_change"] = -0.4  # of the harmful prompts' 0.8
     results("tiny", tables)
     found = findings(scorecard("tiny")[1])
     assert [line.split("**")[1] for line in found] == [
-        "Steering.", "Circuits.", "What is shared.", "Freezes.", "Sparsity."]
+        "Steering works, by all three methods: holds.", "A tenth of the edges carries the steering: mostly holds.",
+        "Circuits of different methods are interchangeable: holds.",
+        "Steering acts through OV, not QK: difference in means: holds.",
+        "90 to 99 % of the dimensions can go, rescaled: holds."]
     steering, circuits, shared, freezes, sparsity = found
     assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
+    assert "random vectors as long do nothing: mostly holds.**" in steering
+    assert "moves it by -50 to 3 % of what DIM does" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 to 0.90 (0.88 to 0.92) of" in circuits
     assert "one position holds 40 % of the effect" in circuits
     assert "a random vector's 33 to 33 % of that" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
+    assert "the MLPs read by DIM 15.00" in freezes
     assert "up to a sparsity of DIM 95 %, NTP 95 %, PO 95 %, and not" in sparsity
     rows = scorecard("tiny")[1].astype({"met": object})
     rows.loc[rows.claim == "sparse-plain", "met"] = None

@@ -2,18 +2,20 @@
 
 import pandas as pd
 
-from steerpaper.paper.claims import claims
+from steerpaper.paper.claims import claims, verdict
 from steerpaper.vectors.methods import METHODS
 
 _FEW = 3  # cases that are told one by one
+_ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
+          ("ov-not-qk", "ov-not-qk-learned"), ("sparse", "sparse-plain"))  # what each finding says of the claims
 
 
 def findings(cases: pd.DataFrame) -> list[str]:
     """Five sentences on steering, circuits, what they share, freezes and sparsity.
 
-    Whatever came out, a sentence says the same numbers: those that claims were judged by, in brackets their 95 %
-    intervals where they have one. Of more than three cases it tells the least and the largest value, and the outer ends
-    of all intervals.
+    Each begins with what was claimed and the verdict on it. Whatever came out, it then says the same numbers: those that
+    the claims were judged by, in brackets their 95 % intervals where they have one. Of more than three cases it tells
+    the least and the largest value, and the outer ends of all intervals.
 
     Args:
         cases: `scorecard_cases` of one model.
@@ -30,22 +32,25 @@ def findings(cases: pd.DataFrame) -> list[str]:
 
     values, weights = (_told(pd.concat([checks["ov-not-qk", i], checks["ov-not-qk-learned", i]]), "{:.1f}")
                        for i in (0, 1))
-    return [
-        f"**Steering.** ASR is {share('effective', 0)} on harmful prompts and {share('effective', 1)} on "
-        f"harmless ones, with {percent('effective', 2)} of the unsteered model's clean text.",
-        f"**Circuits.** The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries "
+    numbers = [
+        f"ASR is {share('effective', 0)} on harmful prompts and {share('effective', 1)} on "
+        f"harmless ones, with {percent('effective', 2)} of the unsteered model's clean text. A random vector as long as DIM "
+        f"moves it by {percent('random-vectors', 0)} of what DIM does.",
+        f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries "
         f"{share('few-edges', 1)} of the steering on test prompts. Found on whole answers, a circuit carries "
         f"{share('whole-answers', 0)} more than one found on a single token; one position holds "
         f"{percent('whole-answers', 1)} of the effect.",
-        f"**What is shared.** Another method's circuit carries {share('interchangeable', 0)} of the steering, a random "
+        f"Another method's circuit carries {share('interchangeable', 0)} of the steering, a random "
         f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, {share('controls', 1)} at "
         "most in 97.5 % of draws.",
-        f"**Freezes.** Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}. "
-        f"Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
-        "**Sparsity.** By gradient, and rescaled, vectors keep their effect up to a sparsity of "
+        f"Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}, and taking the "
+        f"vector out of what the MLPs read by {share('order-of-drops', 0)} points more than the weights. Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
+        "By gradient, and rescaled, vectors keep their effect up to a sparsity of "
         f"{percent('sparse', 0)}, and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, "
         f"{percent('sparse', 1)} of the dense vectors' clean text is left.",
     ]
+    verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
+    return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(_ABOUT, numbers)]
 
 
 def _told(rows: pd.DataFrame, form: str) -> str:
