@@ -284,7 +284,7 @@ def test_the_summary_shows_the_weakest_case():
 def test_claims_are_complete():
     found = claims()
     assert len({claim.id for claim in found}) == len({claim.title for claim in found}) == len(found)
-    assert sum(claim.abstract for claim in found) == 11
+    assert sum(claim.abstract for claim in found) == 12
     for claim in found:
         assert claim.limits and claim.locator and claim.says
         assert claim.reported or all(any(reported_table(model, check.table) is not None for check in claim.checks)
@@ -309,6 +309,7 @@ BROKEN = {
     ("effective", 0): ("table2_asr", "asr", lambda t: 0.79),
     ("effective", 1): ("table2_asr", "asr", lambda t: 0.04),
     ("effective", 2): ("table2_asr", "clean_share_of_base", lambda t: 0.79),
+    ("random-vectors", 0): ("random_control", "asr_change", lambda t: 0.2),
     ("few-edges", 0): ("fig3_minimum_faithful", "share", lambda t: 0.14),
     ("few-edges", 1): ("fig3_interchange", "faithfulness", lambda t: 0.84),
     ("whole-answers", 0): ("fig19_single_sets", "faithfulness", lambda t: t.faithfulness.clip(upper=0.74)),
@@ -759,7 +760,7 @@ def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
     save_scorecard(results, "organism-gemma2", tables)
     page = results_page()
     assert rows_of(page, "| claim |") == ["claim", "organism-gemma2"]
-    assert rows_of(page, "| 7. Steering acts through OV, not QK")[1:] == ["**holds in part** (3/4)"]
+    assert rows_of(page, "| 8. Steering acts through OV, not QK")[1:] == ["**holds in part** (3/4)"]
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
     assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.7 (0.65 to 0.75) |" in page
@@ -792,7 +793,7 @@ def test_findings_tell_what_was_measured(results):
     results("tiny", tables)
     found = findings(scorecard("tiny")[1])
     assert [line.split("**")[1] for line in found] == [
-        "Steering works, by all three methods: holds.", "A tenth of the edges carries the steering: mostly holds.",
+        "Steering works, by all three methods: holds.", "A tenth of the edges carries the steering: holds.",
         "Circuits of different methods are interchangeable: holds.",
         "Steering acts through OV, not QK: difference in means: holds.",
         "90 to 99 % of the dimensions can go, rescaled: holds."]
