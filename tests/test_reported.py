@@ -789,7 +789,7 @@ def test_real_models_come_first(results, monkeypatch):
 def test_findings_tell_what_was_measured(results):
     tables = hand_made()
     tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
-    tables["random_control"].loc[0, "asr_change"] = -0.4  # of the harmful prompts' 0.8
+    tables["random_control"].loc[0, "asr_change"] = -0.4  # of 0.9
     results("tiny", tables)
     found = findings(scorecard("tiny")[1])
     assert [line.split("**")[1] for line in found] == [
@@ -800,7 +800,7 @@ def test_findings_tell_what_was_measured(results):
     steering, circuits, shared, freezes, sparsity = found
     assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
     assert "random vectors as long do nothing: mostly holds.**" in steering
-    assert "moves it by -50 to 3 % of what DIM does" in steering
+    assert "moves it by -44 to 2 % of what DIM does" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 to 0.90 (0.88 to 0.92) of" in circuits
     assert "one position holds 40 % of the effect" in circuits
     assert "a random vector's 33 to 33 % of that" in shared
