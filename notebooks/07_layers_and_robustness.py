@@ -199,7 +199,7 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 
 # %%
 circuits, found = sp.circuits.circuits_by_layer(
-    model, steerings, answers, steps=5, concept=concept, seed=seed, **batch)
+    model, steerings, answers, steps=5, concept=concept, seed=seed)
 sp.save_table(preset, "layer_circuits", found)
 missing = found.missing[found.missing != ""]
 print("without a circuit:", *(missing if len(missing) else ["none"]), sep="\n")

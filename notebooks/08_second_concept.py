@@ -356,7 +356,7 @@ drops.pivot(index=["concept", "method"], columns="frozen", values="drop_points")
 few = answers.groupby(["split", "prompts", "method"], sort=False).head(own.n_patching)
 data = {(name, split): sp.circuits.flipped_responses(
     model, few[few.split == split], name, steerings[name], "steered",
-    concept=second, **batch) for name in methods for split in splits}
+    concept=second) for name in methods for split in splits}
 counts = pd.concat({key: part.counts for key, part in data.items()},
                    names=["method", "split"]).reset_index(["method", "split"])
 sp.save_table(preset, "second_table3_patching_data", counts)
@@ -395,7 +395,7 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 
 # %%
 unsteered = sp.circuits.flipped_responses(
-    model, plain, "dim", dim, "base", concept=second, **batch)
+    model, plain, "dim", dim, "base", concept=second)
 texts = sp.heads.typical_texts(unsteered, second, own.prompts, seed)
 typical = {scale: sp.heads.typical_tokens(model, *(texts[kind] for kind in kinds_of))
            for scale, kinds_of in sp.heads.word_scales(second).items()}

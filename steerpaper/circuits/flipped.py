@@ -90,7 +90,7 @@ def patching_data(
         positive, negative: prompts, put through the chat template; of a table the column `prompt`.
         steering: with a positive coefficient, |alpha|; its sign comes from the set.
         judge: says which responses express the concept.
-        max_new_tokens, batch_size: as for `generate`; `batch_size` rows per pass.
+        max_new_tokens, batch_size: as for `generate`.
 
     Raises:
         NothingFlips: a set of which no prompt flips.
@@ -101,12 +101,12 @@ def patching_data(
     signed = both_ways(steering, concept)
     found = {name: _flipped(model, name, prompts[name], signed[name], judge, concept, max_new_tokens=max_new_tokens,
                             batch_size=batch_size) for name in signed}
-    return _assembled(model, found, signed, {name: len(each) for name, each in prompts.items()}, batch_size)
+    return _assembled(model, found, signed, {name: len(each) for name, each in prompts.items()})
 
 
 def flipped_responses(
     model: Model, judged: pd.DataFrame, method: str, steering: Steering, response_from: str | None = None, *,
-    concept: Concept = REFUSAL, batch_size: int = 64,
+    concept: Concept = REFUSAL,
 ) -> FlippedResponses:
     """The same from answers that have been generated and judged already, which several methods can share.
 
@@ -134,12 +134,11 @@ def flipped_responses(
                                            rows.text.iloc[i]) for i in kept}
                        for label, rows in (("base", base), ("steered", steered)) if response_from in (None, label)}
         asked[name] = len(base)
-    return _assembled(model, found, signed, asked, batch_size)
+    return _assembled(model, found, signed, asked)
 
 
 def _assembled(
     model: Model, found: dict[str, dict[str, dict[int, Response]]], signed: dict[str, Steering], asked: dict[str, int],
-    batch_size: int,
 ) -> FlippedResponses:
     """Base and steered responses by set and by prompt, each with its steering."""
     responses, steerings, labels = [], [], []
@@ -150,7 +149,7 @@ def _assembled(
             labels += [(name, label, prompt) for prompt in kept]
     table = pd.DataFrame(labels, columns=[*_KEYS, "prompt"])
     table["response_positions"] = [len(response.completion) for response in responses]
-    table["positions"] = _unmasked(model, responses, steerings, batch_size)
+    table["positions"] = _unmasked(model, responses, steerings)
     return FlippedResponses(responses, steerings, table, asked)
 
 
@@ -184,17 +183,16 @@ def _kept(
 
 
 @torch.no_grad()
-def _unmasked(
-    model: Model, responses: Sequence[Response], steerings: Sequence[Steering], batch_size: int,
-) -> list[int]:
+def _unmasked(model: Model, responses: Sequence[Response], steerings: Sequence[Steering]) -> list[int]:
     """Response positions at which the greedy predictions of the base and the steered run differ."""
     counts = [0] * len(responses)
 
     def of_rows(contrast: Contrast) -> list[tuple[int, int]]:
         return list(zip(contrast.rows, contrast.measure.mask.sum(1).tolist()))
 
+    # Few at once: two runs' logits of all response positions, over a vocabulary that may have 150,000 tokens.
     for found in contrasts(model, Cases.of(model, responses, steerings), of_rows, metric="logit_difference",
-                           batch_size=batch_size, what="unmasked positions"):
+                           batch_size=8, what="unmasked positions"):
         for row, n in found:
             counts[row] = n
     return counts

@@ -22,7 +22,7 @@ _KEYS = ["layer", "method"]
 
 def circuits_by_layer(
     model: Model, steerings: Mapping[int, Mapping[str, Steering]], answers: Mapping[int, pd.DataFrame], *,
-    threshold: float = 0.85, steps: int = 10, concept: Concept = REFUSAL, seed: int = 0, batch_size: int = 64,
+    threshold: float = 0.85, steps: int = 10, concept: Concept = REFUSAL, seed: int = 0,
 ) -> tuple[pd.Series, pd.DataFrame]:
     """The minimum-faithful circuit (§5.2) of every method at every steering layer, on the flipped prompts' steered
     answers: edges ranked on those of training prompts, sizes chosen on validation and judged on test prompts.
@@ -48,8 +48,7 @@ def circuits_by_layer(
         try:
             for split in SPLITS:
                 own = answers[layer][answers[layer].split == split]
-                data[split] = flipped_responses(model, own, method, steering, "steered", concept=concept,
-                                                batch_size=batch_size)
+                data[split] = flipped_responses(model, own, method, steering, "steered", concept=concept)
         except NothingFlips as none:
             why = f"{split}: {str(none).partition(':')[0]}"
             tables.append(pd.DataFrame({"layer": [layer], "method": [method], "prompts": "both", "missing": why}))
