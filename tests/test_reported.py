@@ -111,8 +111,9 @@ def hand_made() -> dict[str, pd.DataFrame]:
             ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts", "unsteered"],
             [(*row[:5], "borderline", *row[6:]) for row in sparsity if row[5] == "harmful"]).assign(n=20),
         "sparsity_kept": pd.DataFrame(
-            [(m, s, rescaled, p, kept[s][rescaled]) for m in METHODS for s in kept for rescaled in (True, False)
-             for p in ("harmful", "all three")], columns=["method", "sparsifier", "rescaled", "prompts", "sparsity"]),
+            [(m, s, rescaled, p, *[kept[s][rescaled]] * 2) for m in METHODS for s in kept for rescaled in (True, False)
+             for p in ("harmful", "all three")],
+            columns=["method", "sparsifier", "rescaled", "prompts", "sparsity", "sparsity_same_prompts"]),
         "sparse_test": pd.DataFrame([(p, m, v, clean) for p in CLASSES for m in METHODS
                                      for v, clean in (("dense", 0.9), ("sparse", 0.85))],
                                     columns=["prompts", "method", "vector", "clean"]),
@@ -342,10 +343,12 @@ BROKEN = {
     ("svv-share", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 45.0)),
     ("baselines", 0): ("sparsity_kept", "sparsity", lambda t: 0.0),
     ("baselines", 1): ("sparsity_kept", "sparsity", lambda t: 0.0),
-    ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity", lambda t: 0.5),
-    ("order-of-sparsifiers", 1): ("sparsity_kept", "sparsity", lambda t: 0.5),
-    ("order-of-sparsifiers", 2): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
-    ("order-of-sparsifiers", 3): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
+    ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity_same_prompts", lambda t: 0.5),
+    ("order-of-sparsifiers", 1): ("sparsity_kept", "sparsity_same_prompts", lambda t: 0.5),
+    ("order-of-sparsifiers", 2): ("sparsity_kept", "sparsity_same_prompts",
+                                  lambda t: t.sparsity_same_prompts.where(t.rescaled, 0.5)),
+    ("order-of-sparsifiers", 3): ("sparsity_kept", "sparsity_same_prompts",
+                                  lambda t: t.sparsity_same_prompts.where(t.rescaled, 0.5)),
     ("tiny-p", 0): ("fig7_agreement", "p", lambda t: 1e-9),
 }
 
@@ -363,7 +366,7 @@ def test_every_check_can_fail(claim, i):
 
 def test_a_dead_vector_bears_out_no_claim_on_sparsity():
     tables = hand_made()
-    tables["sparsity_kept"] = tables["sparsity_kept"].assign(sparsity=0.0)
+    tables["sparsity_kept"] = tables["sparsity_kept"].assign(sparsity=0.0, sparsity_same_prompts=0.0)
     for claim in ("sparse-plain", "baselines", "order-of-sparsifiers"):
         assert verdict_on(claim, tables) == "does not hold"
 
