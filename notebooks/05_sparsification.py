@@ -191,8 +191,9 @@ n_draws = one_in = 4  # masks of dropout; prompts, of which the others get one
 runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
                                  draws=n_draws, seed=seed)
 runs["every"] = np.where(runs.sparsifier.isin(["none", "gradient"]), 1, one_in)
-pd.DataFrame({f"one in {n}": {name: len(table[::n]) for name, table in prompts.items()}
-              for n in runs.every.unique()})
+pd.DataFrame({
+    f"one in {n}": {name: len(table[::n]) for name, table in prompts.items()}
+    for n in runs.every.unique()})
 
 # %% [markdown]
 # A refusal shows in an answer's first words. So that all of this is affordable we
