@@ -224,7 +224,7 @@ alike = sp.behaviour.by_sparsifier(results)
 curves = [sp.behaviour.sparsity_curves(sp.rates(part, [*keys, "prompts"]))
           for part in alike]
 curves = pd.concat(curves).drop(columns=["clean", "clean_low", "clean_high"])  # cut off
-curves = curves.sort_values(["method", "sparsifier", "rescaled", "prompts", "threshold"])
+curves = curves.sort_values([*keys[:3], "prompts", "threshold"])
 in_pair = curves.prompts.isin(concept.sets)
 sp.save_table(preset, "table10_11_sparsity", curves[in_pair])
 sp.save_table(preset, "table10_11_second_set", curves[~in_pair])
@@ -250,9 +250,10 @@ sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
 together = {2: "both", 3: "all three"}[len(signs)]
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
-drawn = [sp.behaviour.sparsity_curves(
-    sp.behaviour.resampled_rates(part, [*keys, "prompts"], seed=seed)) for part in alike]
-drawn = sp.paper.sparsity_kept(pd.concat(drawn, ignore_index=True), together)
+drawn = [sp.behaviour.resampled_rates(part, [*keys, "prompts"], seed=seed)
+         for part in alike]
+drawn = pd.concat(map(sp.behaviour.sparsity_curves, drawn), ignore_index=True)
+drawn = sp.paper.sparsity_kept(drawn, together)
 ours = sp.paper.sparsity_kept(curves, together)
 ours["dimensions"] = ((1 - ours.sparsity) * model.d_model).round().astype(int)
 ours = sp.behaviour.with_intervals(ours, drawn, [*keys[:3], "prompts"])
