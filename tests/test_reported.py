@@ -387,6 +387,24 @@ def test_what_claims_compare_with_stands_beside():
     assert rows.value[rows.quantity.str.startswith("IoU")].tolist() == pytest.approx([0.27 - 0.05] * 3)
 
 
+def test_paired_intervals_tell_close_cases_and_change_no_verdict():
+    """Of what one circuit carries more than another, and of the share: where the tables have them."""
+    tables = hand_made()
+    before = {name: cases_of(name, tables) for name in ("beyond-random", "whole-answers")}
+    assert all(rows.clear.isna().all() for rows in before.values())
+    through, single = tables["fig3_interchange"], tables["fig19_single_sets"]
+    tables["fig3_interchange"] = through.assign(
+        other_share_low=0.3, other_share_high=np.where(through.vector == "po", 0.6, 0.4))
+    tables["fig19_single_sets"] = single.assign(
+        difference_low=np.where(single.prompts == "harmful", 0.04, 0.1), difference_high=0.3)
+    after = {name: cases_of(name, tables) for name in before}
+    close = {name: rows.case[rows.clear == False].tolist() for name, rows in after.items()}  # noqa: E712
+    assert len(close["beyond-random"]) == 4 and all(case.startswith("po, ") for case in close["beyond-random"])
+    assert close["whole-answers"] == ["harmful, 0.1"]
+    for name, rows in after.items():
+        assert rows.met.tolist() == before[name].met.tolist() and rows.value.tolist() == before[name].value.tolist()
+
+
 def test_the_sum_is_held_against_a_vector_only_where_that_names_nothing():
     rows = cases_of("svv-concepts", hand_made())
     own = rows[rows.quantity.str.contains("names nothing")]
