@@ -12,8 +12,7 @@ _SAME, _SUMS = ["response", "position", "m_base", "m_steered"], ["m_base", "m_ci
 
 
 def differences(
-    found: pd.Series, against: str, labels: pd.DataFrame, together: str | None = None, *, n_resamples: int = 2000,
-    seed: int = 0,
+    found: pd.Series, against: str, labels: pd.DataFrame, together: str | None = None, *, seed: int = 0,
 ) -> pd.DataFrame:
     """Faithfulness of every circuit minus that of one that it is compared with, both on the same responses.
 
@@ -46,7 +45,7 @@ def differences(
         both = one.assign(m_other=sums[like].m_circuit)
         sets = {together: both} if together is not None else {}
         for name, part in (sets | dict(list(both.groupby(level=0)))).items():
-            rows.append((*(key if isinstance(key, tuple) else [key]), name, *_compared(part, n_resamples, seed)))
+            rows.append((*(key if isinstance(key, tuple) else [key]), name, *_compared(part, seed)))
     ends = [f"{name}{end}" for name in ("difference", "other_share") for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=[*found.index.names, "prompts", *ends])
 
@@ -66,7 +65,7 @@ def _by_prompt(found: pd.Series, labels: pd.DataFrame) -> dict[object, pd.DataFr
     return sums
 
 
-def _compared(sums: pd.DataFrame, n_resamples: int, seed: int) -> list[float]:
+def _compared(sums: pd.DataFrame, seed: int) -> list[float]:
     """Difference and share of the other one, each with its interval, from the sums of m of every prompt."""
     m = sums[["m_base", "m_circuit", "m_steered", "m_other"]].to_numpy().T
 
@@ -77,7 +76,7 @@ def _compared(sums: pd.DataFrame, n_resamples: int, seed: int) -> list[float]:
 
     value, ends = statistics(*m, axis=-1), np.full((2, 2), np.nan)
     if m.shape[1] > 1:
-        ends[:] = bootstrap(m, statistics, paired=True, vectorized=True, method="percentile", n_resamples=n_resamples,
+        ends[:] = bootstrap(m, statistics, paired=True, vectorized=True, method="percentile", n_resamples=2000,
                             rng=np.random.default_rng(seed)).confidence_interval
     base, one, steered, _ = m.sum(-1)
     if not (one - base) / (steered - base) >= _LEAST:
