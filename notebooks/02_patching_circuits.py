@@ -525,7 +525,10 @@ draws.groupby(["control", "prompts", "straight"], sort=False).faithfulness.agg(
 # edges, a circuit found on one set would fail on the other kind of test
 # prompts. The same figure holds the circuit of a one-token analysis: all four
 # sets, each answer cut after the first position at which base and steered run
-# disagree. If patching over whole answers is needed, that curve lies below.
+# disagree. If patching over whole answers is needed, that curve lies below. How
+# far below is measured on the same prompts, and what makes a prompt hard makes it
+# so for both circuits: the intervals of the *difference*, over prompts drawn
+# again with both circuits' values, say more than those of the two curves.
 
 # %%
 cut, steerings = [], []
@@ -543,10 +546,12 @@ some = [round(share * graph.n_edges) / graph.n_edges
 tested = sp.circuits.top_circuits(ranked_on, some, "ranked_on")
 shared = pd.Series([sp.overlap(circuit, tested["all four sets", share])
                     for (_, share), circuit in tested.items()], tested.index)
-single = sp.circuits.faithfulness_by_class(model, tested, few, seed=seed)
+single = sp.circuits.faithfulness_by_class(
+    model, tested, few, against="one token only", seed=seed)
 single = single.join(shared.rename("overlap_with_all"), on=tested.index.names)
+paired = ["difference", "difference_low", "difference_high"]
 sp.save_table(preset, "fig19_single_sets",
-              single[["ranked_on", *columns, "overlap_with_all"]])
+              single[["ranked_on", *columns, "overlap_with_all", *paired]])
 
 # %%
 looks = {"all four sets": ("black", "o-"),
@@ -560,6 +565,16 @@ sp.save_figure(fig, preset, "fig19_single_sets")
 # %%
 single[single.share.round(2) == 0.1].pivot_table(
     ["faithfulness", "overlap_with_all"], "ranked_on", "prompts", sort=False).round(2)
+
+# %% [markdown]
+# Faithfulness of the circuit of all four sets minus that of one token, at every
+# size. What is to be looked at is whether an interval excludes 0 (then whole
+# answers are better, or worse, beyond the chance of which prompts were asked), and
+# at which sizes: the claim is about those that could be called small.
+
+# %%
+single[single.ranked_on == "all four sets"].set_index(["prompts", "share"])[
+    paired].sort_index().round(3)
 
 # %% [markdown]
 # **Reading.** Each single set finds a circuit that serves the other class nearly as well. So does
@@ -694,7 +709,8 @@ for name, part in judged_on.items():
     as_long = sp.Circuit.top(pushed.get(name, pushed["dim"]), largest)
     through = circuits | {"random vector": as_long, "random edges": random_edges}
     interchange[name] = sp.circuits.faithfulness_by_class(
-        model, pd.Series(through).rename_axis("circuit"), part, both=True, seed=seed)
+        model, pd.Series(through).rename_axis("circuit"), part, both=True,
+        against="random vector", seed=seed)
 interchange = pd.concat(interchange, names=["vector"]).reset_index("vector")
 sp.save_table(preset, "fig3_interchange", interchange.drop(columns="n_edges"))
 sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchange")
@@ -706,7 +722,18 @@ sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchan
 # the method's own does: the model's way of passing on any push of that length.
 #
 # The paper's comparison with random edges does not show that part. Interchange
-# is evidence about refusal only as far as it goes beyond that column.
+# is evidence about refusal only as far as it goes beyond that column. How far that
+# is was measured on the same answers, so the table has the *difference* from the
+# random vector's circuit, and what that carries as a share of the circuit's own
+# faithfulness (*other_share*), with intervals over prompts drawn again for both
+# circuits at once. Is a difference beyond chance at all (its interval excludes 0), and
+# does the share's interval lie on one side of the half that [claim
+# 5](../RESULTS.md) asks for?
+
+# %%
+beyond = interchange.query("vector in @methods and circuit in @methods")
+beyond = beyond[beyond.prompts != "both"].set_index(["vector", "circuit", "prompts"])
+beyond.filter(regex="difference|other_share").round(3)
 
 # %% [markdown]
 # Figure 4: how many edges do the circuits share, size by size? By chance two
@@ -764,13 +791,25 @@ by_gradient |= {f"{name}, norm skipped": skipped[name] for name in methods}
 tops = sp.circuits.top_circuits(by_gradient, some)
 curves = [sp.circuits.faithfulness_by_class(
     model, tops.loc[[name, f"{name}, norm skipped"]],
-    judged_on[name].subset(n=settings.n_judged // 2), seed=seed) for name in methods]
+    judged_on[name].subset(n=settings.n_judged // 2),
+    against=f"{name}, norm skipped", seed=seed) for name in methods]
 curves = pd.concat(curves)
-sp.save_table(preset, "norm_skipped", curves[["method", *columns]])
+sp.save_table(preset, "norm_skipped", curves[["method", *columns, *paired]])
 looks = {name: (sp.PALETTE[name.split(",")[0]], "s--" if "," in name else "o-")
          for name in by_gradient}
 fig = sp.figures.draw_faithfulness(curves, "method", looks)
 sp.save_figure(fig, preset, "norm_skipped")
+
+# %% [markdown]
+# Where does a solid curve lie above or below its dashed one by more than the chance of
+# which prompts were asked? These are the comparisons, of all, whose paired interval of
+# the difference (exact minus norm skipped) excludes 0; of twenty, one does so by chance.
+
+# %%
+exact = curves[curves.method.isin(methods)].set_index(["method", "prompts", "share"])
+apart = exact[(exact.difference_low > 0) | (exact.difference_high < 0)]
+print(f"{len(apart)} of {len(exact)}")
+apart[paired].round(3)
 
 # %% [markdown]
 # **Reading.** It costs nothing: dashed and solid curves of a colour differ by less than their
@@ -788,7 +827,8 @@ by_them = pd.concat({
         model, through, judged_on[name], both=True, seed=seed)
     for name in methods}, names=["vector"]).reset_index("vector")
 by_us = interchange.query("vector in @methods and circuit in @methods")
-both = pd.concat({"exact": by_us, "norm skipped": by_them}, names=["gradient"])
+both = {"exact": by_us[by_them.columns], "norm skipped": by_them}
+both = pd.concat(both, names=["gradient"])
 both = both.reset_index("gradient")
 both["share"] = both.n_edges / graph.n_edges
 sp.save_table(preset, "norm_skipped_interchange", both)

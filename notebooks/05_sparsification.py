@@ -162,10 +162,14 @@ sp.save_figure(fig, preset, "sparsity_by_threshold")
 # StrongREJECT beside JailbreakBench as in the paper, for the organisms the harmful
 # halves of the **borderline** pairs, whose twins are harmless requests in nearly the
 # same words. The gradient's threshold says for all four sparsifiers how many dimensions
-# go. We add points at 70, 80 and 90 %, where the thresholds leave a gap. Each of four
-# random masks of dropout is tried on a quarter of the prompts. The authors' code
-# rescales every sparse vector to the dense norm, the text says nothing of it: we show
-# both.
+# go. We add points at 70, 80 and 90 %, where the thresholds leave a gap. The authors'
+# code rescales every sparse vector to the dense norm, the text says nothing of it: we
+# show both.
+#
+# What the paper claims is the gradient's choice, so that is tried on all prompts, a
+# hundred per set for the models on record, and so are the dense vectors and the
+# unsteered model. The other three sparsifiers, which it is compared with, get every
+# fourth prompt. Dropout has four random masks, which share these prompts out among them.
 #
 # Rescaling matters more than it sounds. Without it a mask that keeps a tenth of the
 # dimensions also keeps a fraction of the length, so that two things change at once:
@@ -182,10 +186,14 @@ if second := concept.second_positive:
 signs = {name: 1 if name == concept.negative else -1 for name in names}
 prompts = {name: load(own, "test", n)
            for (name, own), n in zip(names.items(), settings.n_sparsity)}
-n_draws, keys = 4, ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
+keys = ["method", "sparsifier", "rescaled", "threshold", "sparsity"]
+n_draws = one_in = 4  # masks of dropout; prompts, of which the others get one
 runs = sp.vectors.sparse_vectors(vectors, gradients, thresholds[1:], (0.7, 0.8, 0.9),
-                         draws=n_draws, seed=seed)
-print({name: len(table) for name, table in prompts.items()}, "prompts")
+                                 draws=n_draws, seed=seed)
+runs["every"] = np.where(runs.sparsifier.isin(["none", "gradient"]), 1, one_in)
+pd.DataFrame({
+    f"one in {n}": {name: len(table[::n]) for name, table in prompts.items()}
+    for n in runs.every.unique()})
 
 # %% [markdown]
 # A refusal shows in an answer's first words. So that all of this is affordable we
@@ -196,19 +204,27 @@ print({name: len(table) for name, table in prompts.items()}, "prompts")
 how = dict(judge=sp.load_judge(settings), vocabulary=sp.vocabulary(settings.prompts),
            batch_size=settings.batch_size)
 n_tokens, results = settings.max_new_tokens // 3, []
-for (name, sign), (draw, group) in product(signs.items(), runs.groupby("draw")):
+groups = runs.groupby(["every", "draw"])
+for (name, sign), ((every, draw), group) in product(signs.items(), groups):
     pushes = [sp.Steering(run.vector, layer, sign * strengths.get(run.method, 1.0))
               for run in group.itertuples()]
-    judged = sp.judged_responses(model, prompts[name][draw::n_draws], pushes,
+    judged = sp.judged_responses(model, prompts[name][::every][draw::n_draws], pushes,
                                  max_new_tokens=n_tokens, **how)
     about = group[keys].reset_index(drop=True)
-    results.append(judged.assign(prompts=name).join(about, on="run"))
+    shared = judged.prompt.isin(prompts[name].prompt[::one_in])
+    results.append(judged.assign(prompts=name, shared=shared).join(about, on="run"))
 results = pd.concat(results, ignore_index=True)
-asr = sp.rates(results, [*keys, "prompts"])
-asr = asr.drop(columns=["clean", "clean_low", "clean_high"])  # answers are cut off
+
+# %% [markdown]
+# Each sparsifier's curves begin with the dense vector and are held against the unsteered
+# model *on the prompts that it was tried on*: all of them, or the same quarter.
 
 # %%
-curves = sp.behaviour.sparsity_curves(asr)
+alike = sp.behaviour.by_sparsifier(results)
+curves = [sp.behaviour.sparsity_curves(sp.rates(part, [*keys, "prompts"]))
+          for part in alike]
+curves = pd.concat(curves).drop(columns=["clean", "clean_low", "clean_high"])  # cut off
+curves = curves.sort_values([*keys[:3], "prompts", "threshold"])
 in_pair = curves.prompts.isin(concept.sets)
 sp.save_table(preset, "table10_11_sparsity", curves[in_pair])
 sp.save_table(preset, "table10_11_second_set", curves[~in_pair])
@@ -223,30 +239,39 @@ sp.save_table(preset, "table10_11_second_set", curves[~in_pair])
 # The share is of our choosing: the paper prints curves and says "keeps its effect".
 # With 80 % its own tables come near the sparsities that it names, with 90 % one of its
 # vectors would end at half of its dimensions. One answer more or less may move an end
-# by a step of the grid, so each has an interval: prompts are drawn again, each with all
-# its answers, and the curve's end is looked for anew.
+# by a step of the grid, so each has an interval: the prompts that a curve was measured on
+# are drawn again, each with all its answers, the unsteered and the dense vector's too,
+# and the curve's end is looked for anew. The fewer the prompts, the sooner a curve drops
+# below 80 % by chance. So where sparsifiers are compared with each other, the gradient's
+# end on their quarter of the prompts counts (`sparsity_same_prompts`).
 
 # %%
 sets = dict(zip(("alpaca", "jailbreakbench", "strongreject"), signs))
 together = {2: "both", 3: "all three"}[len(signs)]
 theirs = reported.assign(prompts=reported.test_set.map(sets), rescaled=True)
 both = pd.concat([curves.assign(model=preset), theirs.drop(columns="test_set")])
-drawn = sp.behaviour.resampled_rates(results, [*keys, "prompts"], seed=seed)
-drawn = sp.paper.sparsity_kept(sp.behaviour.sparsity_curves(drawn), together)
+drawn = [sp.behaviour.resampled_rates(part, [*keys, "prompts"], seed=seed)
+         for part in alike]
+drawn = pd.concat(map(sp.behaviour.sparsity_curves, drawn), ignore_index=True)
+drawn = sp.paper.sparsity_kept(drawn, together)
 ours = sp.paper.sparsity_kept(curves, together)
 ours["dimensions"] = ((1 - ours.sparsity) * model.d_model).round().astype(int)
 ours = sp.behaviour.with_intervals(ours, drawn, [*keys[:3], "prompts"])
+shared = sp.rates(results[results.shared], [*keys, "prompts"])
+shared = sp.paper.sparsity_kept(sp.behaviour.sparsity_curves(shared), together)
+ours = ours.merge(shared.rename(columns={"sparsity": "sparsity_same_prompts"}))
 sp.save_table(preset, "sparsity_kept", ours)
 here = ours[ours.prompts == together]
 ends = here.pivot(index=["rescaled", "sparsifier"], columns="method",
-                  values=["sparsity", "sparsity_low", "sparsity_high"])
+                  values=[name for name in here if name.startswith("sparsity")])
 (100 * ends.sort_index(ascending=False)).round(1)
 
 # %% [markdown]
 # If the claim holds, the curves in the first column stay apart furthest to the right,
 # and dropout's meet first. The vertical line stands where by the table above (largest
 # sparsity in %) the effect is still kept on all three sets. Bands are Wilson 95 %
-# intervals, and wide: each point is a share of a few dozen prompts at most.
+# intervals: of all prompts in the first column, of a quarter of them, and so up to twice
+# as wide, in the others.
 
 # %%
 fig = sp.figures.draw_asr_by_sparsity(
@@ -534,9 +559,10 @@ edges.drop(columns="p").round(3)
 # A sparse vector of the same norm is another push. Does it disturb harmless prompts
 # less or more than the dense one? Two measures over α, in units of each method's
 # coefficient: the KL divergence of the next token after the prompt from the unsteered
-# model's, and the share of clean whole answers. To the left of 0, where the model
-# should just go on answering, all change is a side effect; to the right refusing is
-# what steering is for, and a lower KL may only mean less steering: read it beside ASR.
+# model's, and the share of clean whole answers, both on every fourth harmless prompt. To
+# the left of 0, where the model should just go on answering, all change is a side
+# effect; to the right refusing is what steering is for, and a lower KL may only mean
+# less steering: read it beside ASR.
 #
 # $$\mathrm{KL}(\alpha) = \sum_v P_0(v)\, \big(\log P_0(v) - \log P_\alpha(v)\big),$$
 #
@@ -551,12 +577,11 @@ effects = pd.DataFrame(
     product(kinds, methods, alphas), columns=["vector", "method", "alpha"])
 pushes = [sp.Steering(kinds[kind][name], layer, alpha * strengths[name])
           for kind, name, alpha in effects.itertuples(index=False)]
-texts, how_many = list(prompts[concept.negative].prompt), settings.batch_size
-effects = effects.join(
-    sp.behaviour.next_token_kl(model, texts, pushes, seed=seed, batch_size=how_many))
+asked, how_many = prompts[concept.negative][::one_in], settings.batch_size
+effects = effects.join(sp.behaviour.next_token_kl(
+    model, list(asked.prompt), pushes, seed=seed, batch_size=how_many))
 some = effects.index[(2 * effects.alpha) % 1 == 0]
-judged = sp.judged_responses(model, prompts[concept.negative],
-                             [pushes[i] for i in some],
+judged = sp.judged_responses(model, asked, [pushes[i] for i in some],
                              max_new_tokens=settings.max_new_tokens, **how)
 judged["row"] = some[judged.run]
 effects = effects.join(sp.rates(judged, ["row"]).set_index("row"))

@@ -83,6 +83,7 @@ def _plain(name: str) -> str:
 
 _Integer, _Text = Annotated[int, Strict()], Annotated[str, Strict(), Field(min_length=1)]
 _Count = Annotated[_Integer, Field(ge=1)]
+_Curve = Annotated[_Integer, Field(ge=16)]  # four masks of dropout share every fourth prompt
 _Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _Positive = Annotated[_Number, Field(gt=0)]
 _Share = Annotated[_Number, Field(gt=0, le=1)]
@@ -167,6 +168,7 @@ class Preset:
         n_shifted: test prompts per class that are put in other ways, and on which side effects are measured.
         n_second: test prompts per class of the second concept.
         n_sparsity: test prompts for the curves over sparsity (tables 10 and 11): harmless, harmful, second harmful set.
+            The gradient's choice is tried on all of them, the other sparsifiers on every fourth.
 
     Raises:
         ValueError: a field of another type or outside its range, an unknown name, an empty grid or a value twice in
@@ -222,7 +224,7 @@ class Preset:
     n_patching_by_layer: _Count = 24
     n_shifted: _Count = 50
     n_second: _Count = 24
-    n_sparsity: tuple[_Count, _Count, _Count] = (200, 100, 313)
+    n_sparsity: tuple[_Curve, _Curve, _Curve] = (200, 100, 313)
 
     def __post_init__(self):
         if (self.layer is None) != (self.position is None):
@@ -241,7 +243,7 @@ _ORGANISM = dict(
     # Not beyond 1: at 1.3 a random vector of the same length moves the organisms, too.
     n_validation=64, n_candidates=6, coefficients=(0.7, 0.8, 0.9, 0.95, 1.0),
     n_patching=28, n_patching_test=32, n_judged=32, n_random_responses=8, n_freezing=24,
-    n_patching_by_layer=8, n_shifted=24, n_sparsity=(24, 24, 24),
+    n_patching_by_layer=8, n_shifted=24, n_sparsity=(100, 100, 100),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
     # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
@@ -254,7 +256,7 @@ _TINY = replace(
     n_patching=6, n_patching_test=8, n_judged=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
     pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
-    n_by_layer=6, n_patching_by_layer=6, n_shifted=6, n_second=6, n_sparsity=(4, 4, 4),
+    n_by_layer=6, n_patching_by_layer=6, n_shifted=6, n_second=6, n_sparsity=(16, 16, 16),
 )
 
 # The paper's numbers (§3, B.2 to B.4, table 3); sizes of the sweep and of checks, which it does not have, are ours.
@@ -292,7 +294,7 @@ _LAPTOP = dict(
     n_patching=12, n_patching_test=16, n_judged=16, n_random_circuits=20, n_random_responses=4, n_checked=1,
     n_patched_edges=80, circuit_shares=(0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0), n_pairs=32, n_validation_pairs=12,
     pair_batch_sizes=(6,), training_seeds=(42,), more_seeds=(5,), epochs=5, training_tokens=32, n_freezing=12, n_by_layer=8,
-    n_patching_by_layer=8, n_shifted=12, n_sparsity=(24, 24, 24),
+    n_patching_by_layer=8, n_shifted=12, n_sparsity=(48, 48, 48),
 )
 _SMOLLM2 = Preset(
     name="smollm2-135m-instruct", model="HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -310,6 +312,7 @@ _MEASURED = _LAPTOP | dict(
     n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
     circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=40, phis=(0.02,),
     epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8, second_concept="language", n_second=20,
+    n_sparsity=(100, 100, 100),
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

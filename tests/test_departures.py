@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GEMMA = PRESETS["gemma-2-2b-it"]
 EQUAL = "as in the paper"
 SPARSITY = "new tokens of the sparsity curves, at most"
+FOURTH = "of these, for sparsifiers other than the gradient's choice"
 # Fields of a preset that are no setting of the paper's, or stand in the table under another one's name.
 OURS_ALONE = {
     "revision", "note", "shipped", "concept", "batch_size", "sweep", "n_checked", "n_patched_edges", "circuit_shares",
@@ -40,13 +41,17 @@ def departing(preset):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_paper_s_presets_depart_in_the_length_of_the_sparsity_curves_alone(name):
-    assert departing(PRESETS[name]).to_dict() == {SPARSITY: str(512 // 3)}
+def test_the_paper_s_presets_depart_in_what_the_sparsity_curves_are_measured_on_alone(name):
+    assert departing(PRESETS[name]).to_dict() == {FOURTH: "50, 25, 79", SPARSITY: str(512 // 3)}
 
 
 def test_a_preset_equal_to_the_paper_shows_none():
-    """But for what no preset can say: three times the length makes the sparsity curves' the paper's."""
-    assert departing(replace(GEMMA, max_new_tokens=3 * 512)).to_dict() == {"new tokens, at most": "1536"}
+    """But for what no preset can say: three times the length makes the sparsity curves' the paper's, four times the
+    prompts those of the other sparsifiers."""
+    larger = replace(GEMMA, max_new_tokens=3 * 512, n_sparsity=(800, 400, 1252))
+    assert departing(larger).to_dict() == {
+        "new tokens, at most": "1536",
+        "harmless, harmful and second harmful prompts of the sparsity curves": "800, 400, 1252"}
 
 
 @pytest.mark.parametrize("field", CHANGED)
@@ -55,7 +60,9 @@ def test_a_changed_value_shows(field):
     new = after.drop(before.index, errors="ignore")
     values = CHANGED[field] if isinstance(CHANGED[field], tuple) else (CHANGED[field],)
     shown = ", ".join(value if isinstance(value, str) else f"{value:g}" for value in values)
-    if field == "prompts":  # and with it the second harmful set
+    if field == "n_sparsity":
+        assert new.tolist() == [shown] and after[FOURTH] == "6, 6, 6"
+    elif field == "prompts":  # and with it the second harmful set
         assert new.tolist() == ["built-in", "borderline"]
     else:
         assert new.tolist() == [shown]
@@ -63,7 +70,7 @@ def test_a_changed_value_shows(field):
 
 def test_a_layer_of_one_s_own_shows_and_a_selected_one_shows_its_extra_step():
     assert departing(replace(GEMMA, layer=12, position=-4))["layer and position"] == "12, -4"  # Llama's, not Gemma's
-    selected = departing(replace(GEMMA, layer=None, position=None, n_candidates=5)).drop(SPARSITY)
+    selected = departing(replace(GEMMA, layer=None, position=None, n_candidates=5)).drop([FOURTH, SPARSITY])
     assert selected.to_dict() == {"candidates that answers are generated from": "5"}
     assert departing(replace(GEMMA, name="other", model="a/b"))["model"] == "a/b"
 
@@ -89,7 +96,7 @@ def test_measured_presets_by_hand():
     assert gemma2["model"] == "`data/organisms/gemma2`" and gemma2["second harmful test set"] == "borderline"
     assert coder["model"] == "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
     assert coder[["test prompts per class", "learning rates"]].tolist() == [EQUAL, EQUAL]
-    assert coder["new tokens of the sparsity curves, at most"] == str(64 // 3)
+    assert coder["new tokens of the sparsity curves, at most"] == str(64 // 3) and coder[FOURTH] == "25, 25, 25"
 
 
 def test_the_page_marks_and_counts():
@@ -99,7 +106,7 @@ def test_the_page_marks_and_counts():
     cells = [[cell.strip() for cell in row.replace("\\|", "").split("|")[4:-1]] for row in rows]
     *settings, last = cells
     assert all(cell == EQUAL or re.fullmatch(r"\*\*[^*]+\*\*", cell) for row in settings for cell in row)
-    assert last == [str(sum(row[i] != EQUAL for row in settings)) for i in range(len(SHOWN))] and last[:2] == ["1", "1"]
+    assert last == [str(sum(row[i] != EQUAL for row in settings)) for i in range(len(SHOWN))] and last[:2] == ["2", "2"]
     assert f"settings that depart, of {len(settings)} " in rows[-1] and str(ROOT) not in page
 
 
@@ -116,7 +123,8 @@ def test_what_is_said_in_words_names_code_that_is_there():
 
 
 def test_what_the_words_and_the_table_take_from_elsewhere():
-    assert "settings.max_new_tokens // 3" in (ROOT / "notebooks" / "05_sparsification.py").read_text()
+    fifth = (ROOT / "notebooks" / "05_sparsification.py").read_text()
+    assert "settings.max_new_tokens // 3" in fifth and "one_in = 4" in fifth
     assert {name for name, family in _FAMILIES.items() if family.implementation == "eager"} == {"gemma2"}
     second = (ROOT / "notebooks" / "02_patching_circuits.py").read_text()
     assert '"train": settings.n_patching,' in second and "n=settings.n_judged)" in second

@@ -122,7 +122,7 @@ WRONG = [
     ("phis", (-0.1,), "greater than or equal to 0"), ("pair_batch_sizes", (0,), "greater than or equal to 1"),
     ("training_seeds", (), "at least 1 item"), ("training_seeds", (1.5,), "valid integer"),
     ("more_seeds", (1, 1), TWICE),
-    ("n_sparsity", (4, 4), "Field required"), ("n_sparsity", (4, 4, 0), "greater than or equal to 1"),
+    ("n_sparsity", (16, 16), "Field required"), ("n_sparsity", (99, 99, 15), "greater than or equal to 16"),
     ("shipped", 1, "valid boolean"), ("revision", "", "at least 1 character"), ("note", None, "valid string"),
 ]
 

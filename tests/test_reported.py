@@ -113,8 +113,9 @@ def hand_made() -> dict[str, pd.DataFrame]:
             ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts", "unsteered"],
             [(*row[:5], "borderline", *row[6:]) for row in sparsity if row[5] == "harmful"]).assign(n=20),
         "sparsity_kept": pd.DataFrame(
-            [(m, s, rescaled, p, kept[s][rescaled]) for m in METHODS for s in kept for rescaled in (True, False)
-             for p in ("harmful", "all three")], columns=["method", "sparsifier", "rescaled", "prompts", "sparsity"]),
+            [(m, s, rescaled, p, *[kept[s][rescaled]] * 2) for m in METHODS for s in kept for rescaled in (True, False)
+             for p in ("harmful", "all three")],
+            columns=["method", "sparsifier", "rescaled", "prompts", "sparsity", "sparsity_same_prompts"]),
         "sparse_test": pd.DataFrame([(p, m, v, clean) for p in CLASSES for m in METHODS
                                      for v, clean in (("dense", 0.9), ("sparse", 0.85))],
                                     columns=["prompts", "method", "vector", "clean"]),
@@ -345,10 +346,12 @@ BROKEN = {
     ("svv-share", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 45.0)),
     ("baselines", 0): ("sparsity_kept", "sparsity", lambda t: 0.0),
     ("baselines", 1): ("sparsity_kept", "sparsity", lambda t: 0.0),
-    ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity", lambda t: 0.5),
-    ("order-of-sparsifiers", 1): ("sparsity_kept", "sparsity", lambda t: 0.5),
-    ("order-of-sparsifiers", 2): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
-    ("order-of-sparsifiers", 3): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.5)),
+    ("order-of-sparsifiers", 0): ("sparsity_kept", "sparsity_same_prompts", lambda t: 0.5),
+    ("order-of-sparsifiers", 1): ("sparsity_kept", "sparsity_same_prompts", lambda t: 0.5),
+    ("order-of-sparsifiers", 2): ("sparsity_kept", "sparsity_same_prompts",
+                                  lambda t: t.sparsity_same_prompts.where(t.rescaled, 0.5)),
+    ("order-of-sparsifiers", 3): ("sparsity_kept", "sparsity_same_prompts",
+                                  lambda t: t.sparsity_same_prompts.where(t.rescaled, 0.5)),
     ("tiny-p", 0): ("fig7_agreement", "p", lambda t: 1e-9),
 }
 
@@ -366,7 +369,7 @@ def test_every_check_can_fail(claim, i):
 
 def test_a_dead_vector_bears_out_no_claim_on_sparsity():
     tables = hand_made()
-    tables["sparsity_kept"] = tables["sparsity_kept"].assign(sparsity=0.0)
+    tables["sparsity_kept"] = tables["sparsity_kept"].assign(sparsity=0.0, sparsity_same_prompts=0.0)
     for claim in ("sparse-plain", "baselines", "order-of-sparsifiers"):
         assert verdict_on(claim, tables) == "does not hold"
 
@@ -385,6 +388,24 @@ def test_what_claims_compare_with_stands_beside():
     assert rows.value.tolist() == pytest.approx([70 / 60] * 3 + [6 / 75] * 6)
     rows = cases_of("agree", tables)  # of the two thresholds the control has one
     assert rows.value[rows.quantity.str.startswith("IoU")].tolist() == pytest.approx([0.27 - 0.05] * 3)
+
+
+def test_paired_intervals_tell_close_cases_and_change_no_verdict():
+    """Of what one circuit carries more than another, and of the share: where the tables have them."""
+    tables = hand_made()
+    before = {name: cases_of(name, tables) for name in ("beyond-random", "whole-answers")}
+    assert all(rows.clear.isna().all() for rows in before.values())
+    through, single = tables["fig3_interchange"], tables["fig19_single_sets"]
+    tables["fig3_interchange"] = through.assign(
+        other_share_low=0.3, other_share_high=np.where(through.vector == "po", 0.6, 0.4))
+    tables["fig19_single_sets"] = single.assign(
+        difference_low=np.where(single.prompts == "harmful", 0.04, 0.1), difference_high=0.3)
+    after = {name: cases_of(name, tables) for name in before}
+    close = {name: rows.case[rows.clear == False].tolist() for name, rows in after.items()}  # noqa: E712
+    assert len(close["beyond-random"]) == 4 and all(case.startswith("po, ") for case in close["beyond-random"])
+    assert close["whole-answers"] == ["harmful, 0.1"]
+    for name, rows in after.items():
+        assert rows.met.tolist() == before[name].met.tolist() and rows.value.tolist() == before[name].value.tolist()
 
 
 def test_the_sum_is_held_against_a_vector_only_where_that_names_nothing():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerpaper.behaviour.effects import sparsity_curves
+from steerpaper.behaviour.effects import by_sparsifier, sparsity_curves
 from steerpaper.behaviour.judging import rates, wilson_interval
 from steerpaper.behaviour.statistics import resampled_rates, with_intervals
 from steerpaper.paper.tables import average_drop, sparsity_kept
@@ -133,6 +133,77 @@ def test_where_a_curve_ends_has_the_interval_of_a_plain_loop():
     loop = pd.Series([end(rng.integers(25, size=25)) for _ in range(N)]).value_counts(normalize=True)
     assert loop.min() < 0.05 < loop[[0.0, 0.5, 0.8]].min()
     assert all(abs(found.get(s, 0) - loop.get(s, 0)) < 0.04 for s in flags)
+
+
+SIZES, STEPS = {"harmful": 48, "harmless": 40}, (0.0, 0.5, 0.8, 0.9)
+
+
+def asked_differently():
+    """The gradient's choice on all prompts, smallest first on every fourth, where the unsteered model does otherwise:
+    flags (True: the concept is not expressed) by set, sparsifier and sparsity, "none" unsteered; and the judged table.
+    """
+    flags = {}
+    for name, size in SIZES.items():
+        n, up = np.arange(size), name == "harmful"
+        fourth = n % 4 == 0
+        flags[name, "none", None] = (n % 3 == 0) & ~fourth if up else (n % 5 > 0) | fourth
+        flags[name, "none", 0.0] = n % 8 > 0 if up else n % 8 == 0  # of every fourth, as many as of the others twice
+        for sparsifier, step in product(("gradient", "bottom_k"), STEPS[1:]):
+            lost = (n * 7) % 10 < 10 * step ** 4 * (0.8 if sparsifier == "gradient" else 0.7)
+            flags[name, sparsifier, step] = flags[name, "none", 0.0] ^ (lost & (n % 3 > 0))
+    rows = []
+    for (name, sparsifier, step), found in flags.items():
+        method = "none" if step is None else "dim"
+        rows += [(method, sparsifier, step != 0.0 and step is not None, step or 0.0, step or 0.0, name, f"prompt {i:02}",
+                  not flag, True) for i, flag in enumerate(found) if sparsifier != "bottom_k" or i % 4 == 0]
+    columns = ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts", "prompt", "expressed", "clean"]
+    return flags, pd.DataFrame(rows, columns=columns)
+
+
+def plain_end(flags, name, sparsifier, rows):
+    """The largest sparsity that keeps 0.8 of the change of ASR, over these prompts alone."""
+    asr = {step: flags[name, sparsifier if step else "none", step][rows].mean() for step in STEPS}
+    unsteered, end = flags[name, "none", None][rows].mean(), 0.0
+    for step in STEPS:
+        if asr[0.0] == unsteered or (asr[step] - unsteered) / (asr[0.0] - unsteered) < 0.8 - 1e-9:
+            break
+        end = step
+    return end
+
+
+def test_where_curves_end_that_were_asked_different_prompts_is_that_of_a_plain_loop():
+    flags, table = asked_differently()
+    by = ["method", "sparsifier", "rescaled", "threshold", "sparsity", "prompts"]
+    parts = by_sparsifier(table)
+    kept = sparsity_kept(pd.concat(sparsity_curves(rates(part, by)) for part in parts), "both")
+    found = kept.set_index(["sparsifier", "prompts"]).sparsity
+    asked = {(sparsifier, name): np.arange(0, size, step) for name, size in SIZES.items()
+             for sparsifier, step in (("gradient", 1), ("bottom_k", 4))}
+    ends = {key: plain_end(flags, key[1], key[0], rows) for key, rows in asked.items()}
+    ends |= {(name, "both"): min(ends[name, other] for other in SIZES) for name in ("gradient", "bottom_k")}
+    assert found.to_dict() == ends and len(set(ends.values())) > 1
+    naive = sparsity_kept(sparsity_curves(rates(table, by)), "both").set_index(["sparsifier", "prompts"]).sparsity
+    assert naive["bottom_k", "harmful"] != found["bottom_k", "harmful"]  # against the unsteered rate of other prompts
+
+    drawn = pd.concat(sparsity_curves(resampled_rates(part, by, n_resamples=N)) for part in parts)
+    drawn = sparsity_kept(drawn).groupby(["sparsifier", "prompts"]).sparsity.value_counts(normalize=True)
+    rng = np.random.default_rng(8)
+    for key, rows in asked.items():
+        loop = pd.Series([plain_end(flags, key[1], key[0], rng.choice(rows, len(rows))) for _ in range(N)])
+        loop = loop.value_counts(normalize=True)
+        assert len(loop) > 1 and all(abs(drawn[key].get(step, 0) - loop.get(step, 0)) < 0.04 for step in STEPS), key
+
+
+def test_a_sparsifier_stands_beside_the_other_vectors_on_its_own_prompts():
+    _, table = asked_differently()
+    bottom_k, gradient = by_sparsifier(table)
+    assert set(gradient.sparsifier) == {"none", "gradient"} and len(gradient) == (48 + 40) * (2 + 3)
+    assert set(bottom_k.sparsifier) == {"none", "bottom_k"} and len(bottom_k) == (12 + 10) * (2 + 3)
+    assert bottom_k.groupby(["method", "sparsity", "prompts"]).prompt.apply(list).map(tuple).nunique() == 2
+    assert bottom_k[bottom_k.method == "none"].expressed.mean() == (12 + 0) / 22  # all refused, all answered
+    lacking = table[~((table.method == "none") & (table.prompt == "prompt 04") & (table.prompts == "harmful"))]
+    with pytest.raises(ValueError, match="bottom_k was asked 1 prompts that the dense vector of 'none'"):
+        by_sparsifier(lacking)
 
 
 def test_several_answers_to_a_prompt_do_not_narrow_a_rate_s_interval():

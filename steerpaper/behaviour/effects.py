@@ -105,6 +105,33 @@ def sparsity_curves(rates: pd.DataFrame) -> pd.DataFrame:
     return curves.sort_values(["method", *curve, *own, "threshold"], ignore_index=True)
 
 
+def by_sparsifier(judged: pd.DataFrame) -> list[pd.DataFrame]:
+    """Judged responses in parts, one per sparsifier, each with those of the unsteered model and of the dense vectors to
+    the same prompts.
+
+    Sparsifiers may have been asked different prompts. Rates, resamples and curves of one part are of the same ones, so
+    that a sparse vector's change of ASR is taken from the unsteered rate, and beside the dense vector's, on the prompts
+    that it was asked itself.
+
+    Args:
+        judged: columns sparsifier ("none" for the unsteered model and the dense vectors), method, prompts and prompt.
+
+    Raises:
+        ValueError: a sparsifier was asked a prompt that the unsteered model or a dense vector was not.
+    """
+    asked = ["prompts", "prompt"]
+    whole, parts = judged[judged.sparsifier == "none"], []
+    for name, sparse in judged[judged.sparsifier != "none"].groupby("sparsifier"):
+        own = sparse[asked].drop_duplicates()
+        beside = whole.merge(own, on=asked)
+        for method in {"none", *sparse.method}:
+            if lacking := len(own) - len(beside[beside.method == method][asked].drop_duplicates()):
+                raise ValueError(f"{name} was asked {lacking} prompts that the dense vector of {method!r} (\"none\": the "
+                                 "unsteered model) was not: ask it these, too")
+        parts.append(pd.concat([beside, sparse], ignore_index=True))
+    return parts
+
+
 def shared_start(answers: pd.DataFrame, reference: str) -> pd.DataFrame:
     """How far answers go along with those of another run to the same prompts, token by token.
 

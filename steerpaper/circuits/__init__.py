@@ -8,6 +8,7 @@ from steerpaper.circuits.controls import CONTROLS, quantiles_of_draws, random_dr
 from steerpaper.circuits.curves import (
     circuit_overlaps, faithfulness_by_class, minimum_circuit, position_effects, top_circuits,
 )
+from steerpaper.circuits.differences import differences
 from steerpaper.circuits.flipped import FlippedResponses, NothingFlips, flipped_responses, patching_data
 from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
@@ -21,8 +22,8 @@ from steerpaper.circuits.unsteered import unsteered_gradient
 __all__ = [
     "CONTROLS", "Attribution", "Circuit", "DirectionalKL", "Faithfulness", "FlippedResponses", "Graph",
     "LogitDifference", "NoPositionLeft", "NothingFlips", "agreement", "agreements", "attribute", "circuit_overlaps",
-    "circuits_by_layer", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of", "flipped_responses",
-    "interchanged", "minimum_circuit", "minimum_circuits", "minimum_faithful", "overlap", "patch_edges",
+    "circuits_by_layer", "differences", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of",
+    "flipped_responses", "interchanged", "minimum_circuit", "minimum_circuits", "minimum_faithful", "overlap", "patch_edges",
     "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like", "ranked_with_control",
     "shared_above", "shared_by_kind", "top_circuits", "unsteered_gradient",
 ]

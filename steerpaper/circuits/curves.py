@@ -7,6 +7,7 @@ import pandas as pd
 from steerpaper.circuits.attribution import Attribution
 from steerpaper.circuits.chance import agreement
 from steerpaper.circuits.circuit import Circuit, overlap
+from steerpaper.circuits.differences import differences
 from steerpaper.circuits.flipped import FlippedResponses
 from steerpaper.circuits.recovery import Faithfulness, faithfulness_of
 from steerpaper.circuits.search import minimum_faithful
@@ -33,23 +34,29 @@ def minimum_circuit(model: Model, ranking: Attribution, data: FlippedResponses, 
 
 
 def faithfulness_by_class(model: Model, circuits: pd.Series, data: FlippedResponses, *, both: bool = False,
-                          seed: int = 0) -> pd.DataFrame:
+                          against: str | None = None, seed: int = 0) -> pd.DataFrame:
     """Faithfulness (§6) of every circuit on the harmful and on the harmless prompts.
 
     Args:
         circuits: Circuits; their index says which is which.
         both: whether all prompts together come first, as class "both".
+        against: a circuit, by the first level of that index, that each is compared with, see `differences`.
 
     Returns:
-        The levels of that index, n_edges, prompts, faithfulness, low and high, see `Faithfulness.by`.
+        The levels of that index, n_edges, prompts, faithfulness, low and high, see `Faithfulness.by`; with `against`
+        the columns of `differences` as well.
 
     Raises:
-        ValueError: as for `faithfulness_of` and `Faithfulness.by`.
+        ValueError: as for `faithfulness_of`, `Faithfulness.by` and `differences`.
     """
-    results = faithfulness_of(model, list(circuits), data.responses, data.steerings)
-    parts = [result.by(data.labels.prompts, "both" if both else None, seed=seed) for result in results]
+    results, together = faithfulness_of(model, list(circuits), data.responses, data.steerings), "both" if both else None
+    parts = [result.by(data.labels.prompts, together, seed=seed) for result in results]
     table = circuits.map(lambda circuit: circuit.n_edges).rename("n_edges").reset_index()
-    return table.join(pd.concat(parts, keys=table.index).droplevel(1).drop(columns="responses")).reset_index(drop=True)
+    table = table.join(pd.concat(parts, keys=table.index).droplevel(1).drop(columns="responses")).reset_index(drop=True)
+    if against is None:
+        return table
+    compared = differences(pd.Series(results, circuits.index), against, data.labels, together, seed=seed)
+    return table.merge(compared, on=[*circuits.index.names, "prompts"], validate="one_to_one")
 
 
 def circuit_overlaps(circuits: pd.Series, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:

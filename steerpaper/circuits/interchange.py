@@ -57,12 +57,12 @@ def interchanged(
 
     Returns:
         Columns vector (the method), circuit (a method, "random vector" or "random edges"), n_edges, prompts ("both"
-        first), faithfulness, low, high.
+        first), faithfulness, low, high, and the columns of `differences` from the random vector's circuit.
     """
     graph, largest = next(iter(circuits.values())).graph, max(circuit.n_edges for circuit in circuits.values())
     edges, tables = Circuit.random(graph, largest, seed), {}
     for method, part in data.items():
         through = {**circuits, "random vector": Circuit.top(random[method], largest), "random edges": edges}
         tables[method] = faithfulness_by_class(model, pd.Series(through).rename_axis("circuit"), part, both=True,
-                                               seed=seed)
+                                               against="random vector", seed=seed)
     return pd.concat(tables, names=["vector"]).reset_index("vector").reset_index(drop=True)

@@ -75,9 +75,9 @@ def _dense(second: pd.DataFrame) -> pd.DataFrame:
 
 
 def _second_note(second: pd.DataFrame) -> str:
-    name = second.prompts.iloc[0]
+    name, n = second.prompts.iloc[0], second[second.sparsifier == "gradient"].n.iloc[0]
     prompts = "the harmful halves of the borderline pairs" if name == "borderline" else name
-    return (f"StrongREJECT: ours are {prompts}, {second.n.iloc[0]} prompts, with answers a third as long as in the "
+    return (f"StrongREJECT: ours are {prompts}, {n} prompts, with answers a third as long as in the "
             "other rows (notebook 05)")
 
 

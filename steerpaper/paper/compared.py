@@ -54,7 +54,8 @@ def reported_table(model: str, name: str) -> pd.DataFrame | None:
     none."""
     if name == "sparsity_kept":  # rescaled, by the authors' code
         rates = reported_table(model, "table10_11_sparsity").assign(rescaled=True)
-        return sparsity_kept(rates, "all three")
+        kept = sparsity_kept(rates, "all three")
+        return kept.assign(sparsity_same_prompts=kept.sparsity)  # all were tried on all prompts
     if name == "table1_average_drop":  # printed for both models together
         return average_drop(reported_table(model, "table1_ablations"))
     if (table := paper_tables().get(name)) is None:

@@ -142,7 +142,8 @@ def sparsity_kept(rates: pd.DataFrame, together: str | None = None) -> pd.DataFr
     effect = rates.asr - rates.unsteered
     dense = effect.where(rates.sparsity == 0).groupby(groups).transform("first")
     share = (effect / dense).where(dense != 0, 0.0).groupby([*groups, rates.sparsity]).min()
-    reached = (share >= paper_text()["effect_kept"]).groupby(keys).cummin().rename("reached").reset_index()
+    enough = paper_text()["effect_kept"] - 1e-9  # a share of just that counts, however its quotient was rounded
+    reached = (share >= enough).groupby(keys).cummin().rename("reached").reset_index()
     kept = reached.assign(sparsity=reached.sparsity.where(reached.reached, 0.0))
     kept = kept.groupby(keys, as_index=False).sparsity.max()
     if not together:
