@@ -312,7 +312,6 @@ _MEASURED = _LAPTOP | dict(
     n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
     circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=40, phis=(0.02,),
     epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8, second_concept="language", n_second=20,
-    n_sparsity=(100, 100, 100),
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(

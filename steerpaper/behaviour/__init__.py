@@ -17,8 +17,7 @@ from steerpaper.behaviour.unsteered import ENOUGH, nothing_to_steer, nothing_tur
 __all__ = [
     "ENOUGH", "Judge", "LlamaGuardJudge", "ScriptJudge", "SubstringJudge", "answer_effects", "beside_unsteered",
     "by_sparsifier", "excerpts", "first_token_ids", "first_token_log_odds", "harmless_texts", "judge_agreement",
-    "judged_at_both_signs", "judged_both_ways", "judged_frozen", "judged_responses", "judged_sparse",
-    "judged_together", "load_judge", "next_token_kl", "nothing_to_steer", "nothing_turned", "rates",
-    "resampled_rates", "share_undone", "shared_start", "sparsity_curves", "text_effects", "turned",
-    "unsteered_rates", "with_intervals",
+    "judged_at_both_signs", "judged_both_ways", "judged_frozen", "judged_responses", "judged_sparse", "judged_together",
+    "load_judge", "next_token_kl", "nothing_to_steer", "nothing_turned", "rates", "resampled_rates", "share_undone",
+    "shared_start", "sparsity_curves", "text_effects", "turned", "unsteered_rates", "with_intervals",
 ]
