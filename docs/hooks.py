@@ -59,6 +59,7 @@ def link_to_models(app, doctree, docname) -> None:
         for preset in others:
             uri = app.builder.get_relative_uri(docname, f"notebooks/{preset}/{name}")
             told += [nodes.Text(", " * (preset != others[0])), nodes.reference("", preset, refuri=uri, internal=True)]
+        told += nodes.Text(".")
         title = next(doctree.findall(nodes.title))
         title.parent.insert(title.parent.index(title) + 1, [told])
 

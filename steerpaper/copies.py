@@ -8,7 +8,6 @@ import os
 import re
 
 import nbformat
-import pandas as pd
 from nbformat.v4 import new_output
 
 from steerpaper import manifests, paths
@@ -46,7 +45,7 @@ def small_copy(notebook: nbformat.NotebookNode, preset: str, name: str, first: s
             cell.outputs = [_small(output, preset, name, pictures, known) for output in shown]
     title, _, rest = notebook.cells[0].source.partition("\n")
     about = (f"*As executed on `{preset}`, whose figures stand [on one page](../../figures/{preset}.md). "
-             f"[The same on `{first}`](../{name}.ipynb).*")
+             f"[The same on {first}](../{name}.ipynb).*")
     notebook.cells[0].source = f"{title}, on {preset}\n\n{about}\n{rest}"
     return notebook
 
@@ -91,5 +90,5 @@ def _loads_a_model(notebook: nbformat.NotebookNode) -> bool:
 def _recorded_texts(preset: str) -> set[str]:
     """What stands as text in the preset's tables on record, but for answers: these are cut there."""
     tables = [manifests.table(path.read_bytes()) for path in paths.recorded_results(preset).glob("*.csv")]
-    columns = [table[name].dropna() for table in tables for name in table.select_dtypes("object")]
-    return set(pd.concat([column[column.map(type) == str].str.strip() for column in columns])) if columns else set()
+    return {value.strip() for table in tables for column in table for value in table[column].unique()
+            if isinstance(value, str)}

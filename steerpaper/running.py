@@ -14,8 +14,7 @@ from steerpaper.presets import get_preset
 
 def running_times() -> pd.DataFrame:
     """What is on record: columns preset, notebook, and seconds from the notebook's start to its end."""
-    path = paths.DATA / "running_times.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["preset", "notebook", "seconds"])
+    return pd.read_csv(paths.DATA / "running_times.csv")
 
 
 def record_running_times(presets: Iterable[str]) -> None:
@@ -26,14 +25,13 @@ def record_running_times(presets: Iterable[str]) -> None:
     table = running_times()
     for preset in (preset for preset in presets if get_preset(preset).shipped):
         ran = {name: _ran(preset, name) for name in writing(preset)}
-        if earlier := _kept_before(preset, min(start for start, _ in ran.values()), max(end for _, end in ran.values())):
-            print(f"{preset}: {earlier} computations are of another run, so no running times of this one go on record")
+        if others := _kept_by_others(preset, *ran.values()):
+            print(f"{preset}: {others} computations are of another run, so no running times of this one go on record")
             continue
         new = [(preset, name, round((end - start).total_seconds())) for name, (start, end) in ran.items()]
-        table = pd.concat([table[table.preset != preset], pd.DataFrame(new, columns=table.columns)])
-    if len(table):
-        content = table.sort_values(["preset", "notebook"]).to_csv(index=False)
-        write_bytes(paths.DATA / "running_times.csv", content.encode())
+        table = pd.DataFrame([*table[table.preset != preset].to_numpy(), *new], columns=table.columns)
+    content = table.sort_values(["preset", "notebook"]).to_csv(index=False)
+    write_bytes(paths.DATA / "running_times.csv", content.encode())
 
 
 def running_times_table() -> pd.DataFrame:
@@ -51,7 +49,8 @@ def _ran(preset: str, name: str) -> tuple[datetime, datetime]:
     return datetime.fromisoformat(about.start_time), datetime.fromisoformat(about.end_time)
 
 
-def _kept_before(preset: str, start: datetime, end: datetime) -> int:
-    """How many kept computations of a preset were not written within a time."""
+def _kept_by_others(preset: str, *ran: tuple[datetime, datetime]) -> int:
+    """How many kept computations of a preset were not written from the first notebook's start to the last one's end."""
+    start, end = min(start for start, _ in ran), max(end for _, end in ran)
     written = [path.stat().st_mtime for path in (paths.BUILD / preset / "kept").glob("*")]
     return sum(not start.timestamp() <= time <= end.timestamp() for time in written)
