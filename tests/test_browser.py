@@ -20,7 +20,8 @@ from steerpaper import paths  # noqa: E402
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser here: apt-get install chromium")
 
-NOTEBOOKS = sorted(str(path.relative_to(paths.NOTEBOOKS).with_suffix("")) for path in paths.NOTEBOOKS.rglob("*.ipynb"))
+NOTEBOOKS = sorted(str(path.relative_to(paths.NOTEBOOKS).with_suffix("")) for pattern in ("*.ipynb", "[!.]*/*.ipynb")
+                   for path in paths.NOTEBOOKS.glob(pattern))
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 UNSEEN = """[...document.querySelectorAll('article img')].filter(
     img => !img.complete || !img.naturalWidth || img.alt.trim().split(/\\s+/).length < 4).map(img => img.src)"""

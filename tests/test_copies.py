@@ -19,7 +19,7 @@ from steerpaper.paper.page import SHOWN
 from steerpaper.recording import READ
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIES = sorted((ROOT / "notebooks").glob("*/*.ipynb"))
+COPIES = sorted((ROOT / "notebooks").glob("[!.]*/*.ipynb"))
 MOST = 150_000  # bytes
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|work|tmp|Users|opt|usr)/|site-packages|[A-Z]:\\\\")
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"

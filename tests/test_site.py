@@ -17,7 +17,7 @@ from steerpaper.paper.explorer import explored  # noqa: E402
 from steerpaper.paper.page import SHOWN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIES = sorted((ROOT / "notebooks").glob("*/*.ipynb"))  # as executed on other models
+COPIES = sorted((ROOT / "notebooks").glob("[!.]*/*.ipynb"))  # as executed on other models
 
 
 @pytest.fixture(scope="module")
