@@ -81,8 +81,8 @@ paper: $(INSTALLED) ## the same for one large model: MODEL=gemma-2-2b-it, one no
 record: $(INSTALLED) ## the same, and put it on record: tables, figures, generated pages, executed notebooks
 	@python profiles/workflow.py start $(HERE) --presets "$$PRESETS" tiny
 	@python -m steerpaper.reproduction record "$$PRESETS"
-	@python -m steerpaper.paper.page
 	@python -m steerpaper.recording "$$PRESETS"
+	@python -m steerpaper.paper.page
 
 seeds: $(INSTALLED) ## train both organisms with SEEDS, run notebooks 01 to 06 on each, and count the verdicts
 	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do \

@@ -16,7 +16,7 @@ extensions = [
 
 # The source is the repository itself, so that a link between its pages is the same here and on GitHub.
 include_patterns = [
-    "README.md", "RESULTS.md", "docs/*.md", "docs/*.rst", "figures/*.md", "notebooks/*.ipynb",
+    "README.md", "RESULTS.md", "docs/*.md", "docs/*.rst", "figures/*.md", "notebooks/*.ipynb", "notebooks/*/*.ipynb",
     "data/organisms/*/README.md",
 ]
 exclude_patterns = ["**/.*", "build", "steerpaper", "tests"]

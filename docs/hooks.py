@@ -1,5 +1,5 @@
-"""What the site does beyond its extensions: words for the notebooks' pictures, links to source as pages, docstrings as
-they are written here, the explorers."""
+"""What the site does beyond its extensions: words for the notebooks' pictures, links between a notebook's models and to
+source as pages, docstrings as they are written here, the explorers."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,10 @@ from pathlib import Path
 import nbformat
 from docutils import nodes
 from sphinx import addnodes
+from sphinx_external_toc.api import Document, GlobItem, TocTree
 
 import steerpaper
+from steerpaper import paths
 from steerpaper.paper.explorer import explored, explorer_page
 from steerpaper.paper.gallery import captions
 from steerpaper.paper.page import SHOWN
@@ -18,7 +20,7 @@ from steerpaper.paths import write_bytes
 def tell_pictures(app, doctree) -> None:
     """A notebook's pictures get the captions of their figures as alternative text."""
     path = app.env.doc2path(app.env.docname)
-    if path.suffix == ".ipynb":
+    if path.suffix == ".ipynb" and path.parent == paths.NOTEBOOKS:  # in the others they are links with words
         for picture, name in zip(doctree.findall(nodes.image), _pictures(path), strict=True):
             picture["alt"] = captions()[name]["shows"]
 
@@ -33,6 +35,33 @@ def _pictures(path) -> list[str]:
                 called = re.findall(r'save_figure\(.*?"(\w+)"\)', cell.source)
                 found.append(noted.replace(" ", "_") or called[0])
     return found
+
+
+def list_models(app, config) -> None:
+    """In the contents, the notebooks as executed on a model stand below its page of figures."""
+    for preset in (preset for preset in SHOWN if any((paths.NOTEBOOKS / preset).glob("*.ipynb"))):
+        below = TocTree([GlobItem(f"notebooks/{preset}/*")])
+        config.external_site_map[f"figures/{preset}"] = Document(f"figures/{preset}", [below])
+
+
+def tell_search(app, doctree) -> None:
+    """Search leads to a notebook once; from there links lead to it on other models."""
+    if re.match("notebooks/.*/", app.env.docname):
+        app.env.metadata[app.env.docname]["nosearch"] = True
+
+
+def link_to_models(app, doctree, docname) -> None:
+    """Below a notebook's title, where it is on other models."""
+    folder, _, name = docname.partition("/")
+    others = [preset for preset in SHOWN if f"notebooks/{preset}/{name}" in app.env.found_docs]
+    if folder == "notebooks" and others:
+        told = nodes.paragraph("", "The same on ")
+        for preset in others:
+            uri = app.builder.get_relative_uri(docname, f"notebooks/{preset}/{name}")
+            told += [nodes.Text(", " * (preset != others[0])), nodes.reference("", preset, refuri=uri, internal=True)]
+        told += nodes.Text(".")
+        title = next(doctree.findall(nodes.title))
+        title.parent.insert(title.parent.index(title) + 1, [told])
 
 
 def link_to_source(app, doctree, docname) -> None:
@@ -69,11 +98,16 @@ def as_written(app, what, name, obj, options, lines) -> None:
 
 
 def list_explorers(app, docname, source) -> None:
-    """The page about the explorer gets the list of those that there are; only the site has them."""
+    """The page about the explorer gets the list of those that there are, and that of figures a link to each; only the
+    site has them."""
     if docname == "docs/explorer":
         links = [f'<li><a href="../explorer/{preset}.html">{preset}</a></li>' for preset in explored(SHOWN)]
         shown = f"<ul>{''.join(links)}</ul>" if links else "No model has the scores of its edges on record."
         source[0] = source[0].replace("<!-- explorers -->", shown)
+    elif docname == "figures/README":
+        for preset in explored(SHOWN):
+            link = f', <a href="../explorer/{preset}.html">its circuits to explore</a>'
+            source[0] = source[0].replace(f"<!-- explorer {preset} -->", link)
 
 
 def write_explorers(app, error) -> None:
@@ -86,7 +120,10 @@ def write_explorers(app, error) -> None:
 def setup(app) -> None:
     app.connect("source-read", list_explorers)
     app.connect("build-finished", write_explorers)
+    app.connect("config-inited", list_models, priority=901)  # once docs/toc.yml has been read
     app.connect("doctree-read", tell_pictures)
+    app.connect("doctree-read", tell_search)
+    app.connect("doctree-resolved", link_to_models)
     app.connect("doctree-resolved", link_to_source)
     app.connect("autodoc-skip-member", only_once)
     app.connect("autodoc-process-docstring", as_written)

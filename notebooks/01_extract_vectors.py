@@ -323,11 +323,13 @@ sp.save_table(preset, "pair_counts", counts)
 counts.set_index(["split", "prompts"])
 
 # %%
-texts = [(given.text, wanted.text)
-         for given, wanted in zip(pairs["train"].losers, pairs["train"].winners)]
-examples = pd.DataFrame(texts, pairs["train"].signs, ["loser", "winner"])
+texts = [(n, given.text, wanted.text) for n, (given, wanted)
+         in enumerate(zip(pairs["train"].losers, pairs["train"].winners))]
+examples = pd.DataFrame(texts, pairs["train"].signs, ["prompt", "loser", "winner"])
+examples = sp.behaviour.excerpts(
+    model, examples.groupby(level=0).head(2), ["loser", "winner"], settings)
 pd.set_option("display.max_colwidth", None)
-examples.groupby(level=0).head(2).rename(
+examples.drop(columns="prompt").rename(
     {1: f"wanted: {concept.expresses}", -1: f"wanted: {concept.withholds}"})
 
 # %% [markdown]

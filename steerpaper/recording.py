@@ -1,8 +1,10 @@
 """Executed notebooks as they are committed: `notebooks/*.ipynb`, which people read, and `tests/reference`, the same on
-the preset "tiny", which the tests execute again, but for those that end at once there.
+the preset "tiny", which the tests execute again, but for those that end at once there; and `notebooks/<preset>`, small
+ones of the other models that were measured.
 
-`python -m steerpaper.recording PRESETS` takes both from the workflow's executed copies, if the preset that people read
-is among these: its notebooks show the figures that are on record.
+`python -m steerpaper.recording PRESETS` takes them from the workflow's executed copies, once their tables and figures
+are on record: the first two together, if the preset that people read is among these. What the executed copies say of
+the time that they took goes on record, too.
 """
 
 import re
@@ -12,9 +14,12 @@ from pathlib import Path
 import nbformat
 
 from steerpaper import paths
+from steerpaper.copies import small_copy
 from steerpaper.outputs import outputs, writing
+from steerpaper.paper.page import SHOWN
 from steerpaper.paths import write_bytes
 from steerpaper.presets import REFERENCE, get_presets
+from steerpaper.running import record_running_times
 
 READ = "organism-llama"
 _INJECTED = "injected-parameters"
@@ -55,13 +60,29 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
 
 
 def main(presets: str) -> None:
-    """Write both sets of notebooks, if they go with what is put on record."""
-    if READ not in (preset.name for preset in get_presets(presets).values()):
-        return
-    for preset, folder in ((READ, paths.NOTEBOOKS), (REFERENCE, paths.ROOT / "tests" / "reference")):
-        for name in writing(preset) if preset == REFERENCE else outputs():
-            executed = nbformat.read(paths.BUILD / preset / f"{name}.ipynb", as_version=4)
-            _write(folder / f"{name}.ipynb", committed(executed, injected=preset == REFERENCE))
+    """Write the notebooks that go with what is put on record, and the times that they took."""
+    names = [preset.name for preset in get_presets(presets).values()]
+    if READ in names:
+        for preset, folder in ((READ, paths.NOTEBOOKS), (REFERENCE, paths.ROOT / "tests" / "reference")):
+            for name in writing(preset) if preset == REFERENCE else outputs():
+                _write(folder / f"{name}.ipynb", committed(_executed(preset, name), injected=preset == REFERENCE))
+    for preset in (name for name in names if name in SHOWN and name != READ):
+        _write_small(preset)
+    record_running_times([name for name in (*names, REFERENCE) if name in (*SHOWN, REFERENCE)])
+
+
+def _write_small(preset: str) -> None:
+    """Make a preset's folder hold small copies of all its notebooks and no other; or raise, and leave it as it was."""
+    copies = {paths.NOTEBOOKS / preset / f"{name}.ipynb": small_copy(
+        committed(_executed(preset, name), injected=True), preset, name, READ) for name in writing(preset)}
+    for path in set((paths.NOTEBOOKS / preset).glob("*.ipynb")) - set(copies):
+        path.unlink()
+    for path, copy in copies.items():
+        _write(path, copy)
+
+
+def _executed(preset: str, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(paths.BUILD / preset / f"{name}.ipynb", as_version=4)
 
 
 def _without_bars(outputs: list) -> list:

@@ -20,7 +20,8 @@ from steerpaper import paths  # noqa: E402
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no browser here: apt-get install chromium")
 
-NOTEBOOKS = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+NOTEBOOKS = sorted(str(path.relative_to(paths.NOTEBOOKS).with_suffix("")) for pattern in ("*.ipynb", "[!.]*/*.ipynb")
+                   for path in paths.NOTEBOOKS.glob(pattern))
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 UNSEEN = """[...document.querySelectorAll('article img')].filter(
     img => !img.complete || !img.naturalWidth || img.alt.trim().split(/\\s+/).length < 4).map(img => img.src)"""
@@ -83,8 +84,18 @@ def test_home(page):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_shows_its_figures(page, name):
     page.goto(f"notebooks/{name}.html", wait_until="load")
-    assert page.locator("article img").count() and not page.evaluate(UNSEEN)
+    text = (paths.NOTEBOOKS / f"{name}.ipynb").read_text("utf-8")  # one that ended at once has none
+    assert page.locator("article img").count() == text.count('"image/png": "') + text.count('"![')
+    assert not page.evaluate(UNSEEN)
     assert page.evaluate(SIDEWAYS) == 0
+
+
+def test_a_reader_goes_from_a_notebook_to_the_same_on_another_model_and_to_its_figures(page):
+    page.goto("notebooks/03_qk_freeze.html")
+    page.get_by_role("link", name="organism-gemma2", exact=True).first.click()
+    expect(page.locator("article h1")).to_contain_text("Freezing attention, on organism-gemma2")
+    page.get_by_role("link", name="on one page").click()
+    expect(page.locator("article h1")).to_contain_text("Figures of organism-gemma2")
 
 
 def test_no_page_scrolls_sideways(page, folder):

@@ -8,8 +8,9 @@ import pytest
 
 from steerpaper import paths
 from steerpaper.outputs import outputs
-from steerpaper.paper.gallery import captions, gallery_pages
+from steerpaper.paper.gallery import _page, captions, gallery_pages
 from steerpaper.paper.page import SHOWN
+from steerpaper.recording import READ
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("organism-llama", "organism-gemma2")
@@ -36,13 +37,19 @@ def test_a_page_shows_every_figure_on_record(preset):
     shown = re.findall(rf"^!\[.+\]\({preset}/(\w+)\.png\)$", page, re.MULTILINE)
     assert len(shown) > 30 and set(shown) == {path.stem for path in paths.recorded_figures(preset).glob("*.png")}
     drawn = [notebook for notebook, about in outputs().items() if set(about["figures"]) & set(shown)]
-    assert re.findall(r"\(../notebooks/(\w+).ipynb\)", page) == drawn
+    folder = "" if preset == READ else f"{preset}/"  # as executed on it
+    assert re.findall(r"\(../notebooks/(.+?).ipynb\)", page) == [folder + notebook for notebook in drawn]
 
 
 def test_what_has_no_figures_has_no_page():
     assert list(gallery_pages(["gemma-2-2b-it"])) == ["figures/README.md"]
     assert gallery_pages([])["figures/README.md"].endswith("None is on record.\n")
     assert "[organism-gemma2](organism-gemma2.md)" in gallery_pages(PRESETS)["figures/README.md"]
+
+
+def test_without_a_notebook_of_its_own_a_page_leads_to_the_one_that_is_read_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    assert "[notebook 03](../notebooks/03_qk_freeze.ipynb)" in _page("organism-gemma2")
 
 
 def test_every_page_is_of_a_model_on_record():

@@ -1,9 +1,12 @@
 """Executed notebooks as they are committed."""
 
+import base64
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from steerpaper import paths, recording
 from steerpaper.recording import committed
 
 
@@ -67,3 +70,47 @@ def test_of_a_notebook_that_ended_early_stays_what_it_found():
     assert [output.get("text") for output in ended.cells[-2].outputs] == ["nothing to steer\n"]
     assert "/home/me" not in nbformat.writes(ended)
     nbformat.validate(ended)
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """A build folder with one notebook of organism-gemma2 that shows a picture on record, and a copy of a notebook that
+    is no more."""
+    for name, place in (("BUILD", "build"), ("NOTEBOOKS", "notebooks")):
+        monkeypatch.setattr(paths, name, tmp_path / place)
+    monkeypatch.setattr(paths, "recorded_figures", lambda preset: tmp_path / "figures" / preset)
+    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors"])
+    monkeypatch.setattr(recording, "record_running_times",
+                        lambda presets: (tmp_path / "times").write_text(" ".join(presets)))
+    for folder in ("build/organism-gemma2", "notebooks/organism-gemma2", "figures/organism-gemma2"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "notebooks/organism-gemma2/07_old.ipynb").touch()
+    (tmp_path / "figures/organism-gemma2/cosines.png").write_bytes(b"PNG")
+    notebook = executed()
+    notebook.cells[2].source = '# Parameters\npreset = "organism-gemma2"\n'
+    picture = {"image/png": base64.b64encode(b"PNG").decode(), "text/plain": "<Image>"}
+    notebook.cells[-1].outputs = [new_output("execute_result", picture, execution_count=3)]
+    nbformat.write(notebook, tmp_path / "build/organism-gemma2/01_extract_vectors.ipynb")
+    return tmp_path
+
+
+def test_of_other_models_small_notebooks_go_on_record(build):
+    recording.main("organism-gemma2")
+    assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["01_extract_vectors.ipynb"]
+    copy = nbformat.read(build / "notebooks/organism-gemma2/01_extract_vectors.ipynb", as_version=4)
+    assert [cell.id for cell in copy.cells] == ["cell-001", "cell-002", "injected-parameters", "cell-003"]
+    assert copy.cells[-1].outputs[0].data["text/markdown"].endswith("(../../figures/organism-gemma2/cosines.png)")
+    assert (build / "times").read_text() == "organism-gemma2 tiny"
+    nbformat.validate(copy)
+
+
+def test_a_picture_that_is_not_on_record_leaves_them_as_they_were(build):
+    (build / "figures/organism-gemma2/cosines.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match="none of figures/organism-gemma2"):
+        recording.main("organism-gemma2")
+    assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["07_old.ipynb"]
+
+
+def test_of_a_model_without_a_page_none_do(build):
+    recording.main("tiny")
+    assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["07_old.ipynb"]

@@ -19,7 +19,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import VERDICTS, Check, Claim, Rule, cases, claims, summary, verdict
 from steerpaper.paper.compared import measured_table, reported_table
 from steerpaper.paper.findings import findings
-from steerpaper.paper.page import SHOWN, generated_pages, readme_findings, results_page, with_findings
+from steerpaper.paper.page import SHOWN, generated_pages, readme_findings, results_page, with_findings, with_running_times
 from steerpaper.paper.tables import (
     TEST_SETS, average_drop, drop_contrasts, paper_tables, paper_text, reported, sparsity_kept,
 )
@@ -898,6 +898,11 @@ def test_results_page_is_current():
 def test_readme_is_current():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert with_findings(readme) == readme, "run python -m steerpaper.paper.page"
+
+
+def test_running_times_are_current():
+    page = (ROOT / "docs" / "cost.md").read_text(encoding="utf-8")
+    assert with_running_times(page) == page, "run python -m steerpaper.paper.page"
 
 
 def test_generated_pages_are_current():

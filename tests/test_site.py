@@ -13,8 +13,11 @@ from bs4 import BeautifulSoup  # noqa: E402, comes with the theme
 import steerpaper  # noqa: E402
 from built_site import build_site  # noqa: E402
 from steerpaper.outputs import outputs  # noqa: E402
+from steerpaper.paper.explorer import explored  # noqa: E402
+from steerpaper.paper.page import SHOWN  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+COPIES = sorted((ROOT / "notebooks").glob("[!.]*/*.ipynb"))  # as executed on other models
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,33 @@ def test_everything_is_there(site):
     names = {str(path.relative_to(folder)) for path in pages}
     wanted = {"index", "README", "RESULTS", "docs/api", "figures/README", *(f"notebooks/{name}" for name in outputs())}
     wanted |= {f"{path.parent.name}/{path.stem}" for kind in ("docs", "figures") for path in (ROOT / kind).glob("*.md")}
+    wanted |= {f"notebooks/{path.parent.name}/{path.stem}" for path in COPIES}
     assert {f"{name}.html" for name in wanted} <= names
     assert "README.html" in (folder / "index.html").read_text()
     listed = {link["href"].partition("#")[0] for link in pages[folder / "README.html"].select("nav.bd-links a")}
     assert {f"{name}.html" for name in wanted} - listed == {"index.html", "README.html"}  # the rest is in the contents
+
+
+def links(page, folder) -> set[Path]:
+    """Where the links of a page's text lead."""
+    return {(folder / unquote(link["href"]).partition("#")[0]).resolve() for link in page.select("article a[href]")}
+
+
+def test_a_notebook_leads_to_the_same_on_other_models(site):
+    folder, pages = site
+    assert COPIES
+    for path in COPIES:
+        read, copy, figures = (folder / f"{name}.html" for name in (
+            f"notebooks/{path.stem}", f"notebooks/{path.parent.name}/{path.stem}", f"figures/{path.parent.name}"))
+        assert copy in links(pages[read], read.parent) and {read, figures} <= links(pages[copy], copy.parent)
+        assert pages[copy].h1.text.rstrip("#").endswith(f", on {path.parent.name}")
+        assert copy in links(pages[figures], figures.parent)
+
+
+def test_the_figures_lead_to_the_explorers(site):
+    folder, pages = site
+    found = links(pages[folder / "figures" / "README.html"], folder / "figures")
+    assert explored(SHOWN) and {folder / "explorer" / f"{preset}.html" for preset in explored(SHOWN)} <= found
 
 
 def test_no_link_is_dead(site):
