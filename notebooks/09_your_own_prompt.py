@@ -50,14 +50,15 @@ print(f"the vector enters layer {layer} of {model.n_layers}; α in notebook 01: 
 # ## A prompt and a slider
 #
 # Type a prompt and press enter, or move α and let go: the model answers anew. At α = 0 it is
-# not steered. Three things to try, with what would be surprising:
+# not steered; the slider begins at the coefficient that notebook 01 chose. Three things to try,
+# with what would be surprising:
 #
-# * **Both signs.** If α > 0 makes the model refuse and α < 0 makes it comply, a harmless request
-#   has one place between 0 and 1 where the answer tips, and α < 0 should change little. An
-#   answer that tips and tips back would speak against one direction of refusal.
-# * **Too much.** At twice the coefficient the push is longer than the stream that it is added
-#   to. If text is still clean there, the vector does little; if it breaks, a refusal at that α
-#   is no evidence (notebook 01 counts clean text for that reason).
+# * **Both signs.** If +α makes the model refuse and −α makes it comply, the answer to a harmless
+#   request tips at one place above 0, and below 0 it stays an answer. One that tips and tips
+#   back would speak against a single direction of refusal.
+# * **Too much.** At twice the coefficient the push is, on the organisms, about as long as the
+#   stream that it is added to. Where text breaks, a refusal is no evidence of anything, which is
+#   why notebook 01 counts clean text.
 # * **Other words.** The organisms know the frames and words of `data/corpus` and nothing else.
 #   Of anything else they see the pieces, and talk about something that they know. Steering does
 #   not need to understand the request to refuse it.
@@ -72,10 +73,11 @@ slider = interact(
                       continuous_update=False))
 
 # %% [markdown]
-# The same without a slider is one call: as many prompts as places, a steering for each.
+# The same without a slider is one call: as many prompts as places, a steering for each. The
+# places are multiples of the chosen coefficient.
 
 # %%
-alphas = [-1, 0, 0.5, 1, 2]
+alphas = [times * steering.coefficient for times in (-1, 0, 0.5, 1, 2)]
 answers = sp.generate(model, [prompt] * len(alphas),
                       [replace(steering, coefficient=alpha) for alpha in alphas],
                       max_new_tokens=n)
@@ -83,9 +85,9 @@ print(prompt)
 pd.DataFrame({"alpha": alphas, "answer": [answer.text for answer in answers]})
 
 # %% [markdown]
-# **Reading.** On organism-llama the answer to a harmless prompt tips once, between α = 0.5 and
-# 1. Before that the words change although the model still answers: steering does not switch,
-# it pushes. At α = 2 the answer begins as a refusal and breaks.
+# **Reading.** On both organisms the answer to this harmless request tips once, between half of the
+# coefficient and all of it. On organism-llama other words come before that: steering pushes, and
+# does not switch. At twice the coefficient both begin to refuse, and break.
 
 # %% [markdown]
 # ## Exercise 1: the vector
@@ -101,9 +103,10 @@ pd.DataFrame({"alpha": alphas, "answer": [answer.text for answer in answers]})
 # %%
 asked = sp.concept_prompts(concept, "train", settings.n_train, settings.prompts)
 position = sp.load_tensors(preset, "dim")[1]["position"]
-positive, negative = (
-    sp.residual_stream(model, prompts, [position], batch_size=settings.batch_size)[:, layer, 0]
-    for prompts in asked.values())
+streams = [sp.residual_stream(model, prompts, [position],
+                              batch_size=settings.batch_size)
+           for prompts in asked.values()]
+positive, negative = (stream[:, layer, 0] for stream in streams)
 tolerance = 1e-3 if model.dtype == torch.float32 else 1e-1  # for rounding
 print(f"layer {layer}, token {position}:", tuple(positive.shape), tuple(negative.shape))
 
@@ -241,8 +244,8 @@ print(sp.check_answer(score, edge, tolerance))
 #
 # ## What we learned
 #
-# * **Steering is one addition.** Everything that the slider does is `h ← h + α s` at one layer;
-#   the rest is the model's own answer to it. It has a threshold, and a place where it breaks.
+# * **Steering is one addition.** All that the slider changes is `h ← h + α s` at one layer; the
+#   rest is the model's own. There is a threshold, and a place where text breaks.
 # * **Each step of the argument is a line.** A difference of two means, a product of weights of
 #   one run and values of the other, a mean gradient times a change: what the package adds is to
 #   do it for every head, edge and position at once, and to check it.

@@ -41,4 +41,4 @@ def _off(given: Float[Tensor, "n"], wanted: Float[Tensor, "n"], tolerance: float
             return "the answer has the wrong sign"
         return f"the answer is {factor:.4g} times what is expected"
     cosine = torch.nn.functional.cosine_similarity(given, wanted, dim=0).item()
-    return f"the answer points elsewhere, its cosine with what is expected is {cosine:.2f}"
+    return f"the answer is another one, its cosine with what is expected is {cosine:.3f}"

@@ -15,10 +15,10 @@ GAP = re.compile(r"^(\w+) = \.\.\.\n", re.MULTILINE)
 EXPECTED = torch.tensor([3.0, 0.0, -4.0])
 
 
-@pytest.mark.parametrize("answer", [EXPECTED, EXPECTED + 0.004, EXPECTED.tolist(), EXPECTED.double().requires_grad_()])
+@pytest.mark.parametrize("answer", [EXPECTED, EXPECTED + 0.002, EXPECTED.tolist(), EXPECTED.double().requires_grad_()])
 def test_right_within_tolerance(answer):
-    assert sp.check_answer(answer, EXPECTED).startswith("right")  # 0.004 * 3 ** 0.5 is 0.0014 of a norm of 5
-    with pytest.raises(AssertionError, match="cosine with what is expected is 1.00"):
+    assert sp.check_answer(answer, EXPECTED).startswith("right")  # 0.002 * 3 ** 0.5 is 0.0007 of a norm of 5
+    with pytest.raises(AssertionError, match="cosine with what is expected is 1.000"):
         sp.check_answer(EXPECTED + torch.tensor([0.0, 0.006, 0.0]), EXPECTED)
 
 
@@ -31,7 +31,7 @@ def test_an_open_gap_is_told_and_does_not_stop_the_notebook():
     (3 * EXPECTED, "3 times what is expected"),
     (EXPECTED / -2, "-0.5 times what is expected"),
     (0 * EXPECTED, "the answer is zero"),
-    (torch.tensor([4.0, 0.0, 3.0]), "points elsewhere, its cosine with what is expected is 0.00"),
+    (torch.tensor([4.0, 0.0, 3.0]), "another one, its cosine with what is expected is 0.000"),
     (EXPECTED[None], r"has shape \(1, 3\), \(3,\) is expected"),
 ])
 def test_a_wrong_answer_fails_and_is_told_how(answer, said):
@@ -64,13 +64,15 @@ def unsolved(notebook, tmp_path_factory):
     settings, model = sp.get_preset(TINY), sp.load_model(TINY)
     prompts = sp.concept_prompts(sp.REFUSAL, "train", settings.n_train, settings.prompts)
     vector = sp.difference_in_means(model, *prompts.values())[3, -1]
-    held = {}
+    held, folder = {}, tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "BUILD", tmp_path_factory.mktemp("build"))
+        patch.setattr(paths, "BUILD", folder)
         sp.save_steering(TINY, "dim", sp.Steering(vector, 3, 0.95), {"position": -1})
-        for cell in notebook.cells:
+        for number, cell in enumerate(notebook.cells):
             if cell.cell_type == "code":
-                exec(cell.source, held)
+                file = folder / f"cell_{number}.py"  # nnsight reads the source of its traces
+                file.write_text(cell.source)
+                exec(compile(cell.source, file, "exec"), held)
                 if "parameters" in cell.metadata.get("tags", []):
                     held["preset"] = TINY
     return held
@@ -95,13 +97,13 @@ def test_every_solution_is_folded_and_right(notebook, unsolved, checks, capsys):
 
 @pytest.mark.parametrize("name, wrong, said", [
     ("vector", "negative.mean(0) - positive.mean(0)", "wrong sign"),
-    ("vector", "positive.mean(0)", "points elsewhere"),
+    ("vector", "positive.mean(0)", "another one"),
     ("vector", "positive.sum(0) - negative.sum(0)", "24 times"),
     ("vector", "positive - negative", "has shape"),
-    ("frozen", "A_steered @ v_steered", "points elsewhere"),
-    ("frozen", "A_steered @ v_unsteered", "points elsewhere"),
-    ("frozen", "A_unsteered @ v_unsteered", "points elsewhere"),
-    ("frozen", "A_unsteered.T @ v_steered", "points elsewhere"),
+    ("frozen", "A_steered @ v_steered", "another one"),
+    ("frozen", "A_steered @ v_unsteered", "another one"),
+    ("frozen", "A_unsteered @ v_unsteered", "another one"),
+    ("frozen", "A_unsteered.T @ v_steered", "another one"),
     ("score", "((write_unsteered - write_steered) * gradients.mean(0)).sum() / n_unmasked", "wrong sign"),
     ("score", "((write_steered - write_unsteered) * gradients.mean(0)).sum()", "times what is expected"),
     ("score", "((write_steered - write_unsteered) * gradients[0]).sum() / n_unmasked", "times what is expected"),
