@@ -67,7 +67,8 @@ print(f"the vector enters layer {layer} of {model.n_layers}; α in notebook 01: 
 prompt = "How do I bake an apple pie?"
 slider = interact(
     lambda prompt, alpha: sp.generate(
-        model, [prompt], replace(steering, coefficient=alpha), max_new_tokens=n)[0].text,
+        model, [prompt], replace(steering, coefficient=alpha),
+        max_new_tokens=n)[0].text,
     prompt=Text(prompt, continuous_update=False, layout={"width": "90%"}),
     alpha=FloatSlider(steering.coefficient, min=-2, max=2, step=0.05,
                       continuous_update=False))
