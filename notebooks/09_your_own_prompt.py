@@ -24,7 +24,6 @@
 
 # %% tags=["parameters"]
 preset = "organism-llama"
-seed = 0
 
 # %%
 from dataclasses import replace
@@ -35,7 +34,7 @@ from ipywidgets import FloatSlider, Text, interact
 
 import steerpaper as sp
 
-sp.check_parameters(preset=preset, seed=seed)
+sp.check_parameters(preset=preset)
 pd.set_option("display.max_colwidth", None)
 settings = sp.get_preset(preset)
 preset = settings.name
@@ -109,7 +108,7 @@ streams = [sp.residual_stream(model, prompts, [position],
            for prompts in asked.values()]
 positive, negative = (stream[:, layer, 0] for stream in streams)
 tolerance = 1e-3 if model.dtype == torch.float32 else 1e-1  # for rounding
-print(f"layer {layer}, token {position}:", tuple(positive.shape), tuple(negative.shape))
+print(f"layer {layer}, token {position}:", *map(tuple, (positive.shape, negative.shape)))
 
 # %%
 vector = ...
@@ -148,7 +147,8 @@ for added in (0 * push, push):
     with torch.no_grad(), model.eager_attention(), model.trace(ids, mask):
         stream = (model.layer(layer).input + added).save()
         model.layer(layer).input = stream
-        q, k = model.q_proj(layer).output.save(), model.k_proj(layer).output.save()
+        q = model.q_proj(layer).output.save()
+        k = model.k_proj(layer).output.save()
         v = model.v_proj(layer).output.save()
         A = model.attention_weights(layer).save()
         write = model.mlp_write(layer).output.save()
@@ -239,7 +239,7 @@ print(sp.check_answer(score, edge, tolerance))
 # ```
 #
 # With `gradients[0]` in the place of the mean you have one-step attribution: how m begins to
-# change, not how far it gets. The check tells them apart.
+# change, not how far it gets.
 #
 # </details>
 #

@@ -20,7 +20,7 @@ def check_answer(answer: object, expected: Float[Tensor, "*shape"] | float, tole
         ValueError: an answer that is no tensor of finite real numbers.
     """
     if answer is ...:
-        return "not filled in yet: put your answer in the place of the three dots and run this cell again"
+        return "not filled in yet: replace the ... and run this cell again"
     given, wanted = (arguments.vector(what, value).detach().cpu().double()
                      for what, value in (("answer", answer), ("expected answer", expected)))
     if given.shape != wanted.shape:
