@@ -108,7 +108,7 @@ streams = [sp.residual_stream(model, prompts, [position],
            for prompts in asked.values()]
 positive, negative = (stream[:, layer, 0] for stream in streams)
 tolerance = 1e-3 if model.dtype == torch.float32 else 1e-1  # for rounding
-print(f"layer {layer}, token {position}:", *map(tuple, (positive.shape, negative.shape)))
+print("positive:", tuple(positive.shape), "negative:", tuple(negative.shape))
 
 # %%
 vector = ...
