@@ -15,6 +15,7 @@ from steerpaper.circuits import (
     minimum_faithful, overlap, patch_edges, patching_data,
 )
 from steerpaper.concepts import REFUSAL, Concept, get_concept
+from steerpaper.exercises import check_answer
 from steerpaper.figures import PALETTE, save_figure, use_style
 from steerpaper.heads import steering_value_vectors
 from steerpaper.models import Model, Response, load_model
@@ -29,7 +30,7 @@ from steerpaper.vectors import (
 
 __all__ = [
     "METHODS", "PALETTE", "PRESETS", "REFUSAL", "Attribution", "Circuit", "Concept", "DirectionalKL", "Faithfulness",
-    "Graph", "Ingredients", "Model", "Preset", "Response", "Steering", "SubstringJudge", "attribute",
+    "Graph", "Ingredients", "Model", "Preset", "Response", "Steering", "SubstringJudge", "attribute", "check_answer",
     "check_parameters", "concept_prompts", "contrast_pairs", "difference_in_means", "faithfulness", "faithfulness_of",
     "first_token_ids", "first_token_log_odds", "generate", "get_concept", "get_preset", "judged_responses",
     "load_judge", "load_model", "load_prompts", "load_recorded", "load_steering", "load_table", "load_tensors",

@@ -26,8 +26,9 @@ _INJECTED = "injected-parameters"
 
 
 def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.NotebookNode:
-    """An executed notebook without progress bars and what its metadata has of paths, times and durations; with ids that
-    stay. Of one that ended early, what it found stays, and cells that did not run have no number.
+    """An executed notebook without progress bars, widgets (which only a kernel brings to life) and what its metadata has
+    of paths, times and durations; with ids that stay. Of one that ended early, what it found stays, and cells that did
+    not run have no number.
 
     Args:
         injected: whether the cell that papermill has put in stays. Without it the parameters are the notebook's own.
@@ -52,7 +53,7 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
         if cell.cell_type == "code" and cell.execution_count is not None:
             executed_cells += 1
             cell.execution_count = executed_cells
-            cell.outputs = _without_end(_without_bars(cell.outputs))
+            cell.outputs = _without_end(_without_bars(_without_widgets(cell.outputs)))
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = executed_cells
@@ -95,6 +96,11 @@ def _without_bars(outputs: list) -> list:
                 continue
         kept.append(output)
     return kept
+
+
+def _without_widgets(outputs: list) -> list:
+    """Outputs without widgets; their ids are others in every run."""
+    return [output for output in outputs if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})]
 
 
 def _without_end(outputs: list) -> list:

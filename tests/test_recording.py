@@ -44,6 +44,16 @@ def test_progress_bars_are_left_out_and_warnings_stay():
     assert [output.get("text") for output in outputs] == [None, "warned\n\n"]
 
 
+def test_widgets_are_left_out_with_their_state():
+    notebook = executed()
+    shown = {"application/vnd.jupyter.widget-view+json": {"model_id": "1f72"}, "text/plain": "interactive(...)"}
+    notebook.cells[-1].outputs.insert(0, new_output("display_data", shown))
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {"1f72": {}}}}
+    kept = committed(notebook, injected=True)
+    assert kept.cells[-1].outputs == committed(executed(), injected=True).cells[-1].outputs
+    assert "1f72" not in nbformat.writes(kept)
+
+
 def test_recordings_keep_their_parameters_and_ids_stay():
     first, second = (committed(executed(), injected=True) for _ in range(2))
     assert [cell.id for cell in first.cells] == ["cell-001", "cell-002", "injected-parameters", "cell-003"]
