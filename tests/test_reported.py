@@ -781,7 +781,7 @@ def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
     save_scorecard(results, "organism-gemma2", tables)
     page = results_page()
     assert rows_of(page, "| claim |") == ["claim", "organism-gemma2"]
-    assert rows_of(page, "| 8. Steering acts through OV, not QK")[1:] == ["**holds in part** (3/4)"]
+    assert rows_of(page, "| 8. NTP and PO act through OV, not QK")[1:] == ["**holds in part** (3/4)"]
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
     assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.7 (0.65 to 0.75) |" in page
@@ -804,7 +804,7 @@ def test_real_models_come_first(results, monkeypatch):
     text = readme_findings()
     assert text.startswith("On `qwen2.5-coder-0.5b-instruct`, ") and text.count("\n* **") == 5
     assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
-    assert "The same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RESULTS.md](RESULTS.md)." in text
+    assert "With intervals and by method, the same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RES" in text
 
 
 def test_findings_tell_what_was_measured(results):
@@ -816,21 +816,23 @@ def test_findings_tell_what_was_measured(results):
     assert [line.split("**")[1] for line in found] == [
         "Steering works, by all three methods: holds.", "A tenth of the edges carries the steering: holds.",
         "Circuits of different methods are interchangeable: holds.",
-        "Steering acts through OV, not QK: difference in means: holds.",
+        "DIM acts through OV, not QK: holds.",
         "90 to 99 % of the dimensions can go, rescaled: holds."]
     steering, circuits, shared, freezes, sparsity = found
     assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
-    assert "random vectors as long do nothing: mostly holds.**" in steering
+    assert "Random vectors as long do nothing: mostly holds.**" in steering
     assert "moves it by -44 to 2 % of what DIM does" in steering
-    assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 to 0.90 (0.88 to 0.92) of" in circuits
+    assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "one position holds 40 % of the effect" in circuits
-    assert "a random vector's 33 to 33 % of that" in shared
+    assert "a random vector's 33 % of that" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
-    assert "the MLPs read by DIM 15.00" in freezes
+    assert "the MLPs read by DIM 15.0" in freezes
     assert "up to a sparsity of DIM 95 %, NTP 95 %, PO 95 %, and not" in sparsity
     rows = scorecard("tiny")[1].astype({"met": object})
     rows.loc[rows.claim == "sparse-plain", "met"] = None
-    assert "not rescaled up to (not measured)." in findings(rows)[4]
+    for brief in (False, True):
+        assert "not rescaled up to (not measured)." in findings(rows, brief=brief)[4]
+    assert "moves ASR by 14.5 to 70.0 points, freezing the attention weights by 5.0 to" in findings(rows, brief=True)[3]
 
 
 def test_a_claim_that_a_scorecard_lacks_is_not_measured(results):
@@ -860,10 +862,11 @@ def test_the_findings_go_between_the_readme_s_markers(results):
 
 def test_the_readme_says_what_the_results_say(results):
     save_scorecard(results, "organism-gemma2", hand_made())
-    sentences = findings(scorecard("organism-gemma2")[1])
-    for text in (readme_findings(), results_page()):
-        assert [line for line in text.splitlines() if line.startswith("* **")] == [f"* {one}" for one in sentences]
-    assert "All verdicts: [RESULTS.md](RESULTS.md)." in readme_findings()
+    cases = scorecard("organism-gemma2")[1]
+    for text, brief in ((readme_findings(), True), (results_page(), False)):
+        assert [line for line in text.splitlines() if line.startswith("* **")] == [
+            f"* {one}" for one in findings(cases, brief=brief)]
+    assert "With intervals and by method, all verdicts: [RESULTS.md](RESULTS.md)." in readme_findings()
 
 
 def test_the_abstract_s_claims_come_first(results):

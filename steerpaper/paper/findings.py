@@ -10,7 +10,7 @@ _ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("int
           ("ov-not-qk", "ov-not-qk-learned"), ("sparse", "sparse-plain"))  # what each finding says of the claims
 
 
-def findings(cases: pd.DataFrame) -> list[str]:
+def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     """Five sentences on steering, circuits, what they share, freezes and sparsity.
 
     Each begins with what was claimed and the verdict on it. Whatever came out, it then says the same numbers: those that
@@ -19,32 +19,34 @@ def findings(cases: pd.DataFrame) -> list[str]:
 
     Args:
         cases: `scorecard_cases` of one model.
+        brief: of every number the least and the largest value alone.
     """
     checks = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
               for claim in claims() for i, check in enumerate(claim.checks)}
 
-    def share(claim: str, check: int) -> str:
-        return _told(checks[claim, check], "{:.2f}")
+    def told(claim: str, check: int, digits: int = 2, *others: pd.DataFrame) -> str:
+        rows = pd.concat([checks[claim, check], *others])
+        return _range(rows, digits) if brief else _told(rows, digits)
 
     def percent(claim: str, check: int) -> str:
         rows = checks[claim, check]
-        return _told(rows.assign(**100 * rows[["value", "low", "high"]].astype(float)), "{:.0f} %")
+        rows = rows.assign(**100 * rows[["value", "low", "high"]].astype(float))
+        return _range(rows, 0, " %") if brief else _told(rows, 0, " %")
 
-    values, weights = (_told(pd.concat([checks["ov-not-qk", i], checks["ov-not-qk-learned", i]]), "{:.1f}")
-                       for i in (0, 1))
+    values, weights = (told("ov-not-qk", i, 1, checks["ov-not-qk-learned", i]) for i in (0, 1))
     numbers = [
-        f"ASR is {share('effective', 0)} on harmful prompts and {share('effective', 1)} on "
-        f"harmless ones, with {percent('effective', 2)} of the unsteered model's clean text. A random vector as long as DIM "
-        f"moves it by {percent('random-vectors', 0)} of what DIM does.",
-        f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries "
-        f"{share('few-edges', 1)} of the steering on test prompts. Found on whole answers, a circuit carries "
-        f"{share('whole-answers', 0)} more than one found on a single token; one position holds "
-        f"{percent('whole-answers', 1)} of the effect.",
-        f"Another method's circuit carries {share('interchangeable', 0)} of the steering, a random "
-        f"vector's {percent('beyond-random', 0)} of that, and random edges, twice as many, {share('controls', 1)} at "
-        "most in 97.5 % of draws.",
+        f"ASR is {told('effective', 0)} on harmful prompts and {told('effective', 1)} on harmless ones, with "
+        f"{percent('effective', 2)} of the unsteered model's clean text. A random vector as long as DIM moves it by "
+        f"{percent('random-vectors', 0)} of what DIM does.",
+        f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
+        f"the steering. Found on whole answers, a circuit carries {told('whole-answers', 0)} more than "
+        f"one found on a single token; one position holds {percent('whole-answers', 1)} of the effect.",
+        f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
+        f"{percent('beyond-random', 0)} of that, and random edges, twice as many, {told('controls', 1)} at most in "
+        "97.5 % of draws.",
         f"Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}, and taking the "
-        f"vector out of what the MLPs read by {share('order-of-drops', 0)} points more than the weights. Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
+        f"vector out of what the MLPs read by {told('order-of-drops', 0, 1)} points more than the weights. Taking out "
+        f"the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
         "By gradient, and rescaled, vectors keep their effect up to a sparsity of "
         f"{percent('sparse', 0)}, and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, "
         f"{percent('sparse', 1)} of the dense vectors' clean text is left.",
@@ -53,19 +55,29 @@ def findings(cases: pd.DataFrame) -> list[str]:
     return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(_ABOUT, numbers)]
 
 
-def _told(rows: pd.DataFrame, form: str) -> str:
+def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
     """Cases in words: each by its name, or their range."""
     rows = rows.dropna(subset="met")
-    if rows.empty:
-        return "(not measured)"
-    if len(rows) > _FEW:
-        ends = form.format(rows.value.min()).removesuffix(" %"), form.format(rows.value.max())
-        return f"{ends[0]} to {ends[1]}{_interval(rows.low.min(), rows.high.max(), form)}"
-    each = [f"{form.format(row.value)}{_interval(row.low, row.high, form)}" for row in rows.itertuples()]
+    if rows.empty or len(rows) > _FEW:
+        return _range(rows, digits, unit) + _interval(rows.low.min(), rows.high.max(), digits, unit)
+    each = [f"{_number(row.value, digits)}{unit}{_interval(row.low, row.high, digits, unit)}" for row in rows.itertuples()]
     names = [name.split(", ")[0] for name in rows.case]
     names = [f"{METHODS[name].label if name in METHODS else name} " if len(rows) > 1 else "" for name in names]
     return ", ".join(map("".join, zip(names, each)))
 
 
-def _interval(low: float, high: float, form: str) -> str:
-    return f" ({form.format(low).removesuffix(' %')} to {form.format(high)})" if pd.notna(low) else ""
+def _range(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
+    """The least and the largest value."""
+    values = rows.dropna(subset="met").value
+    if values.empty:
+        return "(not measured)"
+    ends = dict.fromkeys(_number(value, digits) for value in (values.min(), values.max()))
+    return " to ".join(ends) + unit
+
+
+def _interval(low: float, high: float, digits: int, unit: str) -> str:
+    return f" ({_number(low, digits)} to {_number(high, digits)}{unit})" if pd.notna(low) else ""
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0: no minus before a zero

@@ -91,13 +91,13 @@ def readme_findings() -> str:
     if not found:
         return _NOTHING
     first, *others = (f"`{preset}`" for preset in found)
-    more = f"The same of {' and '.join(others)}, and all verdicts" if others else "All verdicts"
+    more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
     return "\n\n".join([
-        f"On {first}, 95 % intervals in brackets:", _sentences(found[0]), f"{more}: [RESULTS.md](RESULTS.md).",
+        f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
+        f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
-        f"*How much of the steering of {first} is undone when one part of every layer works as if there were no "
-        "steering: 0 is none of it, 1 all of it. Hollow markers are the paper's models, with other prompts and another "
-        "judge.*"])
+        f"*How much of the steering of {first} is undone when one part of every layer is frozen: 0 is none of it, 1 all "
+        "of it. Hollow markers are the paper's models, with other prompts and another judge.*"])
 
 
 def with_findings(readme: str) -> str:
@@ -173,9 +173,9 @@ def _finding_sections(found: Iterable[str]) -> str:
     return "\n\n".join(["## Findings", *([legend, *sections] if sections else [_NOTHING])])
 
 
-def _sentences(preset: str) -> str:
+def _sentences(preset: str, *, brief: bool = False) -> str:
     """The findings on one model, as a list."""
-    return "\n".join(f"* {one}" for one in findings(_saved(preset, "scorecard_cases")))
+    return "\n".join(f"* {one}" for one in findings(_saved(preset, "scorecard_cases"), brief=brief))
 
 
 def _verdict(claim: Claim, card: pd.DataFrame) -> str:
