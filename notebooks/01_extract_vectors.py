@@ -503,8 +503,8 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # **Reading.** All three methods flip nearly every prompt in both directions, equally well; what
 # differs is the price: under +α part of the answers to harmless prompts is no longer clean.
 # PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama, where it
-# does not. Random vectors do nothing; a single one may move a few answers in a hundred, which
-# is the scale to read small effects by.
+# does not. Random vectors do next to nothing: of ten, none turns more than three prompts of 24,
+# which is the scale to read small effects by.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's

@@ -288,9 +288,9 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 
 # %% [markdown]
 # **Reading.** Rescaled, the gradient's choice reaches at least as far as any other for every method on both organisms,
-# and dropout never further than smallest first. NTP's comes to 90 % on both, PO's on organism-llama, DIM's on neither.
-# Not rescaled, everything ends far earlier, and mostly at one point whoever chooses; DIM's smallest dimensions are then
-# a better choice than its gradient's on organism-gemma2: half of the claim is rescaling.
+# and dropout never further than smallest first. NTP's comes to about 90 % on both, PO's on organism-llama,
+# DIM's on neither. Not rescaled, everything ends earlier, and the gradient's choice reaches no further than smallest
+# first: half of the claim is rescaling.
 #
 # ## Whole answers on the full test set
 #
@@ -591,8 +591,8 @@ sp.save_figure(fig, preset, "side_effects")
 
 # %% [markdown]
 # **Reading.** Bands are 95 % intervals, of shares by Wilson, of the KL by resampling prompts. To the left of 0 a sparse
-# vector disturbs the next token more than the dense one does, with DIM on organism-gemma2 the exception, and PO's on
-# organism-llama breaks most of the answers. To the right DIM's lower KL comes with weaker steering. Most of these
+# vector disturbs the next token as much as the dense one or more, with DIM on organism-gemma2 the exception, and PO's
+# on organism-llama breaks half of the answers. To the right DIM's lower KL comes with weaker steering. Most of these
 # differences lie within the intervals of so few prompts, but none says that sparsity buys a milder push.
 #
 # ## Beside the paper
@@ -625,16 +625,16 @@ beside = beside.xs(True, level="rescaled").unstack("model").swaplevel(axis=1)
 beside.sort_index(axis=1).round(1)
 
 # %% [markdown]
-# **Reading.** DIM's curves bend in the paper's order, earlier on organism-llama than on either of its models and about
-# where Gemma's do on organism-gemma2. By our rule not even all of the paper's vectors come to the sparsities that its
+# **Reading.** DIM's curves bend in the paper's order, on both organisms a little earlier than Gemma's and well before
+# Llama's. By our rule not even all of the paper's vectors come to the sparsities that its
 # text names (which says nothing of a share of the effect), and the organisms' lie where its weaker ones do.
 #
 # ## What we learned
 #
 # *Few dimensions do most of the steering*, as the paper says: four in five can go on
 # both organisms and most prompts still flip, if the gradient chooses and what is left
-# is made as long as the whole. *Rescaling is half of it*: without it no choice is far
-# better than another. *ASR flatters*: the answers get worse before they turn. *The
+# is made as long as the whole. *Rescaling is half of it*: without it the gradient
+# chooses no better than size does. *ASR flatters*: the answers get worse before they turn. *The
 # methods agree* on the dimensions far beyond chance, and beyond a random vector, whose
 # gradient agrees with DIM's more than chance allows. *Signs in the right places are
 # enough*: sizes hardly matter, and the gradient's own values steer as well as those
