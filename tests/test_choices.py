@@ -35,7 +35,7 @@ def test_nothing_is_suggested_where_nothing_is_near(given):
 @pytest.mark.parametrize("call, message", [
     (lambda model, one: get_preset("tny"), r"preset 'tny' \(did you mean 'tiny'\?\)"),
     (lambda model, one: load_prompts("harmfull", "test"),
-     r"prompt set 'harmfull' \(did you mean 'harmful'\?\).*second_harmful "),
+     r"prompt set 'harmfull' \(did you mean 'harmful'\?\).*second_harmful"),
     (lambda model, one: load_prompts("harmful", "tests"), r"split 'tests' \(did you mean 'test'\?\)"),
     (lambda model, one: load_prompts("harmful", "test", source="builtin"),
      r"source of prompts 'builtin' .*'built-in'\?"),

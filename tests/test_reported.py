@@ -43,7 +43,7 @@ def hand_made() -> dict[str, pd.DataFrame]:
     steered = {"harmful": 0.9, "harmless": 0.0}
     asr = [("none", p, 1 - steered[p] - 0.1 * (p == "harmful")) for p in CLASSES]
     asr += [(m, p, steered[p]) for m in METHODS for p in CLASSES]
-    frozen = {"none": 0, "qk": 0.05, "mlp": 0.2, "svv": 0.5, "ov": 0.7}
+    frozen = {"none": 0, "qk": 0.05, "mlp": 0.3, "svv": 0.5, "ov": 0.7}
     sign = {"harmful": -1, "harmless": 1}
     ablations = [("dim", f, p, steered[p] + sign[p] * d) for f, d in frozen.items() for p in CLASSES]
     reach = {"gradient": 0.95, "indirect_effect": 0.95, "bottom_k": 0.8, "dropout": 0.4}
@@ -340,6 +340,7 @@ BROKEN = {
                         lambda t: t.from_attention_head.where(t.edges == "all edges", 59.0)),
     ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),
     ("edge-types", 2): ("table5_8_edge_types", "into_key", lambda t: t.into_key.where(t.edges == "all edges", 6.0)),
+    ("mlps", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 25.9)),
     ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 5.0)),
     ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 19.0)),
     ("order-of-drops", 2): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "ov", 50.0)),
@@ -579,7 +580,7 @@ def test_numbers_stand_beside_the_right_ones(results):
     numbers = reported_numbers("tiny").set_index(["source", "model", "quantity"])
     llama = numbers.xs("llama-3.2-3b-instruct", level="model")
     row = llama.loc["table1_ablations", "dim, mlp, jailbreakbench: asr"]
-    assert (row.reported, row.measured, row.low, row.high, row.note) == ("0.09", "0.7", "0.65", "0.75", "")
+    assert (row.reported, row.measured, row.low, row.high, row.note) == ("0.09", "0.6", "0.55", "0.65", "")
     assert llama.loc["table2_asr", "ntp, alpaca: asr"].measured == "0"
     row = llama.loc["table2_asr", "ntp, strongreject: asr"]
     assert (row.reported, row.measured, row.low, row.high) == ("0.882", "0.9", "0.85", "0.95")
@@ -784,7 +785,7 @@ def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
     assert rows_of(page, "| 8. NTP and PO act through OV, not QK")[1:] == ["**holds in part** (3/4)"]
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
-    assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.7 (0.65 to 0.75) |" in page
+    assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.6 (0.55 to 0.65) |" in page
     assert "agree |" not in page.partition("The paper's numbers beside ours")[2]  # another model is no replication
     widths = [{line.replace("\\|", "").count("|") for line in group} for outside, group in
               ((key, list(group)) for key, group in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")))
@@ -807,6 +808,16 @@ def test_real_models_come_first(results, monkeypatch):
     assert "With intervals and by method, the same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RES" in text
 
 
+def test_the_readme_says_where_other_models_differ(results):
+    save_scorecard(results, "organism-llama", hand_made())
+    tables = hand_made()
+    tables["random_control"].loc[0, "asr_change"] = -0.4  # mostly holds instead of holds: not told
+    tables["fig3_minimum_faithful"]["share"] = 0.5
+    save_scorecard(results, "organism-gemma2", tables)
+    told = [line for line in readme_findings().splitlines() if line.startswith("On `organism-gemma2`")]
+    assert told == ["On `organism-gemma2` otherwise: A tenth of the edges carries the steering: **holds in part**."]
+
+
 def test_findings_tell_what_was_measured(results):
     tables = hand_made()
     tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
@@ -819,19 +830,19 @@ def test_findings_tell_what_was_measured(results):
         "DIM acts through OV, not QK: holds.",
         "90 to 99 % of the dimensions can go, rescaled: holds."]
     steering, circuits, shared, freezes, sparsity = found
-    assert "ASR is DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) on harmful" in steering
-    assert "Random vectors as long do nothing: mostly holds.**" in steering
+    assert "harmless ones, steered DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) and DIM" in steering
+    assert "Random vectors of the same length do nothing: mostly holds.**" in steering
     assert "moves it by -44 to 2 % of what DIM does" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "one position holds 40 % of the effect" in circuits
     assert "a random vector's 33 % of that" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
-    assert "the MLPs read by DIM 15.0" in freezes
-    assert "up to a sparsity of DIM 95 %, NTP 95 %, PO 95 %, and not" in sparsity
+    assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
+    assert "without DIM 95 %, NTP 95 %, PO 95 % of their dimensions, and not" in sparsity
     rows = scorecard("tiny")[1].astype({"met": object})
     rows.loc[rows.claim == "sparse-plain", "met"] = None
     for brief in (False, True):
-        assert "not rescaled up to (not measured)." in findings(rows, brief=brief)[4]
+        assert "not rescaled without (not measured)." in findings(rows, brief=brief)[4]
     assert "moves ASR by 14.5 to 70.0 points, freezing the attention weights by 5.0 to" in findings(rows, brief=True)[3]
 
 

@@ -6,8 +6,8 @@ from steerpaper.paper.claims import claims, verdict
 from steerpaper.vectors.methods import METHODS
 
 _FEW = 3  # cases that are told one by one
-_ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
-          ("ov-not-qk", "ov-not-qk-learned"), ("sparse", "sparse-plain"))  # what each finding says of the claims
+ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
+          ("ov-not-qk", "ov-not-qk-learned", "mlps"), ("sparse", "sparse-plain"))  # what each finding says of the claims
 
 
 def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
@@ -19,7 +19,7 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
     Args:
         cases: `scorecard_cases` of one model.
-        brief: of every number the least and the largest value alone.
+        brief: of every number the least and the largest value alone, and fewer numbers on freezes and sparsity.
     """
     checks = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
               for claim in claims() for i, check in enumerate(claim.checks)}
@@ -35,24 +35,25 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
     values, weights = (told("ov-not-qk", i, 1, checks["ov-not-qk-learned", i]) for i in (0, 1))
     numbers = [
-        f"ASR is {told('effective', 0)} on harmful prompts and {told('effective', 1)} on harmless ones, with "
-        f"{percent('effective', 2)} of the unsteered model's clean text. A random vector as long as DIM moves it by "
-        f"{percent('random-vectors', 0)} of what DIM does.",
+        f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
+        f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. A random "
+        f"vector as long as DIM moves it by {percent('random-vectors', 0)} of what DIM does.",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
-        f"the steering. Found on whole answers, a circuit carries {told('whole-answers', 0)} more than "
-        f"one found on a single token; one position holds {percent('whole-answers', 1)} of the effect.",
+        f"the steering. Found on whole answers, a circuit carries {told('whole-answers', 0)} more than one found on a "
+        f"single token: one position holds {percent('whole-answers', 1)} of the effect.",
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
-        f"{percent('beyond-random', 0)} of that, and random edges, twice as many, {told('controls', 1)} at most in "
-        "97.5 % of draws.",
+        f"{percent('beyond-random', 0)} of that, and twice as many random edges, in 97.5 % of draws, at most "
+        f"{told('controls', 1)}.",
         f"Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}, and taking the "
-        f"vector out of what the MLPs read by {told('order-of-drops', 0, 1)} points more than the weights. Taking out "
-        f"the steering value vectors moves it by {percent('svv-share', 0)} of what the values do.",
-        "By gradient, and rescaled, vectors keep their effect up to a sparsity of "
-        f"{percent('sparse', 0)}, and not rescaled up to {percent('sparse-plain', 0)}. At 80 %, rescaled, "
-        f"{percent('sparse', 1)} of the dense vectors' clean text is left.",
+        f"vector out of what the MLPs read by {told('mlps', 0, 1)}.",
+        f"Chosen by gradient and rescaled to the whole vector's length, vectors keep their effect without "
+        f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
+    if not brief:
+        numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
+        numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
-    return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(_ABOUT, numbers)]
+    return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(ABOUT, numbers)]
 
 
 def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:

@@ -15,7 +15,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
-from steerpaper.paper.findings import findings
+from steerpaper.paper.findings import ABOUT, findings
 from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
@@ -87,17 +87,36 @@ def results_page() -> str:
 
 def readme_findings() -> str:
     """What was found on the first model that was measured, its central figure, and where the other models are."""
-    found = list(_scorecards())
-    if not found:
+    cards = _scorecards()
+    if not (found := list(cards)):
         return _NOTHING
     first, *others = (f"`{preset}`" for preset in found)
     more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
     return "\n\n".join([
         f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
+        *_other_verdicts(cards),
         f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
         f"*How much of the steering of {first} is undone when one part of every layer is frozen: 0 is none of it, 1 all "
         "of it. Hollow markers are the paper's models, with other prompts and another judge.*"])
+
+
+def _other_verdicts(cards: dict[str, pd.DataFrame]) -> list[str]:
+    """Where the findings on a model are clearly other ones than on the first, a line per model."""
+    (_, first), *others = cards.items()
+    lines = []
+    for preset, card in others:
+        about = [claim for ids in ABOUT for claim in ids if claim in first.index and claim in card.index]
+        other = card.loc[about][card.verdict[about].map(_holds) != first.verdict[about].map(_holds)]
+        told = "; ".join(f"{row.title}: **{row.verdict}**" for row in other.itertuples())
+        if told:
+            lines.append(f"On `{preset}` otherwise: {told}.")
+    return lines
+
+
+def _holds(verdict: str) -> str:
+    """A verdict without its "mostly"."""
+    return {"mostly holds": "holds", "mostly fails": "does not hold"}.get(verdict, verdict)
 
 
 def with_findings(readme: str) -> str:
