@@ -78,7 +78,8 @@ def page(request, browser, address):
 
 def fits(page) -> bool:
     """On a screen, code is not cut; tables and figures can be read on either."""
-    found = page.evaluate(UNMARKED) + page.evaluate(SMALL) + (page.evaluate(CUT) if page.viewport_size["width"] > 640 else [])
+    wanted = [UNMARKED, SMALL] + [CUT] * (page.viewport_size["width"] > 640)
+    found = [one for fault in wanted for one in page.evaluate(fault)]
     assert not found, page.url
     return page.evaluate(SIDEWAYS) == 0
 

@@ -19,7 +19,7 @@ every figure as SVG and PNG. [Every figure and table of the paper](../docs/figur
 
 @cache
 def captions() -> dict[str, dict]:
-    """Of every figure its heading (`title`), what it shows (`shows`) and the names of its tables (`tables`), by its name.
+    """By its name, every figure's heading (`title`), what it shows (`shows`) and the names of its tables (`tables`).
 
     Read once; not to be changed.
     """
