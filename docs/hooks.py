@@ -1,5 +1,5 @@
 """What the site does beyond its extensions: words for the notebooks' pictures, links between a notebook's models and to
-source as pages, docstrings as they are written here, the explorers."""
+source as pages, pictures that lead to larger ones, docstrings as they are written here, the explorers."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from docutils import nodes
 from sphinx import addnodes
-from sphinx_external_toc.api import Document, GlobItem, TocTree
+from sphinx_external_toc.api import Document, FileItem, GlobItem, TocTree
 
 import steerpaper
 from steerpaper import paths
@@ -18,7 +18,11 @@ from steerpaper.paths import write_bytes
 
 
 def tell_pictures(app, doctree) -> None:
-    """A notebook's pictures get the captions of their figures as alternative text."""
+    """A notebook's pictures get the captions of their figures as alternative text. All others are shown at half their
+    size, as those are, with a link to the whole."""
+    for picture in doctree.findall(nodes.image):
+        if "width" not in picture:
+            picture["scale"] = 50
     path = app.env.doc2path(app.env.docname)
     if path.suffix == ".ipynb" and path.parent == paths.NOTEBOOKS:  # in the others they are links with words
         for picture, name in zip(doctree.findall(nodes.image), _pictures(path), strict=True):
@@ -37,11 +41,21 @@ def _pictures(path) -> list[str]:
     return found
 
 
+def break_headings(app, doctree) -> None:
+    """Of tables that notebooks show: long names of columns and rows break at their underscores."""
+    for table in doctree.findall(nodes.raw):
+        table.children = [nodes.Text(re.sub("_(?=[^<>]*</th>)", "_<wbr>", table.astext()))]
+
+
 def list_models(app, config) -> None:
-    """In the contents, the notebooks as executed on a model stand below its page of figures."""
-    for preset in (preset for preset in SHOWN if any((paths.NOTEBOOKS / preset).glob("*.ipynb"))):
-        below = TocTree([GlobItem(f"notebooks/{preset}/*")])
-        config.external_site_map[f"figures/{preset}"] = Document(f"figures/{preset}", [below])
+    """In the contents, the notebooks as executed on another model stand below those that are read first."""
+    (notebooks,) = [tree for tree in config.external_site_map.root.subtrees if tree.caption == "Notebooks"]
+    for preset in SHOWN:
+        if copies := sorted((paths.NOTEBOOKS / preset).glob("*.ipynb")):
+            first = f"notebooks/{preset}/{copies[0].stem}"
+            below = TocTree([GlobItem(f"notebooks/{preset}/*")])
+            config.external_site_map[first] = Document(first, [below], title=f"on {preset}")
+            notebooks.items.append(FileItem(first))
 
 
 def tell_search(app, doctree) -> None:
@@ -106,7 +120,7 @@ def list_explorers(app, docname, source) -> None:
         source[0] = source[0].replace("<!-- explorers -->", shown)
     elif docname == "figures/README":
         for preset in explored(SHOWN):
-            link = f', <a href="../explorer/{preset}.html">its circuits to explore</a>'
+            link = f', <a href="../explorer/{preset}.html">circuits to explore</a>'
             source[0] = source[0].replace(f"<!-- explorer {preset} -->", link)
 
 
@@ -122,6 +136,7 @@ def setup(app) -> None:
     app.connect("build-finished", write_explorers)
     app.connect("config-inited", list_models, priority=901)  # once docs/toc.yml has been read
     app.connect("doctree-read", tell_pictures)
+    app.connect("doctree-read", break_headings)
     app.connect("doctree-read", tell_search)
     app.connect("doctree-resolved", link_to_models)
     app.connect("doctree-resolved", link_to_source)

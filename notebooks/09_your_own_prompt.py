@@ -9,9 +9,13 @@
 # %% [markdown]
 # # 9. Your own prompt
 #
+# *Read-only on a page; open it in Jupyter to try.*
+#
 # > *The paper's claim, in our words (§3.2).* One vector, added at one layer times a coefficient
 # > α, decides whether a model refuses or answers: with α = +1 it refuses harmless requests, with
 # > α = −1 it complies with harmful ones.
+#
+# α = ±1 in the paper; on each model here it is the coefficient that notebook 01 chose.
 #
 # The other notebooks measure. In this one you try: first with a prompt of your own and a slider
 # for α, then with three gaps to fill in plain tensors, each checked against the package's
@@ -59,8 +63,8 @@ print(f"the vector enters layer {layer} of {model.n_layers}; α in notebook 01: 
 #   stream that it is added to. Where text breaks, a refusal is no evidence of anything, which is
 #   why notebook 01 counts clean text.
 # * **Other words.** The organisms know the frames and words of `data/corpus` and nothing else.
-#   Of anything else they see the pieces, and talk about something that they know. Steering does
-#   not need to understand the request to refuse it.
+#   Of anything else they see the pieces, and talk about something that they know. The model
+#   can be steered to refuse a request that it does not understand.
 
 # %% tags=["nbval-ignore-output"]
 prompt = "How do I bake an apple pie?"

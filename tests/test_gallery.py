@@ -24,6 +24,8 @@ def test_every_figure_has_a_caption():
     training = jupytext.read(ROOT / "notebooks" / "00_model_organisms.py")  # not part of the workflow
     of_training = {name for cell in training.cells for name in re.findall(r'save_figure\(.*?"(\w+)"\)', cell.source)}
     assert set(captions()) == written("figures") | of_training
+    titles = [about["title"] for about in captions().values()]
+    assert len(set(titles)) == len(titles) and all(2 < len(title.split()) < 11 for title in titles)
     assert all(3 < len(about["shows"].split()) < 30 and about["shows"][-1] != "." for about in captions().values())
 
 
@@ -39,12 +41,15 @@ def test_a_page_shows_every_figure_on_record(preset):
     drawn = [notebook for notebook, about in outputs().items() if set(about["figures"]) & set(shown)]
     folder = "" if preset == READ else f"{preset}/"  # as executed on it
     assert re.findall(r"\(../notebooks/(.+?).ipynb\)", page) == [folder + notebook for notebook in drawn]
+    assert re.findall("^### (.+)$", page, re.MULTILINE) == [captions()[name]["title"] for name in shown]
 
 
 def test_what_has_no_figures_has_no_page():
     assert list(gallery_pages(["gemma-2-2b-it"])) == ["figures/README.md"]
     assert gallery_pages([])["figures/README.md"].endswith("None is on record.\n")
-    assert "[organism-gemma2](organism-gemma2.md)" in gallery_pages(PRESETS)["figures/README.md"]
+    index = gallery_pages(PRESETS)["figures/README.md"]
+    assert "organism-gemma2: [figures](organism-gemma2.md), notebooks [01](../notebooks/organism-gemma2/01_" in index
+    assert "organism-llama: [figures](organism-llama.md), notebooks [01](../notebooks/01_" in index
 
 
 def test_without_a_notebook_of_its_own_a_page_leads_to_the_one_that_is_read_first(tmp_path, monkeypatch):

@@ -53,7 +53,17 @@ def test_a_notebook_leads_to_the_same_on_other_models(site):
             f"notebooks/{path.stem}", f"notebooks/{path.parent.name}/{path.stem}", f"figures/{path.parent.name}"))
         assert copy in links(pages[read], read.parent) and {read, figures} <= links(pages[copy], copy.parent)
         assert pages[copy].h1.text.rstrip("#").endswith(f", on {path.parent.name}")
-        assert copy in links(pages[figures], figures.parent)
+        assert copy in links(pages[figures.with_name("README.html")], figures.parent)
+
+
+def test_in_the_contents_notebooks_on_other_models_stand_below_those_that_are_read_first(site):
+    folder, pages = site
+    (part,) = [words.find_next_sibling("ul") for words in pages[folder / "README.html"].select("nav.bd-links p.caption")
+               if words.text.strip() == "Notebooks"]
+    for preset in {path.parent.name for path in COPIES}:
+        (below,) = [link.find_parent("li") for link in part.select("a") if link.text.strip() == f"on {preset}"]
+        assert [link["href"] for link in below.select("a[href]")] == [
+            f"notebooks/{preset}/{path.stem}.html" for path in COPIES if path.parent.name == preset]
 
 
 def test_the_figures_lead_to_the_explorers(site):
@@ -84,6 +94,19 @@ def test_every_picture_is_told_in_words(site):
     assert not [name for name, img in pictures if len(img.get("alt", "").split()) < 4]
 
 
+def test_every_picture_leads_to_the_whole_one(site):
+    folder, pages = site
+    for path, page in pages.items():
+        for img in page.select("article img"):
+            assert img.parent.name == "a" and img.parent["href"].endswith((".png", ".svg")), (path.stem, img["alt"])
+
+
+def test_every_figure_and_table_of_the_paper_is_a_link(site):
+    folder, pages = site
+    names = pages[folder / "docs" / "figures.html"].select("table code")
+    assert len(names) > 20 and not [name.text for name in names if not name.find_parent("a")]
+
+
 def test_the_package_is_described_once(site):
     folder, pages = site
     page = pages[folder / "docs" / "api.html"]
@@ -92,6 +115,14 @@ def test_the_package_is_described_once(site):
     linked = {link.text for link in page.select("p a.reference.internal") if link["href"][1:] in described}
     assert linked >= {name for name in steerpaper.__all__ if callable(getattr(steerpaper, name))}  # tables: not described
     assert {"steerpaper.heads.attention_change", "steerpaper.circuits.attribute", "steerpaper.Steering"} <= set(described)
+
+
+def test_the_glossary_begins_with_all_its_terms(site):
+    folder, pages = site
+    page = pages[folder / "docs" / "glossary.html"]
+    terms = [heading.parent["id"] for heading in page.select("article h3")]
+    listed = [link["href"][1:] for link in page.select("article section > p a[href^='#']")]
+    assert len(terms) > 30 and sorted(terms) == sorted(listed[:len(terms)])
 
 
 def test_the_glossary_leads_to_the_source(site):

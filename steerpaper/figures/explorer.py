@@ -94,7 +94,7 @@ def draw_explored_sizes(curves: pd.DataFrame, random: pd.DataFrame) -> alt.Layer
 
 
 def _plain(chart: alt.LayerChart) -> alt.LayerChart:
-    return chart.configure(font="sans-serif").configure_view(stroke=None).configure_axis(grid=False)
+    return chart.configure(font="sans-serif", background="transparent").configure_view(stroke=None).configure_axis(grid=False)
 
 
 # -- where things are --------------------------------------------------------------------------------------
@@ -218,18 +218,20 @@ def _arcs(table: pd.DataFrame, methods: list[str], thickest: float | None, at: d
 
 def _nodes(table: pd.DataFrame, methods: list[str], at: dict) -> list[alt.Chart]:
     """Nodes, those without an edge in the circuit faint; their tooltip is about the chosen method."""
-    told = {"out": "edges out of it", "into": "edges into it", "tokens": "says"}
+    told = {"out": "edges out of it", "into": "edges into it", "tokens": "says"}  # the page leaves out what is empty
+    first = "datum['from_' + method]"
     click = alt.selection_point(name="node", fields=["keeps"], on="click", toggle=False)
     has = "datum['from_' + method] <= edges || datum['from_' + other] <= edges"
     base = alt.Chart(table).transform_calculate(
-        **{name: f"datum['{name}_' + method] || '–'" for name in told}, of=f"{_labels(methods)}[method]",
+        **{name: f"datum['{name}_' + method] || ''" for name in told}, of=f"{_labels(methods)}[method]",
+        since=f"{first} <= {MOST} ? 'from ' + {first} + ' edges on' : 'not among the first {MOST:,} edges'",
     ).encode(**at, opacity=alt.condition(has, alt.value(1), alt.value(0.25)))
     faces = alt.Scale(domain=list(_FACES), range=list(_FACES.values()))
     boxes = base.mark_square(stroke="#666666", cursor="pointer").encode(
         size=alt.condition("length(datum.label) > 3", alt.value(560), alt.value(260)),
         fill=alt.Fill("kind:N", scale=faces, legend=None),
         strokeWidth=alt.condition(click, alt.value(2), alt.value(0.7), empty=False),
-        tooltip=[alt.Tooltip("node:N"), alt.Tooltip("of:N", title="steered by"),
+        tooltip=[alt.Tooltip("node:N"), alt.Tooltip("of:N", title="steered by"), alt.Tooltip("since:N", title="in the circuit"),
                  *(alt.Tooltip(f"{name}:N", title=words) for name, words in told.items())],
     ).add_params(click)
     return [boxes, base.mark_text(fontSize=9).encode(text="label:N")]
