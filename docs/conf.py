@@ -11,7 +11,7 @@ project = "steerpaper"
 author = copyright = "the steerpaper authors"
 extensions = [
     "myst_nb", "sphinx_external_toc", "sphinx.ext.autodoc", "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode", "hooks",
+    "sphinx.ext.viewcode", "hooks", "terms",
 ]
 
 # The source is the repository itself, so that a link between its pages is the same here and on GitHub.

@@ -44,7 +44,7 @@ def _pictures(path) -> list[str]:
 def break_headings(app, doctree) -> None:
     """Of tables that notebooks show: long names of columns and rows break at their underscores."""
     for table in doctree.findall(nodes.raw):
-        table.children = [nodes.Text(re.sub("_(?=[^<>]*</th>)", "_<wbr>", table.astext()))]
+        table[:] = [nodes.Text(re.sub("_(?=[^<>]*</th>)", "_<wbr>", table.astext()))]
 
 
 def list_models(app, config) -> None:

@@ -129,3 +129,17 @@ def test_the_glossary_leads_to_the_source(site):
     folder, pages = site
     links = [tag["href"] for tag in pages[folder / "docs" / "glossary.html"].select("article a[href]")]
     assert len([link for link in links if link.startswith("../_modules/steerpaper/")]) > 30
+
+
+def test_terms_of_the_glossary_are_told_where_a_page_uses_them_first(site):
+    folder, pages = site
+    told = {path: page.select("article a.term[title]") for path, page in pages.items()}
+    home = {link.text: link for link in told[folder / "README.html"]}
+    assert home["ASR"]["href"] == "docs/glossary.html#asr" and home["ASR"]["title"].startswith("Attack success rate")
+    for path, found in told.items():
+        wanted = [link["href"].partition("#")[2] for link in found]
+        assert len(wanted) == len(set(wanted)), path  # once a page
+        assert all(link.find_parent(["h1", "h2", "h3", "code", "pre"]) is None for link in found), path
+    everywhere = {link["href"].partition("#")[2]: link["title"] for found in told.values() for link in found}
+    assert len(everywhere) > 25 and not any("](" in words or "`" in words for words in everywhere.values())
+    assert not told[folder / "docs" / "glossary.html"]
