@@ -42,8 +42,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = paths.BUILD / "site"
-    return made if (made / "index.html").is_file() else build_site(tmp_path_factory.mktemp("site"))
+    """The site that `make site` has made, unless it is older than what it is made of."""
+    made, made_of = paths.BUILD / "site", ("README.md", "RESULTS.md", "docs", "figures", "notebooks", "steerpaper")
+    files = [file for name in made_of for file in (paths.ROOT / name, *(paths.ROOT / name).rglob("*")) if file.is_file()]
+    index, newest = made / "index.html", max(file.stat().st_mtime for file in files if "__pycache__" not in file.parts)
+    if index.is_file() and index.stat().st_mtime > newest:
+        return made
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
