@@ -736,8 +736,8 @@ beyond = beyond[beyond.prompts != "both"].set_index(["vector", "circuit", "promp
 beyond.filter(regex="difference|other_share").round(3)
 
 # %% [markdown]
-# **Reading.** Every difference is beyond chance, and every share is above a half, with its whole
-# interval: interchange says something about refusal, and less than half of what it seems to.
+# **Reading.** Every difference is beyond chance, and every share is above a half, all but one with
+# its whole interval: interchange says something about refusal, and less than half of what it seems to.
 
 # %% [markdown]
 # Figure 4: how many edges do the circuits share, size by size? By chance two
