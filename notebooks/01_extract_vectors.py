@@ -477,10 +477,7 @@ condition = table.method.map({"none": "base", "random": "random"})
 signs = table.prompts.map({name: "+s" if sign > 0 else "-s"
                            for name, sign in concept.signs.items()})
 table.insert(2, "condition", condition.fillna(signs))
-unsteered = table[table.method == "none"].set_index("prompts")
-# A share of hardly anything would say nothing.
-base = table.prompts.map(unsteered.clean.where(unsteered.clean >= 0.1))
-table["clean_share_of_base"] = table.clean / base
+table = sp.behaviour.beside_unsteered(table)
 sp.save_table(preset, "table2_asr", table)
 fig = sp.figures.draw_asr(table, concept)
 sp.save_figure(fig, preset, "table2_asr")

@@ -702,16 +702,8 @@ for i, name in enumerate(methods):
     pushed[name] = sp.attribute(model, part.responses, pushes, steps=10)
 pushes = [replace(push, vector=vectors["random"]) for push in test.steerings]
 judged_on["random vector"] = replace(test, steerings=pushes)
-largest = int(needed.n_edges.max())
-random_edges = sp.Circuit.random(graph, largest, seed)
-interchange = {}
-for name, part in judged_on.items():
-    as_long = sp.Circuit.top(pushed.get(name, pushed["dim"]), largest)
-    through = circuits | {"random vector": as_long, "random edges": random_edges}
-    interchange[name] = sp.circuits.faithfulness_by_class(
-        model, pd.Series(through).rename_axis("circuit"), part, both=True,
-        against="random vector", seed=seed)
-interchange = pd.concat(interchange, names=["vector"]).reset_index("vector")
+as_long = pushed | {"random vector": pushed["dim"]}
+interchange = sp.circuits.interchanged(model, circuits, as_long, judged_on, seed=seed)
 sp.save_table(preset, "fig3_interchange", interchange.drop(columns="n_edges"))
 sp.save_figure(sp.figures.draw_interchange(interchange), preset, "fig3_interchange")
 

@@ -133,11 +133,9 @@ pd.DataFrame(texts, index=signs)
 
 # %%
 kinds, unfrozen = ["none", "qk", "ov", "svv", "mlp"], steerings | {"none": None}
-answers = [both_ways(model, prompts, unfrozen, **how).assign(frozen="none")]
-for kind in kinds[1:]:
-    more = both_ways(model, prompts, steerings, kind, **how)
-    answers.append(more.assign(frozen=kind))
-answers = pd.concat(answers, ignore_index=True)
+plain = both_ways(model, prompts, unfrozen, **how)
+answers = sp.behaviour.judged_frozen(
+    model, prompts, steerings, kinds[1:], plain, **how)
 table = sp.rates(answers, ["method", "frozen", "prompts"])
 sp.save_table(preset, "table1_ablations", table)
 table.pivot(index=["prompts", "method"], columns="frozen", values="asr")[kinds].round(3)

@@ -46,7 +46,6 @@ preset = "organism-llama"
 seed = 0
 
 # %%
-from dataclasses import replace
 from itertools import combinations
 
 import pandas as pd
@@ -97,12 +96,7 @@ counts = {"train": settings.n_pairs, "validation": settings.n_validation_pairs}
 pairs = [sp.contrast_pairs(model, *(table[:n] for table in splits[split]),
                            chosen["dim"], judge, concept=concept, **sizes)
          for split, n in counts.items()]
-won = sp.load_table(preset, "learned_grid").query("chosen").set_index("method")
-one_run = {name: replace(settings, pair_batch_sizes=(int(run.batch_size),),
-                         learning_rates=(float(run.learning_rate),), more_seeds=(),
-                         training_seeds=(int(run.seed),),
-                         phis=settings.phis if pd.isna(run.phi) else (float(run.phi),))
-           for name, run in won.iterrows()}
+one_run = sp.vectors.winning_runs(settings, sp.load_table(preset, "learned_grid"))
 
 # %%
 n = min(settings.n_patching, settings.n_validation)
@@ -150,11 +144,10 @@ answers = {at: sp.behaviour.judged_both_ways(
 kinds = ("qk", "ov", "svv", "mlp", "mlp-total", "residual-only")
 rows = []
 for at, own in steerings.items():
-    plain = answers[at][answers[at].split == "test"].assign(frozen="none")
-    frozen = [sp.behaviour.judged_both_ways(
-        model, test, own, kind, concept=concept, **how).assign(frozen=kind)
-        for kind in kinds]
-    rows += [part.assign(layer=at) for part in (plain, *frozen)]
+    plain = answers[at][answers[at].split == "test"]
+    frozen = sp.behaviour.judged_frozen(
+        model, test, own, kinds, plain, concept=concept, **how)
+    rows.append(frozen.assign(layer=at))
 keys = ["layer", "method", "frozen", "prompts"]
 freezes = sp.rates(pd.concat(rows), keys)
 sp.save_table(preset, "layer_freezes", freezes)

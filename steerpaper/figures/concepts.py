@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from steerpaper.concepts import Concept
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, error_bars
 
 
 def draw_two_circuits(shared: pd.DataFrame) -> Figure:
@@ -44,9 +44,8 @@ def draw_two_vectors(table: pd.DataFrame, concepts: Sequence[Concept]) -> Figure
     for ax, prompts in zip(axes[0], sets):
         for shift, concept in zip((-0.2, 0.2), concepts):
             own = table[(table.prompts == prompts) & (table.concept == concept.name)].set_index("steering").loc[runs]
-            error = own[["low", "high"]].sub(own.expressed, axis=0).abs().to_numpy().T
-            ax.bar(np.arange(len(runs)) + shift, own.expressed, 0.38, yerr=error, color=PALETTE[concept.positive],
-                   error_kw={"lw": 1}, label=concept.expresses)
+            ax.bar(np.arange(len(runs)) + shift, own.expressed, 0.38, yerr=error_bars(own, "expressed"),
+                   color=PALETTE[concept.positive], error_kw={"lw": 1}, label=concept.expresses)
         ax.set(title=f"{prompts} prompts", ylim=(0, 1.03))
         ax.set_xticks(range(len(runs)), [run.replace(", ", ",\n") for run in runs])
         ax.grid(axis="x", visible=False)

@@ -158,6 +158,11 @@ def verdict(rows: pd.DataFrame) -> str:
     return "holds in part"
 
 
+def without_mostly(verdict: str) -> str:
+    """A verdict with what "mostly" holds counted as holding, and what "mostly fails" as not."""
+    return {"mostly holds": "holds", "mostly fails": "does not hold"}.get(verdict, verdict)
+
+
 def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFrame:
     """Every case of a claim, and whether it meets its rule.
 

@@ -24,14 +24,14 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     checks = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
               for claim in claims() for i, check in enumerate(claim.checks)}
 
+    words = _range if brief else _told
+
     def told(claim: str, check: int, digits: int = 2, *others: pd.DataFrame) -> str:
-        rows = pd.concat([checks[claim, check], *others])
-        return _range(rows, digits) if brief else _told(rows, digits)
+        return words(pd.concat([checks[claim, check], *others]), digits)
 
     def percent(claim: str, check: int) -> str:
         rows = checks[claim, check]
-        rows = rows.assign(**100 * rows[["value", "low", "high"]].astype(float))
-        return _range(rows, 0, " %") if brief else _told(rows, 0, " %")
+        return words(rows.assign(**100 * rows[["value", "low", "high"]].astype(float)), 0, " %")
 
     values, weights = (told("ov-not-qk", i, 1, checks["ov-not-qk-learned", i]) for i in (0, 1))
     numbers = [

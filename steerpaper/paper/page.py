@@ -12,7 +12,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.artifacts import load_table
 from steerpaper.paper.beside import reported_numbers
-from steerpaper.paper.claims import FEW, MOST, Claim, claims
+from steerpaper.paper.claims import FEW, MOST, Claim, claims, without_mostly
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
 from steerpaper.paper.findings import ABOUT, findings
@@ -107,16 +107,11 @@ def _other_verdicts(cards: dict[str, pd.DataFrame]) -> list[str]:
     lines = []
     for preset, card in others:
         about = [claim for ids in ABOUT for claim in ids if claim in first.index and claim in card.index]
-        other = card.loc[about][card.verdict[about].map(_holds) != first.verdict[about].map(_holds)]
+        other = card.loc[about][card.verdict[about].map(without_mostly) != first.verdict[about].map(without_mostly)]
         told = "; ".join(f"{row.title}: **{row.verdict}**" for row in other.itertuples())
         if told:
             lines.append(f"On `{preset}` otherwise: {told}.")
     return lines
-
-
-def _holds(verdict: str) -> str:
-    """A verdict without its "mostly"."""
-    return {"mostly holds": "holds", "mostly fails": "does not hold"}.get(verdict, verdict)
 
 
 def with_findings(readme: str) -> str:

@@ -9,14 +9,13 @@ import pandas as pd
 
 from steerpaper.concepts import REFUSAL, Concept
 from steerpaper.heads.lens import word_scales
-from steerpaper.paper.claims import cases, claims, summary, verdict
+from steerpaper.paper.claims import cases, claims, summary, verdict, without_mostly
 from steerpaper.paper.compared import measured_table
 
 SECOND = "second_"  # before the names of a second concept's tables
 # The claims that notebook 08 measures again.
 CENTRAL = ("effective", "few-edges", "interchangeable", "beyond-random", "ov-not-qk", "ov-not-qk-learned",
            "svv-concepts", "sparse", "agree")
-_YES, _NO = ("holds", "mostly holds"), ("does not hold", "mostly fails")
 
 
 def cases_of(preset: str, concept: Concept = REFUSAL, prefix: str = "") -> pd.DataFrame:
@@ -67,9 +66,10 @@ def beside_each_other(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _about(verdicts: Mapping[str, str]) -> str:
-    if not all(verdict in (*_YES, *_NO) for verdict in verdicts.values()):
+    plain = {name: without_mostly(verdict) for name, verdict in verdicts.items()}
+    if not set(plain.values()) <= {"holds", "does not hold"}:
         return "open"
-    holding = [name for name, verdict in verdicts.items() if verdict in _YES]
+    holding = [name for name, verdict in plain.items() if verdict == "holds"]
     return "neither" if not holding else holding[0] if len(holding) == 1 else "steering"
 
 
