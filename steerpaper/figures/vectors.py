@@ -23,6 +23,8 @@ def draw_geometry(candidates: pd.DataFrame, cosines: pd.DataFrame) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.7))
     looks = dict(hue="position", palette="viridis", marker="o", legend="full")
     sns.lineplot(candidates, x="layer", y="relative_norm", ax=left, **looks)
+    sns.move_legend(left, "lower center", bbox_to_anchor=(0.5, 1), ncols=candidates.position.nunique(),
+                    title="position in the template", handlelength=1.2, columnspacing=1)
     left.set(xlabel="layer entered", ylabel="norm of the mean difference\n(share of the stream's norm)", ylim=(0, None))
     square = cosines.pivot(index="layer_a", columns="layer_b", values="cosine")
     sns.heatmap(square, square=True, ax=right, cbar_kws={"label": "cosine"}, **_MAP)
