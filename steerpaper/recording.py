@@ -87,14 +87,18 @@ def _executed(preset: str, name: str) -> nbformat.NotebookNode:
 
 
 def _without_bars(outputs: list) -> list:
-    """Outputs without progress bars, drawn from carriage returns on and by moving lines up; what else was said stays."""
-    kept = []
+    """Outputs without progress bars, drawn from carriage returns on and by moving lines up; what else was said stays, in
+    one piece where only time has parted it."""
+    kept: list = []
     for output in outputs:
         if output.get("name") == "stderr":
             output.text = re.sub(r"\r[^\r\n\x1b]*|\x1b\[A", "", output.text)
             if not output.text.strip():
                 continue
-        kept.append(output)
+        if kept and output.output_type == kept[-1].output_type == "stream" and output.name == kept[-1].name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
     return kept
 
 

@@ -44,6 +44,16 @@ def test_progress_bars_are_left_out_and_warnings_stay():
     assert [output.get("text") for output in outputs] == [None, "warned\n\n"]
 
 
+def test_what_was_said_in_pieces_is_one_text():
+    """How often a kernel flushes depends on the machine; what stands between two pieces keeps them apart."""
+    said = [("stdout", "one "), ("stdout", "two\n"), ("stderr", "warned\n"), ("stderr", "\r 50%"), ("stdout", "three\n")]
+    notebook = executed()
+    notebook.cells[-1].outputs += [new_output("stream", name=name, text=text) for name, text in said]
+    outputs = committed(notebook, injected=True).cells[-1].outputs[1:]
+    assert [(output.name, output.text) for output in outputs] == [
+        ("stdout", "one two\n"), ("stderr", "warned\n"), ("stdout", "three\n")]
+
+
 def test_widgets_are_left_out_with_their_state():
     notebook = executed()
     shown = {"application/vnd.jupyter.widget-view+json": {"model_id": "1f72"}, "text/plain": "interactive(...)"}
