@@ -18,7 +18,7 @@ from steerpaper.paper.arithmetic import paper_arithmetic
 from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import VERDICTS, Check, Claim, Rule, cases, claims, summary, verdict
 from steerpaper.paper.compared import measured_table, reported_table
-from steerpaper.paper.findings import findings
+from steerpaper.paper.findings import findings, side_by_side
 from steerpaper.paper.page import SHOWN, generated_pages, readme_findings, results_page, with_findings, with_running_times
 from steerpaper.paper.tables import (
     TEST_SETS, average_drop, drop_contrasts, paper_tables, paper_text, reported, sparsity_kept,
@@ -844,6 +844,26 @@ def test_findings_tell_what_was_measured(results):
     for brief in (False, True):
         assert "not rescaled without (not measured)." in findings(rows, brief=brief)[4]
     assert "moves ASR by 14.5 to 70.0 points, freezing the attention weights by 5.0 to" in findings(rows, brief=True)[3]
+
+
+def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
+    tables = hand_made()
+    save_scorecard(results, "organism-llama", tables)
+    tables["table1_average_drop"].loc[lambda t: t.method == "ntp", "drop_points"] = 14.54
+    tables["fig3_minimum_faithful"]["share"] = 0.5
+    save_scorecard(results, "organism-gemma2", tables)
+    cases = {preset: scorecard(preset)[1] for preset in ("organism-llama", "organism-gemma2")}
+    table = side_by_side(cases).set_index("")
+    assert list(table) == list(cases) and not table.isin(["(not measured)"]).any(axis=None)
+    assert table.loc["points of ASR lost with values frozen"].tolist() == ["70.0", "14.5 to 70.0"]
+    assert [cell.split("; ")[0] for cell in table.loc["smallest faithful circuit: edges; steering it carries"]] == [
+        "10 to 12 %", "50 %"]
+    for preset, own in cases.items():
+        said = " ".join(findings(own, brief=True))
+        assert all(number in said for cell in table[preset] for number in cell.split("; "))
+    page = results_page()
+    assert rows_of(page, "| effect of a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
+    assert "<summary>The findings on organism-gemma2</summary>" in page
 
 
 def test_a_claim_that_a_scorecard_lacks_is_not_measured(results):

@@ -1,4 +1,5 @@
-"""What was found on one model, in five sentences with their numbers, from the cases of its scorecard."""
+"""What was found on one model, in five sentences with their numbers, and of several models the numbers side by side,
+from the cases of their scorecards."""
 
 import pandas as pd
 
@@ -8,6 +9,23 @@ from steerpaper.vectors.methods import METHODS
 _FEW = 3  # cases that are told one by one
 ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
           ("ov-not-qk", "ov-not-qk-learned", "mlps"), ("sparse", "sparse-plain"))  # what each finding says of the claims
+_DROPS = ("ov-not-qk", "ov-not-qk-learned")
+# The same numbers in rows, one or two in each: the claim and the place of its check, digits, unit.
+_ROWS = {
+    "ASR on harmful prompts: unsteered; steered": [("unsteered", 0, 2, ""), ("effective", 0, 2, "")],
+    "ASR on harmless prompts: unsteered; steered": [("unsteered", 1, 2, ""), ("effective", 1, 2, "")],
+    "clean text that steering leaves": [("effective", 2, 0, " %")],
+    "effect of a random vector, of DIM's": [("random-vectors", 0, 0, " %")],
+    "smallest faithful circuit: edges; steering it carries": [("few-edges", 0, 0, " %"), ("few-edges", 1, 2, "")],
+    "more than one found on one token; part of the effect there": [
+        ("whole-answers", 0, 2, ""), ("whole-answers", 1, 0, " %")],
+    "another method's circuit; of that, a random vector's": [("interchangeable", 0, 2, ""), ("beyond-random", 0, 0, " %")],
+    "twice as many random edges, at most": [("controls", 1, 2, "")],
+    "points of ASR lost with values frozen": [(_DROPS, 0, 1, "")],
+    "points lost with attention weights frozen": [(_DROPS, 1, 1, "")],
+    "points lost without the vector in the MLPs' input": [("mlps", 0, 1, "")],
+    "dimensions that can go: rescaled; not rescaled": [("sparse", 0, 0, " %"), ("sparse-plain", 0, 0, " %")],
+}
 
 
 def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
@@ -21,19 +39,15 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         cases: `scorecard_cases` of one model.
         brief: of every number the least and the largest value alone, and fewer numbers on freezes and sparsity.
     """
-    checks = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
-              for claim in claims() for i, check in enumerate(claim.checks)}
+    checks, words = _checks(cases), _range if brief else _told
 
-    words = _range if brief else _told
-
-    def told(claim: str, check: int, digits: int = 2, *others: pd.DataFrame) -> str:
-        return words(pd.concat([checks[claim, check], *others]), digits)
+    def told(claim: str, check: int, digits: int = 2) -> str:
+        return words(checks[claim, check], digits)
 
     def percent(claim: str, check: int) -> str:
-        rows = checks[claim, check]
-        return words(rows.assign(**100 * rows[["value", "low", "high"]].astype(float)), 0, " %")
+        return words(_percent(checks[claim, check]), 0, " %")
 
-    values, weights = (told("ov-not-qk", i, 1, checks["ov-not-qk-learned", i]) for i in (0, 1))
+    values, weights = (words(pd.concat([checks[claim, i] for claim in _DROPS]), 1) for i in (0, 1))
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
         f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. A random "
@@ -54,6 +68,32 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
     return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(ABOUT, numbers)]
+
+
+def side_by_side(cases: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The numbers of the five sentences, of all methods the least and the largest, a column per model.
+
+    Args:
+        cases: `scorecard_cases` by model.
+    """
+    columns = {}
+    for model, own in cases.items():
+        checks = _checks(own)
+        columns[model] = ["; ".join(
+            _range(_percent(rows) if unit else rows, digits, unit) for names, check, digits, unit in parts
+            for rows in [pd.concat([checks[name, check] for name in ([names] if isinstance(names, str) else names)])])
+            for parts in _ROWS.values()]
+    return pd.DataFrame({"": list(_ROWS), **columns})
+
+
+def _checks(cases: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
+    """The cases of every check, by its claim and its place there."""
+    return {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
+            for claim in claims() for i, check in enumerate(claim.checks)}
+
+
+def _percent(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(**100 * rows[["value", "low", "high"]].astype(float))
 
 
 def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:

@@ -15,7 +15,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims, without_mostly
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
-from steerpaper.paper.findings import ABOUT, findings
+from steerpaper.paper.findings import ABOUT, findings, side_by_side
 from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
@@ -62,21 +62,22 @@ compared at the nearest sparsity that we have."""
 
 
 def results_page() -> str:
-    """RESULTS.md: findings and verdicts; folded, every claim with its values, the paper's arithmetic, and its numbers
-    beside ours.
+    """RESULTS.md: findings and verdicts, the paper's arithmetic; folded, the findings on further models, every claim with
+    its values, and the paper's numbers beside ours.
 
     Raises:
         ValueError: a preset's scorecard was made with other claims or rules than today's.
     """
     found = _scorecards()
     numbers = {preset: _saved(preset, "scorecard_numbers") for preset in found}
-    details = {
+    details = {f"The findings on {preset}": [_sentences(preset)] for preset in list(found)[1:]}
+    details |= {
         "Claims, their limits and the values behind the verdicts": [
             _LIMITS, *(_claim_section(number, claim, found) for number, claim in enumerate(claims(), start=1))],
         "The paper's numbers beside ours": _number_sections(numbers),
     }
     sections = [
-        _INTRODUCTION, _finding_sections(found), _VERDICTS, _matrix(claims(), found),
+        _INTRODUCTION, _finding_sections(list(found)), _VERDICTS, _matrix(claims(), found),
         f"The first {sum(claim.abstract for claim in claims())} claims are those of the paper's abstract.",
         _arithmetic_section(),
         "## Details",
@@ -180,11 +181,15 @@ def _scorecards() -> dict[str, pd.DataFrame]:
     return found
 
 
-def _finding_sections(found: Iterable[str]) -> str:
-    """Five sentences per model."""
-    sections = [f"**{preset}**\n\n{_sentences(preset)}" for preset in found]
-    legend = "In brackets: 95 % intervals, where there are any; of more than three values the least and the largest."
-    return "\n\n".join(["## Findings", *([legend, *sections] if sections else [_NOTHING])])
+def _finding_sections(presets: list[str]) -> str:
+    """All models' numbers side by side, then five sentences on the first."""
+    if not presets:
+        return f"## Findings\n\n{_NOTHING}"
+    table = side_by_side({preset: _saved(preset, "scorecard_cases") for preset in presets})
+    legend = ("Of all methods the least and the largest value. ASR is the share of answers that do not refuse; points are\n"
+              f"hundredths of it, averaged over both kinds of prompts. Below in words, on {presets[0]}, with 95 % intervals\n"
+              "in brackets where there are any.")
+    return "\n\n".join(["## Findings", legend, markdown_table(table), _sentences(presets[0])])
 
 
 def _sentences(preset: str, *, brief: bool = False) -> str:
