@@ -36,7 +36,8 @@ _IN_WORDS = """## What is no number
   ([`rank_by_generation`](../steerpaper/vectors/selection.py)). Where the paper's rule picks nothing at α = 1, the best
   candidate of every layer is scored at each |α| tried (`score_coefficients`). Every vector gets its own |α| by that
   ranking (`select_coefficient`), the random one DIM's. A preset with a layer and one coefficient leaves nothing to
-  choose.
+  choose. What the paper's rule would have chosen, where a candidate meets it, is measured beside it ([notebook
+  07](../notebooks/07_layers_and_robustness.ipynb)).
 * **Clean text** is a measure of ours: no loops, and for the built-in prompts also an end, known words and the topic
   ([`CleanText`](../steerpaper/prompts/fluency.py)).
 * **Pairs** that do not show the wanted behaviour are removed by the judge, in the paper by hand
