@@ -855,14 +855,16 @@ def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
     cases = {preset: scorecard(preset)[1] for preset in ("organism-llama", "organism-gemma2")}
     table = side_by_side(cases).set_index("")
     assert list(table) == list(cases) and not table.isin(["(not measured)"]).any(axis=None)
-    assert table.loc["points of ASR lost with values frozen"].tolist() == ["70.0", "14.5 to 70.0"]
-    assert [cell.split("; ")[0] for cell in table.loc["smallest faithful circuit: edges; steering it carries"]] == [
-        "10 to 12 %", "50 %"]
-    for preset, own in cases.items():
-        said = " ".join(findings(own, brief=True))
-        assert all(number in said for cell in table[preset] for number in cell.split("; "))
+    assert table.loc["points undone, values (OV) frozen"].tolist() == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0"]
+    assert table.loc["smallest faithful circuit, share of all edges"].tolist() == ["10 / 11 / 12 %", "50 / 50 / 50 %"]
+    assert table.loc["ASR on harmful prompts, unsteered → steered", "organism-llama"].endswith(" → 0.90 / 0.90 / 0.90")
+    assert table.loc["faithfulness of another method's circuit", "organism-llama"] in findings(cases["organism-llama"])[2]
+    own = cases["organism-llama"]
+    own["met"] = own.met.astype(object).where(own.claim != "mlps", None)
+    assert side_by_side(cases).set_index("").loc["points undone, vector out of the MLPs' input", "organism-llama"] == (
+        "(not measured)")
     page = results_page()
-    assert rows_of(page, "| effect of a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
+    assert rows_of(page, "| change of ASR by a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
     assert "<summary>The findings on organism-gemma2</summary>" in page
 
 

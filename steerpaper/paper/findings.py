@@ -10,21 +10,25 @@ _FEW = 3  # cases that are told one by one
 ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
           ("ov-not-qk", "ov-not-qk-learned", "mlps"), ("sparse", "sparse-plain"))  # what each finding says of the claims
 _DROPS = ("ov-not-qk", "ov-not-qk-learned")
-# The same numbers in rows, one or two in each: the claim and the place of its check, digits, unit.
+# The same numbers, a row each: claims (" → " stands between two cells, " + " joins cases of one), the place of their
+# check, digits, unit.
 _ROWS = {
-    "ASR on harmful prompts: unsteered; steered": [("unsteered", 0, 2, ""), ("effective", 0, 2, "")],
-    "ASR on harmless prompts: unsteered; steered": [("unsteered", 1, 2, ""), ("effective", 1, 2, "")],
-    "clean text that steering leaves": [("effective", 2, 0, " %")],
-    "effect of a random vector, of DIM's": [("random-vectors", 0, 0, " %")],
-    "smallest faithful circuit: edges; steering it carries": [("few-edges", 0, 0, " %"), ("few-edges", 1, 2, "")],
-    "more than one found on one token; part of the effect there": [
-        ("whole-answers", 0, 2, ""), ("whole-answers", 1, 0, " %")],
-    "another method's circuit; of that, a random vector's": [("interchangeable", 0, 2, ""), ("beyond-random", 0, 0, " %")],
-    "twice as many random edges, at most": [("controls", 1, 2, "")],
-    "points of ASR lost with values frozen": [(_DROPS, 0, 1, "")],
-    "points lost with attention weights frozen": [(_DROPS, 1, 1, "")],
-    "points lost without the vector in the MLPs' input": [("mlps", 0, 1, "")],
-    "dimensions that can go: rescaled; not rescaled": [("sparse", 0, 0, " %"), ("sparse-plain", 0, 0, " %")],
+    "ASR on harmful prompts, unsteered → steered": ("unsteered → effective", 0, 2, ""),
+    "ASR on harmless prompts, unsteered → steered": ("unsteered → effective", 1, 2, ""),
+    "clean answers, of the unsteered model's": ("effective", 2, 0, " %"),
+    "change of ASR by a random vector, of DIM's": ("random-vectors", 0, 0, " %"),
+    "smallest faithful circuit, share of all edges": ("few-edges", 0, 0, " %"),
+    "its faithfulness": ("few-edges", 1, 2, ""),
+    "faithfulness gained over a one-token circuit": ("whole-answers", 0, 2, ""),
+    "largest share of the effect at one position": ("whole-answers", 1, 0, " %"),
+    "faithfulness of another method's circuit": ("interchangeable", 0, 2, ""),
+    "the same of a random vector's circuit, of that": ("beyond-random", 0, 0, " %"),
+    "faithfulness of twice as many random edges": ("controls", 1, 2, ""),
+    "points undone, values (OV) frozen": ("ov-not-qk + ov-not-qk-learned", 0, 1, ""),
+    "points undone, attention weights (QK) frozen": ("ov-not-qk + ov-not-qk-learned", 1, 1, ""),
+    "points undone, vector out of the MLPs' input": ("mlps", 0, 1, ""),
+    "dimensions that can go, rescaled": ("sparse", 0, 0, " %"),
+    "dimensions that can go, not rescaled": ("sparse-plain", 0, 0, " %"),
 }
 
 
@@ -71,7 +75,8 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
 
 def side_by_side(cases: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The numbers of the five sentences, of all methods the least and the largest, a column per model.
+    """The numbers of the five sentences, a column per model: of every method where a check has one case per method, else
+    the least and the largest.
 
     Args:
         cases: `scorecard_cases` by model.
@@ -79,11 +84,18 @@ def side_by_side(cases: dict[str, pd.DataFrame]) -> pd.DataFrame:
     columns = {}
     for model, own in cases.items():
         checks = _checks(own)
-        columns[model] = ["; ".join(
-            _range(_percent(rows) if unit else rows, digits, unit) for names, check, digits, unit in parts
-            for rows in [pd.concat([checks[name, check] for name in ([names] if isinstance(names, str) else names)])])
-            for parts in _ROWS.values()]
+        columns[model] = [" → ".join(
+            _cell(pd.concat([checks[name, check] for name in names.split(" + ")]), digits, unit)
+            for names in about.split(" → ")) for about, check, digits, unit in _ROWS.values()]
     return pd.DataFrame({"": list(_ROWS), **columns})
+
+
+def _cell(rows: pd.DataFrame, digits: int, unit: str) -> str:
+    rows = (_percent(rows) if unit else rows).dropna(subset="met")
+    methods = rows.case.str.split(", ").str[0]
+    if len(rows) > 1 and methods.is_unique and set(methods) <= set(METHODS):
+        return " / ".join(_number(value, digits) for value in rows.value) + unit
+    return _range(rows, digits, unit)
 
 
 def _checks(cases: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:

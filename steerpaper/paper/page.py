@@ -44,11 +44,12 @@ A claim is one or more checks; a check holds every case (a method, a set of prom
 *holds* if every case meets its limit and *does not hold* if none does. It *mostly holds* if at least {100 * MOST:g} %
 of its cases do and *mostly fails* if at most {100 * FEW:g} % do, unless one of its checks by itself says the opposite;
 everything between *holds in part*. In brackets: cases that meet their limit, of all; "close" counts those whose 95 %
-interval reaches over the limit, where there is an interval. What is undefined does not meet a limit. *No case*: the
-tables hold nothing to which the claim applies. *Not measured*: the tables on record lack a column, and count once their
-notebook has run again."""
+interval reaches over the limit. The first {{n}} claims are those of the paper's abstract."""
 
-_LIMITS = """Limits stand in `data/paper/claims.toml`. A limit is the least favourable number that the paper itself
+_LIMITS = """What is undefined does not meet a limit. *No case*: the tables hold nothing to which the claim applies. *Not
+measured*: the tables on record lack a column, and count once their notebook has run again.
+
+Limits stand in `data/paper/claims.toml`. A limit is the least favourable number that the paper itself
 prints for that quantity, rounded to the digits printed, or the sentence's own number where it states one. So the
 paper's own numbers can hardly fail them ("as reported"; *not printed* where there are none), and confirm nothing but
 our reading. Where the paper says "about", the claim's *Limits* tell how much slack that is given; where it prints no
@@ -77,9 +78,8 @@ def results_page() -> str:
         "The paper's numbers beside ours": _number_sections(numbers),
     }
     sections = [
-        _INTRODUCTION, _finding_sections(list(found)), _VERDICTS, _matrix(claims(), found),
-        f"The first {sum(claim.abstract for claim in claims())} claims are those of the paper's abstract.",
-        _arithmetic_section(),
+        _INTRODUCTION, _finding_sections(list(found)),
+        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(claims(), found), _arithmetic_section(),
         "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
     ]
@@ -186,9 +186,8 @@ def _finding_sections(presets: list[str]) -> str:
     if not presets:
         return f"## Findings\n\n{_NOTHING}"
     table = side_by_side({preset: _saved(preset, "scorecard_cases") for preset in presets})
-    legend = ("Of all methods the least and the largest value. ASR is the share of answers that do not refuse; points are\n"
-              f"hundredths of it, averaged over both kinds of prompts. Below in words, on {presets[0]}, with 95 % intervals\n"
-              "in brackets where there are any.")
+    legend = ("Of three numbers DIM / NTP / PO, else the least and the largest; a point is a hundredth of ASR\n"
+              f"([terms](docs/glossary.md)). Below in words, on {presets[0]}, with 95 % intervals in brackets.")
     return "\n\n".join(["## Findings", legend, markdown_table(table), _sentences(presets[0])])
 
 
