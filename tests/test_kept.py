@@ -13,7 +13,7 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from steerpaper import steering
-from steerpaper.circuits import attribution
+from steerpaper.circuits import attribution, flipped
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models import kept
 from steerpaper.models.model import Model
@@ -62,6 +62,8 @@ def calls(monkeypatch):
 
     watch(steering, "_decode")
     watch(attribution, "integrate")
+    watch(flipped, "_counts")
+    monkeypatch.setattr(flipped, "_AT_ONCE", 2)
     return counted
 
 
@@ -81,7 +83,11 @@ def attributed(model, coefficient=1.0, seed=1, **changes):
             result.positions]
 
 
-@pytest.mark.parametrize("compute, batches", [(generated, 3), (attributed, 5)])
+def counted(model, coefficient=1.0, seed=1):
+    return flipped._unmasked(model, RESPONSES, [Steering(vector(seed), 1, coefficient)] * len(RESPONSES))
+
+
+@pytest.mark.parametrize("compute, batches", [(generated, 3), (attributed, 5), (counted, 3)])
 @pytest.mark.parametrize("before", [1, 2])
 def test_only_missing_batches_are_computed_and_the_end_is_the_same(tiny, folder, calls, monkeypatch, compute, batches,
                                                                    before):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from steerpaper import arguments
 from steerpaper.arguments import Prompt
@@ -15,11 +16,13 @@ from steerpaper.behaviour.judges import Judge, verdicts
 from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.contrast import Contrast, contrasts
 from steerpaper.concepts import REFUSAL, Concept
+from steerpaper.models.kept import Kept
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, both_ways, generate
 
 _KEYS = ["prompts", "response_from"]
+_AT_ONCE = 8  # two runs' logits of all response positions, over a vocabulary that may have 150,000 tokens
 
 
 class NothingFlips(ValueError):
@@ -185,14 +188,15 @@ def _kept(
 @torch.no_grad()
 def _unmasked(model: Model, responses: Sequence[Response], steerings: Sequence[Steering]) -> list[int]:
     """Response positions at which the greedy predictions of the base and the steered run differ."""
-    counts = [0] * len(responses)
+    cases = Cases.of(model, responses, steerings)
+    kept = Kept("unmasked", __name__, model.hf, cases.inputs, {"counts": torch.zeros(len(responses), dtype=torch.int64)})
 
-    def of_rows(contrast: Contrast) -> list[tuple[int, int]]:
-        return list(zip(contrast.rows, contrast.measure.mask.sum(1).tolist()))
+    for rows, counts in contrasts(model, cases, _counts, metric="logit_difference", batch_size=_AT_ONCE,
+                                  what="unmasked positions", done=(kept.done, int(kept.state["counts"].sum()))):
+        kept.state["counts"][list(rows)] = counts
+        kept.keep(len(rows))
+    return kept.state["counts"].tolist()
 
-    # Few at once: two runs' logits of all response positions, over a vocabulary that may have 150,000 tokens.
-    for found in contrasts(model, Cases.of(model, responses, steerings), of_rows, metric="logit_difference",
-                           batch_size=8, what="unmasked positions"):
-        for row, n in found:
-            counts[row] = n
-    return counts
+
+def _counts(contrast: Contrast) -> tuple[list[int], Int[Tensor, "batch"]]:
+    return contrast.rows, contrast.measure.mask.sum(1).cpu()
