@@ -193,7 +193,7 @@ def _unmasked(model: Model, responses: Sequence[Response], steerings: Sequence[S
 
     for rows, counts in contrasts(model, cases, _counts, metric="logit_difference", batch_size=_AT_ONCE,
                                   what="unmasked positions", done=(kept.done, int(kept.state["counts"].sum()))):
-        kept.state["counts"][list(rows)] = counts
+        kept.state["counts"][rows] = counts
         kept.keep(len(rows))
     return kept.state["counts"].tolist()
 

@@ -9,26 +9,25 @@ from steerpaper.vectors.methods import METHODS
 _FEW = 3  # cases that are told one by one
 ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
           ("ov-not-qk", "ov-not-qk-learned", "mlps"), ("sparse", "sparse-plain"))  # what each finding says of the claims
-_DROPS = ("ov-not-qk", "ov-not-qk-learned")
-# The same numbers, a row each: claims (" → " stands between two cells, " + " joins cases of one), the place of their
-# check, digits, unit.
+_FREEZES = "all methods' freezes"  # DIM's and the learned vectors' are two claims, with the same checks
+# The same numbers, a row each: the claims that they were judged by, the place of the check there, digits, unit.
 _ROWS = {
-    "ASR on harmful prompts, unsteered → steered": ("unsteered → effective", 0, 2, ""),
-    "ASR on harmless prompts, unsteered → steered": ("unsteered → effective", 1, 2, ""),
-    "clean answers, of the unsteered model's": ("effective", 2, 0, " %"),
-    "change of ASR by a random vector, of DIM's": ("random-vectors", 0, 0, " %"),
-    "smallest faithful circuit, share of all edges": ("few-edges", 0, 0, " %"),
-    "its faithfulness": ("few-edges", 1, 2, ""),
-    "faithfulness gained over a one-token circuit": ("whole-answers", 0, 2, ""),
-    "largest share of the effect at one position": ("whole-answers", 1, 0, " %"),
-    "faithfulness of another method's circuit": ("interchangeable", 0, 2, ""),
-    "the same of a random vector's circuit, of that": ("beyond-random", 0, 0, " %"),
-    "faithfulness of twice as many random edges": ("controls", 1, 2, ""),
-    "points undone, values (OV) frozen": ("ov-not-qk + ov-not-qk-learned", 0, 1, ""),
-    "points undone, attention weights (QK) frozen": ("ov-not-qk + ov-not-qk-learned", 1, 1, ""),
-    "points undone, vector out of the MLPs' input": ("mlps", 0, 1, ""),
-    "dimensions that can go, rescaled": ("sparse", 0, 0, " %"),
-    "dimensions that can go, not rescaled": ("sparse-plain", 0, 0, " %"),
+    "ASR on harmful prompts, unsteered → steered": (("unsteered", "effective"), 0, 2, ""),
+    "ASR on harmless prompts, unsteered → steered": (("unsteered", "effective"), 1, 2, ""),
+    "clean answers, of the unsteered model's": (("effective",), 2, 0, " %"),
+    "change of ASR by a random vector, of DIM's": (("random-vectors",), 0, 0, " %"),
+    "smallest faithful circuit, share of all edges": (("few-edges",), 0, 0, " %"),
+    "its faithfulness": (("few-edges",), 1, 2, ""),
+    "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
+    "largest share of the effect at one position": (("whole-answers",), 1, 0, " %"),
+    "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
+    "the same of a random vector's circuit, of that": (("beyond-random",), 0, 0, " %"),
+    "faithfulness of twice as many random edges": (("controls",), 1, 2, ""),
+    "points undone, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
+    "points undone, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
+    "points undone, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
+    "dimensions that can go, rescaled": (("sparse",), 0, 0, " %"),
+    "dimensions that can go, not rescaled": (("sparse-plain",), 0, 0, " %"),
 }
 
 
@@ -51,7 +50,6 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     def percent(claim: str, check: int) -> str:
         return words(_percent(checks[claim, check]), 0, " %")
 
-    values, weights = (words(pd.concat([checks[claim, i] for claim in _DROPS]), 1) for i in (0, 1))
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
         f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. A random "
@@ -62,8 +60,8 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
         f"{percent('beyond-random', 0)} of that, and twice as many random edges, in 97.5 % of draws, at most "
         f"{told('controls', 1)}.",
-        f"Freezing the values moves ASR by {values} points, freezing the attention weights by {weights}, and taking the "
-        f"vector out of what the MLPs read by {told('mlps', 0, 1)}.",
+        f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
+        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}.",
         f"Chosen by gradient and rescaled to the whole vector's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
@@ -84,24 +82,29 @@ def side_by_side(cases: dict[str, pd.DataFrame]) -> pd.DataFrame:
     columns = {}
     for model, own in cases.items():
         checks = _checks(own)
-        columns[model] = [" → ".join(
-            _cell(pd.concat([checks[name, check] for name in names.split(" + ")]), digits, unit)
-            for names in about.split(" → ")) for about, check, digits, unit in _ROWS.values()]
+        columns[model] = [" → ".join(_cell(checks[name, check], digits, unit) for name in names)
+                          for names, check, digits, unit in _ROWS.values()]
     return pd.DataFrame({"": list(_ROWS), **columns})
 
 
 def _cell(rows: pd.DataFrame, digits: int, unit: str) -> str:
     rows = (_percent(rows) if unit else rows).dropna(subset="met")
-    methods = rows.case.str.split(", ").str[0]
-    if len(rows) > 1 and methods.is_unique and set(methods) <= set(METHODS):
+    methods = set(_names(rows))
+    if len(methods) == len(rows) > 1 and methods <= set(METHODS):
         return " / ".join(_number(value, digits) for value in rows.value) + unit
     return _range(rows, digits, unit)
 
 
 def _checks(cases: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
-    """The cases of every check, by its claim and its place there."""
-    return {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
-            for claim in claims() for i, check in enumerate(claim.checks)}
+    """The cases of every check, by its claim and its place there; the freezes of all methods together, too."""
+    found = {(claim.id, i): cases[(cases.claim == claim.id) & (cases.quantity == check.quantity)]
+             for claim in claims() for i, check in enumerate(claim.checks)}
+    return found | {(_FREEZES, i): pd.concat([found["ov-not-qk", i], found["ov-not-qk-learned", i]]) for i in (0, 1)}
+
+
+def _names(rows: pd.DataFrame) -> list[str]:
+    """What a case is named after: the method, where there is one."""
+    return [name.split(", ")[0] for name in rows.case]
 
 
 def _percent(rows: pd.DataFrame) -> pd.DataFrame:
@@ -114,8 +117,7 @@ def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
     if rows.empty or len(rows) > _FEW:
         return _range(rows, digits, unit) + _interval(rows.low.min(), rows.high.max(), digits, unit)
     each = [f"{_number(row.value, digits)}{unit}{_interval(row.low, row.high, digits, unit)}" for row in rows.itertuples()]
-    names = [name.split(", ")[0] for name in rows.case]
-    names = [f"{METHODS[name].label if name in METHODS else name} " if len(rows) > 1 else "" for name in names]
+    names = [f"{METHODS[name].label if name in METHODS else name} " if len(rows) > 1 else "" for name in _names(rows)]
     return ", ".join(map("".join, zip(names, each)))
 
 
