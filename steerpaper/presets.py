@@ -308,10 +308,11 @@ _QWEN25 = Preset(
 # The real model on record: the paper's limit on KL, its sizes where tables 1 and 2 are made of them, the rest for a few
 # hours of two cores. It refuses half of the harmful test prompts, so that as few can flip: of 56, at least 24.
 _MEASURED = _LAPTOP | dict(
-    n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, coefficients=(1.0, 1.5, 2.0, 2.5, 3.0),
-    n_patching=12, n_patching_test=56, n_judged=24, n_random_circuits=100, n_random_responses=2,
-    circuit_shares=(0.01, 0.02, 0.03, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=40, phis=(0.02,),
-    epochs=4, n_freezing=24, n_patching_by_layer=6, n_shifted=8, second_concept="language", n_second=20,
+    n_train=128, n_validation=24, n_test=100, batch_size=100, kl_limit=0.1, n_candidates=3,
+    coefficients=(1.0, 1.5, 2.0, 2.5, 3.0), n_patching=8, n_patching_test=56, n_judged=24, n_random_circuits=100,
+    n_random_responses=2, circuit_shares=(0.01, 0.02, 0.05, 0.1, 0.3), compared_shares=(0.02, 0.1), n_pairs=32,
+    phis=(0.02,), epochs=4, n_freezing=16, n_patching_by_layer=6, n_shifted=8, n_sparsity=(32, 32, 32),
+    second_concept="language", n_second=20,
 )
 # 4 to 8 bits per weight as stored: other models than the publishers' unquantised ones, and so called otherwise.
 _QWEN25_CODER = Preset(
