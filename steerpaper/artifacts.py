@@ -17,7 +17,7 @@ from steerpaper import manifests, paths
 from steerpaper.behaviour.unsteered import nothing_to_steer
 from steerpaper.concepts import get_concept
 from steerpaper.models import checkpoint, gguf, weights
-from steerpaper.outputs import writer
+from steerpaper.outputs import writer, writing
 from steerpaper.paths import write_bytes
 from steerpaper.presets import PRESETS, REFERENCE, get_preset
 from steerpaper.steering import Steering
@@ -141,18 +141,30 @@ def load_table(preset: str, name: str, *, recorded: bool = False) -> pd.DataFram
 def load_recorded(name: str) -> pd.DataFrame:
     """A table of every preset that has it on record, one below the other; the first column, `preset`, says whose.
 
-    On record is what the manifest in `data/results/<preset>` lists. The tests' preset, whose folder git ignores, never is.
+    Presets count from when all their notebooks are on record. The tests' preset, whose folder git ignores, never does.
 
     Raises:
         FileNotFoundError: no preset has it.
         ValueError: as for `load_table`.
     """
-    kept = [preset for preset in PRESETS
-            if preset != REFERENCE and name in manifests.read(paths.recorded_results(preset))["tables"]]
+    kept = [preset for preset in PRESETS if preset != REFERENCE and is_whole(preset)
+            and name in manifests.read(paths.recorded_results(preset))["tables"]]
     if not kept:
         raise FileNotFoundError(f"no preset has a table {name!r} on record: run `make record`")
     tables = {preset: load_table(preset, name, recorded=True) for preset in kept}
     return pd.concat(tables, names=["preset"]).reset_index("preset").reset_index(drop=True)
+
+
+def on_record(preset: str) -> dict[str, dict[str, list[str] | str]]:
+    """The notebooks with a table on record of this preset, by the manifest in `data/results/<preset>`, as of `writing`."""
+    listed = manifests.read(paths.recorded_results(preset))["tables"]
+    return {name: about for name, about in writing(preset).items() if listed.keys() & set(about["tables"])}
+
+
+def is_whole(preset: str) -> bool:
+    """Whether all that notebooks write for a preset is on record; those that may end with what they found may lack."""
+    due = {name for name, about in writing(preset).items() if about["tables"] and "only" not in about}
+    return due <= on_record(preset).keys()
 
 
 def finding(preset: str) -> str:

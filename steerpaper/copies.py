@@ -6,13 +6,13 @@ import base64
 import html
 import os
 import re
+from collections.abc import Collection
 
 import nbformat
 from nbformat.v4 import new_output
 
 from steerpaper import manifests, paths
 from steerpaper.behaviour.excerpts import SHOWN
-from steerpaper.outputs import writing
 from steerpaper.paper.gallery import captions
 from steerpaper.presets import get_preset
 
@@ -20,7 +20,9 @@ _LEFT_OUT = f"*Left out: text of a real model beyond its first {SHOWN} tokens, w
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)[^)\s]+")
 
 
-def small_copy(notebook: nbformat.NotebookNode, preset: str, name: str, first: str) -> nbformat.NotebookNode:
+def small_copy(
+    notebook: nbformat.NotebookNode, preset: str, name: str, first: str, others: Collection[str],
+) -> nbformat.NotebookNode:
     """A preset's executed notebook with links for pictures, without what it says on stderr; of a table its HTML alone.
 
     Its title names the preset, links lead on from its folder: to another notebook as executed on the same preset where
@@ -31,6 +33,7 @@ def small_copy(notebook: nbformat.NotebookNode, preset: str, name: str, first: s
         notebook: as `recording.committed` returns it; it is changed.
         name: the notebook's.
         first: the preset whose notebooks are `notebooks/*.ipynb`.
+        others: the notebooks of which the preset's folder has copies.
 
     Raises:
         ValueError: a picture that is not on record.
@@ -39,7 +42,7 @@ def small_copy(notebook: nbformat.NotebookNode, preset: str, name: str, first: s
     known = None if get_preset(preset).shipped or not _loads_a_model(notebook) else _recorded_texts(preset)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _LINK.sub(lambda found: _from_folder(found[0], preset), cell.source)
+            cell.source = _LINK.sub(lambda found: _from_folder(found[0], preset, others), cell.source)
         else:
             shown = [output for output in cell.outputs if output.get("name") != "stderr"]
             cell.outputs = [_small(output, preset, name, pictures, known) for output in shown]
@@ -76,9 +79,9 @@ def _small(output: nbformat.NotebookNode, preset: str, name: str, pictures: dict
     return output
 
 
-def _from_folder(link: str, preset: str) -> str:
+def _from_folder(link: str, preset: str, others: Collection[str]) -> str:
     """A link of a notebook in `notebooks`, as one in the preset's folder has it."""
-    if link.removesuffix(".ipynb") in writing(preset):
+    if link.removesuffix(".ipynb") in others:
         return link
     return os.path.relpath(paths.NOTEBOOKS / link, paths.NOTEBOOKS / preset)
 

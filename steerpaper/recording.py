@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 
 from steerpaper import paths
+from steerpaper.artifacts import is_whole, on_record
 from steerpaper.copies import small_copy
 from steerpaper.outputs import outputs, writing
 from steerpaper.paper.page import SHOWN
@@ -73,9 +74,11 @@ def main(presets: str) -> None:
 
 
 def _write_small(preset: str) -> None:
-    """Make a preset's folder hold small copies of all its notebooks and no other; or raise, and leave it as it was."""
+    """Make a preset's folder hold small copies of its notebooks on record, and of those that write nothing once all others
+    are, and no other; or raise, and leave it as it was."""
+    names = writing(preset) if is_whole(preset) else on_record(preset)
     copies = {paths.NOTEBOOKS / preset / f"{name}.ipynb": small_copy(
-        committed(_executed(preset, name), injected=True), preset, name, READ) for name in writing(preset)}
+        committed(_executed(preset, name), injected=True), preset, name, READ, names) for name in names}
     for path in set((paths.NOTEBOOKS / preset).glob("*.ipynb")) - set(copies):
         path.unlink()
     for path, copy in copies.items():

@@ -1,7 +1,7 @@
 """What was computed here beside what is on record: do they agree, within which tolerance, and where not?
 
-`python -m steerpaper.reproduction compare PRESETS` says so; `python -m steerpaper.reproduction record PRESETS` puts what
-was computed here on record.
+`python -m steerpaper.reproduction compare PRESETS` says so. `record PRESETS` puts what was computed here on record, and
+`restore PRESETS` takes what is on record for computed here: then any notebook runs without the hours of those before it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from matplotlib.testing.compare import calculate_rms
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
 from steerpaper import manifests, paths
-from steerpaper.artifacts import finding, load_table
+from steerpaper.artifacts import finding, load_table, load_tensors, on_record
 from steerpaper.outputs import writing
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_presets
@@ -94,7 +94,7 @@ def compare(preset: str) -> Comparison:
         ValueError: a table that is not what its notebook wrote.
     """
     found = Comparison(preset)
-    for written in _written(preset, paths.results(preset), paths.recorded_results(preset)):
+    for written in on_record(preset).values():
         for name in written["tables"]:
             tables = [load_table(preset, name, recorded=recorded) for recorded in (True, False)]
             found.tables += 1
@@ -141,35 +141,77 @@ def compare_pictures(name: str, recorded: Path, computed: Path) -> list[Differen
     return [Difference(name, "the picture", f"one with RMS {rms:.1f} from it", np.inf, False)] if rms > PICTURE else []
 
 
-def record(preset: str) -> None:
-    """Put the tables and figures of one preset that were computed here on record, in place of what was there.
+def record(preset: str) -> list[str]:
+    """Put what the notebooks have written here for one preset on record, in place of what was there: tables, figures and
+    tensors.
+
+    Returns:
+        The notebooks that have not run here, and are not on record.
 
     Raises:
-        FileNotFoundError: one that was not computed; then the record stays as it was.
-        ValueError: a table that is not what its notebook wrote; likewise.
+        FileNotFoundError: something that was not computed, of a notebook that has run here or is on record; then the
+            record stays as it was.
+        ValueError: a table or tensor that is not what its notebook wrote; likewise.
     """
-    tables, figures = {}, {}
-    for written in _written(preset, paths.results(preset)):
+    tables, tensors, figures, missing = {}, {}, {}, []
+    for notebook, written in writing(preset).items():
+        here = any((paths.results(preset) / f"{name}.csv").exists() for name in written["tables"])
+        if not here and ("only" in written or notebook not in on_record(preset)):
+            missing += [notebook] if written["tables"] else []
+            continue
         for name in written["tables"]:
             load_table(preset, name)  # what is there, and whole
             tables[f"{name}.csv"] = (paths.results(preset) / f"{name}.csv").read_bytes()
+        for name in written["tensors"]:
+            load_tensors(preset, name)
+            tensors[f"{name}.safetensors"] = (paths.artifacts(preset) / f"{name}.safetensors").read_bytes()
         for file in (f"{name}.{kind}" for name in written["figures"] for kind in ("svg", "png")):
             figures[file] = (paths.figures(preset) / file).read_bytes()
     manifest = manifests.read(paths.results(preset))
     manifest["tables"] = {Path(file).stem: manifest["tables"][Path(file).stem] for file in tables}
-    _write(tables, paths.recorded_results(preset))
+    _write(tables | tensors, paths.recorded_results(preset))
     manifests.write(paths.recorded_results(preset), manifest)
     _write(figures, paths.recorded_figures(preset))
+    return missing
+
+
+def restore(preset: str) -> list[str]:
+    """Put what is on record of one preset where the notebooks of this machine read and write.
+
+    Returns:
+        The notebooks that are on record.
+
+    Raises:
+        FileNotFoundError: nothing is on record.
+        ValueError: results of another model, or a table that is not as its notebook wrote it.
+    """
+    if not (found := on_record(preset)):
+        raise FileNotFoundError(f"nothing is on record: `make figures PRESETS={preset}` computes it")
+    recorded = paths.recorded_results(preset)
+    tables = {name: load_table(preset, name, recorded=True) for written in found.values() for name in written["tables"]}
+    manifest = manifests.read(recorded)
+    with manifests.entries(paths.results(preset), manifest["model"]) as entries:
+        for name in tables:
+            write_bytes(paths.results(preset) / f"{name}.csv", (recorded / f"{name}.csv").read_bytes())
+            entries[name] = manifest["tables"][name]
+    for folder, files in ((paths.artifacts(preset), recorded.glob("*.safetensors")),
+                          (paths.figures(preset), paths.recorded_figures(preset).glob("*.*"))):
+        for file in files:
+            write_bytes(folder / file.name, file.read_bytes())
+    return list(found)
 
 
 def main(command: str, presets: str) -> int:
-    """Compare or record presets; 1 if something is beyond tolerance, missing or damaged."""
+    """Compare, record or restore presets; 1 if something is beyond tolerance, missing or damaged."""
     beyond = failed = False
     for preset in (preset.name for preset in get_presets(presets).values()):
         try:
             if command == "record":
-                record(preset)
-                print(f"{preset}: now on record in data/results/{preset} and figures/{preset}")
+                missing = record(preset)
+                print(f"{preset}: now on record in data/results/{preset} and figures/{preset}"
+                      + f"; not run here: {', '.join(missing)}" * bool(missing))
+            elif command == "restore":
+                print(f"{preset}: {', '.join(restore(preset))} as on record, in {paths.BUILD / preset}")
             elif any(paths.recorded_results(preset).glob("*.csv")):
                 found = compare(preset)
                 print(found)
@@ -186,13 +228,6 @@ def main(command: str, presets: str) -> int:
     if beyond:
         print(f"What was computed is in {paths.BUILD}/<preset>; `make record PRESETS=...` puts it on record instead.")
     return int(beyond or failed)
-
-
-def _written(preset: str, *folders: Path) -> list[dict[str, list[str]]]:
-    """What the notebooks write for a preset; without those that may end with what they found, if they did: then none of
-    these folders has any of their tables."""
-    return [about for about in writing(preset).values() if "only" not in about or any(
-        (folder / f"{name}.csv").exists() for folder in folders for name in about["tables"])]
 
 
 def _write(files: dict[str, bytes], folder: Path) -> None:
@@ -264,7 +299,7 @@ def _verdicts(recorded: pd.DataFrame, computed: pd.DataFrame) -> list[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["compare", "record"])
+    parser.add_argument("command", choices=["compare", "record", "restore"])
     parser.add_argument("presets")
     arguments = parser.parse_args()
     sys.exit(main(arguments.command, arguments.presets))

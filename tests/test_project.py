@@ -73,6 +73,7 @@ def test_workflow_writes_every_committed_result_of_the_organisms():
     written = {f"{name}.csv" for about in outputs().values() for name in about["tables"]} | {"manifest.json"}
     figures = [name for about in outputs().values() for name in about["figures"]]
     written |= {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
+    written |= {f"{name}.safetensors" for about in outputs().values() for name in about["tensors"]}
     command = ["git", "ls-files", "data/results/organism-*/*", "figures/organism-*/*"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     committed = [ROOT / path for path in listed if (ROOT / path).exists()]  # what is deleted is still listed

@@ -124,6 +124,14 @@ def test_of_other_models_small_notebooks_go_on_record(build):
     nbformat.validate(copy)
 
 
+def test_of_a_model_that_is_on_record_in_part_those_do(build, monkeypatch):
+    monkeypatch.setattr(recording, "is_whole", lambda preset: False)
+    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors", "02_patching_circuits"])
+    monkeypatch.setattr(recording, "on_record", lambda preset: {"01_extract_vectors": {}})
+    recording.main("organism-gemma2")
+    assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["01_extract_vectors.ipynb"]
+
+
 def test_a_picture_that_is_not_on_record_leaves_them_as_they_were(build):
     (build / "figures/organism-gemma2/cosines.png").write_bytes(b"another")
     with pytest.raises(ValueError, match="none of figures/organism-gemma2"):

@@ -1,6 +1,7 @@
 """Computed here beside on record: what counts as the same, and what is said of what does not."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 
 import steerpaper.outputs
 from steerpaper import paths, presets, reproduction
-from steerpaper.artifacts import save_table
+from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
 from steerpaper.figures import save_figure
 from steerpaper.outputs import outputs, writing
 from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
@@ -138,7 +139,7 @@ def preset(tmp_path, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], model=str(tmp_path / "model")))
     for name, place in (("ROOT", ""), ("DATA", "data"), ("BUILD", "build")):
         monkeypatch.setattr(paths, name, tmp_path / place)
-    written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": []}}
+    written = {"01_x": {"after": [], "figures": ["bars"], "tables": ["scores", "scorecard_claims"], "tensors": ["a"]}}
     monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
     card = pd.DataFrame({"claim": ["small", "shared"], "verdict": ["holds", "holds in part"]})
 
@@ -146,6 +147,7 @@ def preset(tmp_path, monkeypatch):
         save_table("tiny", "scores", table)
         save_table("tiny", "scorecard_claims", card)
         save_figure(draw(height), "tiny", "bars")
+        save_tensors("tiny", "a", {"scores": torch.tensor(table.score.to_numpy())}, {"seed": 0})
 
     compute()
     return compute
@@ -160,8 +162,9 @@ def test_what_has_no_record_is_said_to_have_none(preset, tmp_path, capsys):
     assert main("compare", "tiny") == 0 and not committed(tmp_path)
     assert f"tiny: computed, in {tmp_path}/build/tiny; nothing is on record" in capsys.readouterr().out
     assert main("record", "tiny") == 0
-    assert set(committed(tmp_path)) == {"data/results/tiny/manifest.json", "data/results/tiny/scorecard_claims.csv",
-                                        "data/results/tiny/scores.csv", "figures/tiny/bars.png", "figures/tiny/bars.svg"}
+    assert set(committed(tmp_path)) == {
+        *(f"data/results/tiny/{name}" for name in ("manifest.json", "scorecard_claims.csv", "scores.csv", "a.safetensors")),
+        "figures/tiny/bars.png", "figures/tiny/bars.svg"}
     assert "tiny: now on record in data/results/tiny and figures/tiny" in capsys.readouterr().out
     assert main("compare", "tiny") == 0
     said = capsys.readouterr().out
@@ -169,7 +172,7 @@ def test_what_has_no_record_is_said_to_have_none(preset, tmp_path, capsys):
     assert reproduction.TOLERANCE in said
 
 
-@pytest.mark.parametrize("gone", ["results/scores.csv", "figures/bars.svg"])
+@pytest.mark.parametrize("gone", ["results/scores.csv", "artifacts/a.safetensors", "figures/bars.svg"])
 def test_a_record_is_replaced_as_a_whole_or_not_at_all(preset, tmp_path, capsys, gone):
     main("record", "tiny")
     before = committed(tmp_path)
@@ -177,6 +180,35 @@ def test_a_record_is_replaced_as_a_whole_or_not_at_all(preset, tmp_path, capsys,
     (paths.BUILD / "tiny" / gone).unlink()
     assert main("record", "tiny") == 1 and committed(tmp_path) == before
     assert gone.partition("/")[2] in capsys.readouterr().out
+
+
+def test_a_record_grows_notebook_by_notebook_and_loses_none(preset, tmp_path, monkeypatch, capsys):
+    more = {"after": ["01_x"], "figures": [], "tables": ["more"], "tensors": []}
+    written = steerpaper.outputs.outputs() | {"02_y": more, "03_z": dict(after=[], figures=[], tables=[], tensors=[])}
+    monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
+    assert main("record", "tiny") == 0 and "figures/tiny; not run here: 02_y\n" in capsys.readouterr().out
+    assert main("compare", "tiny") == 0 and "tiny: 2 tables" in capsys.readouterr().out
+    save_table("tiny", "more", TABLE)
+    assert main("record", "tiny") == 0 and "not run here" not in capsys.readouterr().out
+    before = committed(tmp_path)
+    assert "data/results/tiny/more.csv" in before
+    (paths.results("tiny") / "more.csv").unlink()
+    assert main("record", "tiny") == 1 and committed(tmp_path) == before
+    assert "more.csv is missing: run notebook 02_y" in capsys.readouterr().out
+
+
+def test_what_is_on_record_is_taken_for_computed_here(preset, tmp_path, capsys):
+    assert main("restore", "tiny") == 1 and "tiny: nothing is on record" in capsys.readouterr().out
+    main("record", "tiny")
+    kept = committed(tmp_path)
+    shutil.rmtree(paths.BUILD)
+    assert main("restore", "tiny") == 0 and "tiny: 01_x as on record, in" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(load_table("tiny", "scores"), TABLE)
+    assert load_tensors("tiny", "a")[0]["scores"].tolist() == TABLE.score.tolist()
+    assert main("compare", "tiny") == 0 and main("record", "tiny") == 0 and committed(tmp_path) == kept
+    path = paths.recorded_results("tiny") / "scores.csv"
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    assert main("restore", "tiny") == 1 and "scores.csv is not what notebook 01_x wrote" in capsys.readouterr().out
 
 
 def test_what_was_changed_by_hand_does_not_go_on_record(preset, tmp_path, capsys):

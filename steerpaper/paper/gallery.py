@@ -37,8 +37,8 @@ def gallery_pages(presets: Iterable[str]) -> dict[str, str]:
 
 def _notebooks(preset: str) -> str:
     """Links to the notebooks as executed on this model; only those that are read first, where none is committed."""
-    folder = f"{preset}/" * any((paths.NOTEBOOKS / preset).glob("*.ipynb"))
-    links = [f"[{name[:2]}](../notebooks/{folder}{name}.ipynb)" for name in writing(preset)]
+    own = sorted(path.stem for path in (paths.NOTEBOOKS / preset).glob("*.ipynb"))
+    links = [f"[{name[:2]}](../notebooks/{f'{preset}/' * bool(own)}{name}.ipynb)" for name in own or writing(preset)]
     return f"notebooks {' '.join(links)}"
 
 
