@@ -100,6 +100,7 @@ def build(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, name, tmp_path / place)
     monkeypatch.setattr(paths, "recorded_figures", lambda preset: tmp_path / "figures" / preset)
     monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors"])
+    monkeypatch.setattr(recording, "is_whole", lambda preset: True)
     monkeypatch.setattr(recording, "record_running_times",
                         lambda presets: (tmp_path / "times").write_text(" ".join(presets)))
     for folder in ("build/organism-gemma2", "notebooks/organism-gemma2", "figures/organism-gemma2"):
