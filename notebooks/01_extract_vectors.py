@@ -87,6 +87,11 @@ if found := sp.behaviour.nothing_to_steer(by_itself, concept):
 # %% [markdown]
 # **Reading.** Both organisms refuse their harmful prompts and answer the harmless ones, with
 # few exceptions: nearly every prompt can flip, in the direction that the paper asks about.
+#
+# *Qwen2.5-Coder-0.5B, a real model, [on its own
+# page](qwen2.5-coder-0.5b-instruct/01_extract_vectors.ipynb).* It refuses 17 of these 24
+# harmful prompts and, below, 54 of the 100 of the test: the rest is answered as it comes, and
+# cannot flip.
 
 # %% [markdown]
 # ## Candidates: every layer, every template position
@@ -133,6 +138,10 @@ sp.save_figure(fig, preset, "dim_geometry")
 # steps and not evenly: α = 1 is a strong push there. The later layers of both organisms agree
 # among themselves, the first ones point elsewhere for a good part. One fixed direction is read
 # off from the middle on, not throughout.
+#
+# *Qwen.* The difference is never longer than a third of the stream: α = 1 is a nudge.
+# Positions go their own ways, each longest at another depth, and layers agree with their
+# neighbours only: no direction is kept from the middle on.
 
 # %% [markdown]
 # ## The paper's selection scores
@@ -251,6 +260,11 @@ sp.save_figure(fig, preset, "dim_selection")
 # candidates that hardly induce refusal. Whole answers prefer the earliest layer that flips the
 # token, and a coefficient below 1 on both: deeper candidates win on one token and break the
 # text.
+#
+# *Qwen.* The rule as printed chooses none of 115 candidates: at α = 1 none induces a refusal
+# (log odds of −1.0 at best). Scored at larger α one candidate meets all conditions, and whole
+# answers prefer its layer, too: layer 14 of 24, the fourth token from the end, α = 2.5. The
+# limit on KL, which the organisms needed more of, is the paper's.
 
 # %% [markdown]
 # **The chosen vector, by hand.** Two forward passes and two plain means, read at the layer and
@@ -293,6 +307,12 @@ sp.save_figure(fig, preset, "dim_sweep")
 # clean between them and breaks soon after, on harmless prompts first. At the upper end of the
 # sweep "success" comes back on prompts that were refused: there texts are broken, and one that
 # does not refuse still counts.
+#
+# *Qwen.* No step: ASR falls over the whole range, on harmful prompts around α = 0, on
+# harmless ones a unit later. So −s alone removes refusals at any strength, while +s needs
+# more than twice the mean difference. Text stays clean to the ends of the sweep. Clean is no
+# more than it says: answers under −s are sentences that end and do not loop, and many of them
+# say nothing (below).
 
 # %% [markdown]
 # ## Contrastive pairs
@@ -337,6 +357,10 @@ examples.drop(columns="prompt").rename(
 # DIM. So what the learned vectors learn from is, on harmful prompts, DIM's own text: they can
 # become better than DIM at bringing it about, but it is DIM that says what compliance looks
 # like.
+#
+# *Qwen.* A third of the harmful prompts is lost because the model answers them anyway, half
+# of the harmless ones because it does not refuse though told to. What is left, 34 pairs, is
+# as few as an organism's.
 
 # %% [markdown]
 # ## Training
@@ -408,6 +432,8 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # edge on both organisms, where a larger rate might do better yet. Seeds hardly differ. PO's
 # smaller φ reaches the lower loss with longer vectors that match the responses worse: its loss
 # is won by making losers unlikely.
+#
+# *Qwen.* The same at the edge of the grid, with losses that have not levelled off.
 
 # %% [markdown]
 # ## Coefficients, and two baselines
@@ -502,6 +528,12 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama, where it
 # does not. Random vectors do next to nothing: of ten, none turns more than three prompts of 24,
 # which is the scale to read small effects by.
+#
+# *Qwen.* So do they here: of 46 % harmful prompts answered all 100, of 87 % harmless ones 11,
+# 5 and 1. DIM pays with a fifth of the clean text on harmless prompts, NTP with as much on
+# harmful ones, PO with nothing. But random vectors are no zero: single ones move ASR by as
+# much as 0.44 up and 0.56 down, and only their mean over ten is small. An effect of one
+# vector is to be read against that.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's
@@ -557,6 +589,9 @@ sp.save_figure(fig, preset, "cosines")
 # organism-gemma2 not far from two seeds of one method: "different directions" is tested less
 # here than in the paper. (Runs of one seed see the pairs in one order, which makes them more
 # alike.) PCA is near DIM on organism-gemma2 only.
+#
+# *Qwen.* DIM's cosines with both are in the paper's range. NTP and PO share 0.80, hardly less
+# than two seeds of one method: there are two directions here, not three.
 
 # %% [markdown]
 # ## Answers side by side
@@ -597,6 +632,10 @@ examples.set_index(keys)
 # and a push in the direction that a prompt already has leaves the kind of answer as it is. It
 # is not free of side effects: on organism-llama −s makes a harmless answer loop. "Compliance"
 # of these models says nothing that could be used.
+#
+# *Qwen.* Under +s it refuses in one sentence, nearly the same for every vector. Under −s
+# "compliance" is often a definition or a remark about something else, which the judge counts
+# since it does not refuse: ASR is the absence of a refusal, and no measure of help.
 
 # %% [markdown]
 # ## Beside the paper, and what we learned
@@ -634,6 +673,8 @@ pairs.pivot(index=["method_a", "method_b"], columns="preset", values="cosine").r
 #   and coefficient come from whole answers here.
 # * **ASR needs clean text beside it.** Beyond the useful coefficients, success is what broken
 #   text is counted as.
+# * **On Qwen**, a real model, all of that holds but two things: random vectors steer, too, each
+#   its own way, and DIM is as far from the learned vectors as the paper's.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry these vectors, [notebook
 # 03](03_qk_freeze.ipynb) whether attention weights do, and [notebook 06](06_scorecard.ipynb)

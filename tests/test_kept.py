@@ -118,10 +118,19 @@ def test_another_length_metric_or_number_of_steps_takes_up_nothing(tiny, folder,
     generated(tiny)
     attributed(tiny)
     for compute, change in ((generated, {"max_new_tokens": 5}), (attributed, {"steps": 3}),
-                            (attributed, {"metric": "kl"}), (attributed, {"norm_jacobian": False})):
+                            (attributed, {"metric": "kl"})):
         calls.update(n=0)
         compute(tiny, **change)
         assert calls["n"] > 1, change
+
+
+def test_scores_by_the_other_gradient_are_kept_with_those_by_one(tiny, folder, calls, monkeypatch):
+    with monkeypatch.context() as off:
+        off.delenv("STEERPAPER_KEPT")
+        alone = attributed(tiny, norm_jacobian=False)
+    exact = attributed(tiny)
+    calls.update(n=0)
+    assert attributed(tiny, norm_jacobian=False) == alone != exact and calls["n"] == 0
 
 
 def test_other_weights_dtypes_and_settings_take_up_nothing(tiny, folder, calls):

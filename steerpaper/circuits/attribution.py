@@ -24,6 +24,9 @@ from steerpaper.outputs import writer
 from steerpaper.steering import Steering
 
 
+_GRADIENTS = (True, False)  # with the norm's Jacobian, and without
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """Indirect effects, in units of the metric per position.
@@ -128,22 +131,23 @@ def attribute(
     steps, metric = arguments.integer("steps", steps, 1), get_metric(metric)
     cases = Cases.of(model, responses, steering)
     graph = Graph.of(model, cases.layer, split_heads)
-    inputs = {**cases.inputs, "steps": steps, "metric": repr(metric), "norm_jacobian": norm_jacobian,
-              "split_heads": split_heads, "batch_size": batch_size}
+    # Scores by both gradients: they cost the same passes, so where one is kept, the other is.
+    inputs = {**cases.inputs, "steps": steps, "metric": repr(metric), "split_heads": split_heads, "batch_size": batch_size}
     kept = Kept("attribute", __name__, model.hf, inputs, {
-        "scores": torch.zeros(len(graph.sources), len(graph.targets), dtype=torch.float64),
+        "scores": torch.zeros(len(_GRADIENTS), len(graph.sources), len(graph.targets), dtype=torch.float64),
         "nodes": torch.zeros(len(graph.sources), dtype=torch.float64),
         "gradient": torch.zeros(model.d_model, dtype=torch.float64), "positions": torch.tensor(0)})
 
     def added(contrast: Contrast) -> tuple[int, dict[str, Tensor]]:
-        return len(contrast.rows), _added(model, graph, contrast, steps, norm_jacobian, kept.state)
+        return len(contrast.rows), _added(model, graph, contrast, steps, kept.state)
 
     for n, sums in contrasts(model, cases, added, metric=metric, batch_size=batch_size, what="attribute",
                              done=(kept.done, int(kept.state["positions"]))):
         kept.state = sums
         kept.keep(n)
     positions, gradient = int(kept.state["positions"]), kept.state["gradient"]
-    scores, nodes = (kept.state[name].numpy() / (steps * positions) for name in ("scores", "nodes"))
+    scores = kept.state["scores"][_GRADIENTS.index(norm_jacobian)].numpy() / (steps * positions)
+    nodes = kept.state["nodes"].numpy() / (steps * positions)
     if not (np.isfinite(scores[graph.mask]).all() and np.isfinite(nodes).all()):
         raise ValueError("some scores are not finite (NaN or inf): use a smaller coefficient or a wider dtype")
     scores[~graph.mask] = np.nan
@@ -154,41 +158,43 @@ def attribute(
 # -- scores ------------------------------------------------------------------------------------------------
 
 def _added(
-    model: Model, graph: Graph, contrast: Contrast, steps: int, norm_jacobian: bool, sums: dict[str, Tensor],
+    model: Model, graph: Graph, contrast: Contrast, steps: int, sums: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """The sums so far plus a batch's own; those given stay as they are, should memory run out."""
     if not contrast.measure.mask.any():
         return sums
     sums = {name: tensor.clone() for name, tensor in sums.items()}
-    gradients = integrate(model, graph, contrast, steps, norm_jacobian)
+    gradients = integrate(model, graph, contrast, steps, _GRADIENTS)
     for row in range(len(contrast.rows)):
         _contract(model, graph, contrast, gradients, row, sums["scores"], sums["nodes"])
-    sums["gradient"] += (contrast.alpha * gradients.streams[0]).sum((0, 1)).cpu().double() / steps
+    sums["gradient"] += (contrast.alpha * gradients[0].streams[0]).sum((0, 1)).cpu().double() / steps
     sums["positions"] += contrast.measure.mask.sum().cpu()
     return sums
 
 
 @torch.no_grad()
-def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Gradients, row: int, scores: Tensor,
+def _contract(model: Model, graph: Graph, contrast: Contrast, gradients: Sequence[Gradients], row: int, scores: Tensor,
               nodes: Tensor) -> None:
-    """Add a row of a batch to the scores: differences of the sources times gradients of the targets.
+    """Add a row of a batch to the scores by each gradient: differences of the sources times gradients of the targets.
 
     Row by row and layer by layer, so that only one row's activations are ever spelled out per source and per
     target. Fills in some pairs that no edge joins, too; the graph's mask tells them apart.
     """
     differences = contrast.addition.new_empty(len(graph.sources), *contrast.base.final.shape[1:])
-    differences[0], streams = contrast.addition[row], [stream[row] for stream in gradients.streams]
+    differences[0], streams = contrast.addition[row], [stream[row] for stream in gradients[0].streams]
     nodes[:1] += _dot(differences[:1], streams[0][None])[:, 0]
     for i, layer in enumerate(graph.layers):
         heads = graph.heads(layer)
         writes, mlp = write_differences(model, contrast, layer, slice(row, row + 1))
         differences[heads], differences[heads.stop] = writes[:, 0], mlp[0]
-        columns, targets = gradients.targets(layer, row)
-        scores[:heads.stop, columns] += _dot(differences[:heads.stop], targets)
+        for sums, one in zip(scores, gradients):
+            columns, targets = one.targets(layer, row)
+            sums[:heads.stop, columns] += _dot(differences[:heads.stop], targets)
         nodes[heads] += _dot(differences[heads], streams[2 * i + 1][None])[:, 0]
         nodes[heads.stop] += _dot(differences[heads.stop][None], streams[2 * i + 2][None])[0, 0]
-    columns, targets = gradients.targets(graph.n_layers, row)
-    scores[:, columns] += _dot(differences, targets)
+    for sums, one in zip(scores, gradients):
+        columns, targets = one.targets(graph.n_layers, row)
+        sums[:, columns] += _dot(differences, targets)
 
 
 def _dot(sources: Tensor, targets: Tensor) -> Float[Tensor, "source target"]:

@@ -8,6 +8,7 @@ term is summed over the steps in the head's own space; its second needs one numb
 position. So what a step costs beyond its forward and backward pass does not grow with the number of heads.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -71,11 +72,10 @@ class Gradients:
         self.streams: list[Tensor | None] = [None for _ in range(2 * len(graph.layers) + 1)]
         self.final: Tensor | None = None
 
-    def add(self, read: list[_Layer], final: tuple[Tensor, Tensor], metric: Tensor) -> None:
-        """One step: what was read of the layers, the final norm's input and its output at unmasked positions, and m
-        summed over these."""
+    def add(self, read: list[_Layer], found: Sequence[Tensor]) -> None:
+        """One step: what was read of the layers, and the gradients there, one behind the other, then those at the final
+        norm's input and at its output at unmasked positions."""
         dtype, eps, n = wide(self.model), self.model.norm_eps, len(_Layer._fields)
-        found = torch.autograd.grad(metric, [tensor for layer in read for tensor in layer] + list(final))
         for i, layer in enumerate(read):
             at = _Layer(*(tensor.detach().to(dtype) for tensor in layer))
             gradients = _Layer(*(gradient.to(dtype) for gradient in found[n * i:n * (i + 1)]))
@@ -114,7 +114,6 @@ class Gradients:
         gradients[-1] = self.mlps[i][row]
         return slice(first, mlp + 1), gradients
 
-
     def _after_final_norm(self, row: int) -> Float[Tensor, "pos d_model"]:
         """What was summed at the unmasked positions of all rows, at those of one row; zero elsewhere."""
         gradient, kept = torch.zeros_like(self.streams[-1][row]), self.mask[row]
@@ -137,16 +136,24 @@ def norm_vjp(
 
 
 @torch.enable_grad()
-def integrate(model: Model, graph: Graph, contrast: Contrast, steps: int, norm_jacobian: bool) -> Gradients:
-    """Gradients at every target and stream, summed over the midpoints of the path."""
-    gradients = Gradients(model, graph, contrast.measure.mask, norm_jacobian)
+def integrate(
+    model: Model, graph: Graph, contrast: Contrast, steps: int, norm_jacobian: Sequence[bool],
+) -> list[Gradients]:
+    """Gradients at every target and stream, summed over the midpoints of the path: before the targets' norms for True,
+    after them for False. The passes are the same."""
+    gradients = [Gradients(model, graph, contrast.measure.mask, before) for before in norm_jacobian]
     for step in range(steps):
-        gradients.add(*_pass(model, contrast, (step + 0.5) / steps))  # the pass is gone before the next
+        read, final, metric = _pass(model, contrast, (step + 0.5) / steps)
+        found = torch.autograd.grad(metric, [tensor for layer in read for tensor in layer] + list(final))
+        for one in gradients:
+            one.add(read, found)
+        del read, final, metric, found  # the pass is gone before the next
     return gradients
 
 
-def _pass(model: Model, contrast: Contrast, fraction: float):
-    """One forward pass on the path, `fraction` of the way from the base to the steered stream: for `add`."""
+def _pass(model: Model, contrast: Contrast, fraction: float) -> tuple[list[_Layer], tuple[Tensor, Tensor], Tensor]:
+    """One forward pass on the path, `fraction` of the way from the base to the steered stream: what it reads of the
+    layers, the final norm's input and its output at unmasked positions, and m summed over these."""
     start, batch = contrast.base.attention_inputs[0], contrast.batch
     stream = (start + (fraction * contrast.addition).to(model.dtype)).requires_grad_()
     with model.trace(batch.input_ids, batch.attention_mask, logits_to_keep=0):  # 0: all there are

@@ -58,6 +58,6 @@ def _added(model: Model, graph: Graph, contrast: Contrast, sums: dict[str, Tenso
         return sums
     # A path of no length: its one midpoint is the base run, while the measure stays that of the steered one.
     start = replace(contrast, addition=torch.zeros_like(contrast.addition))
-    gradients = integrate(model, graph, start, 1, True)
+    gradients = integrate(model, graph, start, 1, [True])[0]
     return {"gradient": sums["gradient"] + (contrast.alpha * gradients.streams[0]).sum((0, 1)).cpu().double(),
             "positions": sums["positions"] + contrast.measure.mask.sum().cpu()}
