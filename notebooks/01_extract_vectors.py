@@ -590,8 +590,8 @@ sp.save_figure(fig, preset, "cosines")
 # here than in the paper. (Runs of one seed see the pairs in one order, which makes them more
 # alike.) PCA is near DIM on organism-gemma2 only.
 #
-# *Qwen.* DIM's cosines with both are in the paper's range. NTP and PO share 0.80, hardly less
-# than two seeds of one method: there are two directions here, not three.
+# *Qwen.* DIM's cosines with both are in the paper's range. NTP and PO share 0.80, not far from
+# two seeds of one method: there are two directions here, not three.
 
 # %% [markdown]
 # ## Answers side by side

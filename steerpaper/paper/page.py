@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from steerpaper import paths
-from steerpaper.artifacts import load_table
+from steerpaper.artifacts import load_table, on_record
 from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims, without_mostly
 from steerpaper.paper.departures import departures_page
@@ -95,11 +95,25 @@ def readme_findings() -> str:
     more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
     return "\n\n".join([
         f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
-        *_other_verdicts(cards),
+        *_other_verdicts(cards), *_in_part(),
         f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
         f"*How much of the steering of {first} is undone when one part of every layer is frozen: 0 is none of it, 1 all "
         "of it. Hollow markers are the paper's models, with other prompts and another judge.*"])
+
+
+def _in_part() -> list[str]:
+    """A line per model that is on record without a scorecard: what its freezes have shown, if they are."""
+    lines = []
+    for preset in (name for name in SHOWN if on_record(name) and _saved(name, "scorecard_claims") is None):
+        said = f"`{preset}` is measured in part ([so far](figures/{preset}.md))"
+        if (drops := _saved(preset, "table1_average_drop")) is not None:
+            points = drops.groupby("frozen").drop_points.agg(["min", "max"])
+            ov, qk, mlp = (" to ".join(dict.fromkeys(map("{:.1f}".format, points.loc[kind]))) for kind in ("ov", "qk", "mlp"))
+            said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, taking the vector out "
+                     f"of what the MLPs read by {mlp}")
+        lines.append(f"{said}.")
+    return lines
 
 
 def _other_verdicts(cards: dict[str, pd.DataFrame]) -> list[str]:
@@ -162,7 +176,7 @@ def main() -> None:
 
 
 def _saved(preset: str, name: str) -> pd.DataFrame | None:
-    """A table of notebook 06, or None where that preset has not been run."""
+    """A table on record, or None where its notebook has not been run on that preset."""
     if not (paths.recorded_results(preset) / f"{name}.csv").is_file():
         return None
     return load_table(preset, name, recorded=True)
@@ -188,7 +202,7 @@ def _finding_sections(presets: list[str]) -> str:
     table = side_by_side({preset: _saved(preset, "scorecard_cases") for preset in presets})
     legend = ("Of three numbers DIM / NTP / PO, else the least and the largest; a point is a hundredth of ASR\n"
               f"([terms](docs/glossary.md)). Below in words, on {presets[0]}, with 95 % intervals in brackets.")
-    return "\n\n".join(["## Findings", legend, markdown_table(table), _sentences(presets[0])])
+    return "\n\n".join(["## Findings", *_in_part(), legend, markdown_table(table), _sentences(presets[0])])
 
 
 def _sentences(preset: str, *, brief: bool = False) -> str:
