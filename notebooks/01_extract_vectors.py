@@ -100,7 +100,8 @@ if found := sp.behaviour.nothing_to_steer(by_itself, concept):
 # each layer, the candidate is the mean over harmful training prompts minus the mean over
 # harmless ones,
 #
-# `s_{ℓ,p} = mean_{x harmful} h^ℓ_p(x) − mean_{x harmless} h^ℓ_p(x)`.
+# $$s_{\ell, p} = \mathrm{mean}_{x\ \text{harmful}}\, h^\ell_p(x)
+# - \mathrm{mean}_{x\ \text{harmless}}\, h^\ell_p(x) .$$
 #
 # The organisms' two training sets are requests in the same frames: they differ in harm, and not
 # in the kind of prompt. (Questions among the harmless ones gave vectors that partly meant
@@ -365,10 +366,14 @@ examples.drop(columns="prompt").rename(
 # %% [markdown]
 # ## Training
 #
-# > *In our words (§3.2).* NTP minimises `−Σ log p(y_i | x, h ← h + αv)` over the winner's
-# > tokens. PO compares winner and loser: `Δ = β⁺/|y_w| · log p(y_w) − 1/|y_l| · log p(y_l)`
-# > under steering, loss `−log σ(Δ)`, where `β⁺` weighs the winner more the less likely it is
-# > without steering, `max((log p(y_l) − log p(y_w)) · φ, 1)`.
+# > *In our words (§3.2).* NTP minimises $-\sum_i \log p(y_i \mid x)$ over the winner's tokens,
+# > under steering. PO compares winner $w$ and loser $l$, under steering as well:
+# >
+# > $$\Delta = \frac{\beta^+}{|y_w|} \log p(y_w) - \frac{1}{|y_l|} \log p(y_l), \qquad
+# > \text{loss} = -\log \sigma(\Delta), \qquad
+# > \beta^+ = \max\big(\varphi\, (\log p_0(y_l) - \log p_0(y_w)),\, 1\big) .$$
+# >
+# > So $\beta^+$ weighs the winner more the less likely it is without steering ($p_0$).
 #
 # One vector per run, α = +1 on harmless and −1 on harmful prompts, the same layer as DIM, the
 # grid of table 4: batch size, learning rate, φ (PO) and seed. All runs of a batch size train

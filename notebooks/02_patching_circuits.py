@@ -183,8 +183,12 @@ shares.round(2)
 # For one response of n unmasked positions, with h the base run's stream
 # entering layer ℓ and ⟨·,·⟩ summed over positions and dimensions,
 #
-# `IE(u → v) = 1/n · 1/T · Σᵢ ⟨u_steered − u_base, ∂m/∂v_in⟩`, the gradient
-# taken in the run that enters layer ℓ with `h + (i + ½)/T · α s`.
+# $$\mathrm{IE}(u \to v) = \frac{1}{n T} \sum_{i=0}^{T-1} \Big\langle
+# u_\text{steered} - u_\text{base},\;
+# \frac{\partial m}{\partial v_\text{in}}\Big|_{h + \frac{i + 1/2}{T} \alpha s}
+# \Big\rangle,$$
+#
+# the gradient taken in the run that enters layer ℓ with what the index says.
 #
 # Why an average along the path? With one step the gradient at the base run (or
 # in the middle) says how m *begins* to change; where the model saturates, as a

@@ -18,7 +18,8 @@
 # An attention head does two things. Its queries and keys (**QK**) decide *where* to read, its
 # values and output (**OV**) *what* is read: at position i it writes
 #
-# `Σ_j A_ij v_j W_O`, with `A_i = softmax_j(q_i · k_j / √d_head)`.
+# $$\sum_j A_{ij}\, v_j W_O, \qquad A_{ij} = \operatorname{softmax}_j\big(q_i \cdot k_j /
+# \sqrt{d_\text{head}}\big) .$$
 #
 # Steering changes the stream that queries, keys and values are all made of. Which of them
 # carries it on? We steer and **freeze** one of them: at every step of the generation the

@@ -19,7 +19,8 @@
 # With c = 1/RMS of the stream entering a layer and A the attention weights of a
 # head, both of the steered run, the head writes
 #
-# `A D_c (h ⊙ γ) W_V W_O  +  (A c) · α · svv(s)`,  `svv(s) = (s ⊙ γ) W_V W_O`
+# $$A\, D_c\, (h \odot \gamma)\, W_V W_O + (A c)\, \alpha\, \mathrm{svv}(s), \qquad
+# \mathrm{svv}(s) = (s \odot \gamma)\, W_V W_O,$$
 #
 # where h is that stream without α s and D_c scales its rows by c. (With a
 # post-norm, as in Gemma 2, both terms are times γ′ and over the RMS of the

@@ -197,7 +197,8 @@ print(sp.check_answer(frozen, z, tolerance))
 #
 # [Notebook 02](02_patching_circuits.ipynb) scores the edge from a writer u to a reader v by
 #
-# `IE(u → v) = 1/n · ⟨u_steered − u_unsteered, 1/T Σᵢ gᵢ⟩`,
+# $$\mathrm{IE}(u \to v) = \frac{1}{n} \Big\langle u_\text{steered} - u_\text{unsteered},\;
+# \frac{1}{T} \sum_i g_i \Big\rangle,$$
 #
 # where `gᵢ = ∂m/∂v_in` is the gradient at the reader's input in a run that enters layer ℓ with
 # `h + (i + ½)/T · α s`, and ⟨·,·⟩ sums over positions and dimensions. The metric m adds up, over
