@@ -2,7 +2,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv weights figures paper record seeds notebooks test processors mutations sync site bench cost kill clean
+.PHONY: help .venv weights figures paper record restore seeds notebooks test processors mutations sync site bench cost kill clean
 
 # Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
 export VENV ?= .venv
@@ -83,6 +83,9 @@ record: $(INSTALLED) ## the same, and put it on record: tables, figures, generat
 	@python -m steerpaper.reproduction record "$$PRESETS"
 	@python -m steerpaper.recording "$$PRESETS"
 	@python -m steerpaper.paper.page
+
+restore: $(INSTALLED) ## take what is on record of PRESETS for computed here, to go on from there
+	@python -m steerpaper.reproduction restore "$$PRESETS"
 
 seeds: $(INSTALLED) ## train both organisms with SEEDS, run notebooks 01 to 06 on each, and count the verdicts
 	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do \

@@ -828,7 +828,7 @@ def test_a_model_without_a_scorecard_is_measured_in_part(results, monkeypatch):
     for page in (results_page(), readme_findings()):
         (told,) = [line for line in page.splitlines() if "measured in part" in line]
         assert told.startswith("`qwen2.5-coder-0.5b-instruct` is measured in part ([so far](figures/qwen2.5-coder-0.5b-inst")
-        assert "the values moves ASR by 14.5 to 70.0 points, the attention weights by 5.0, taking" in told
+        assert "the values moves ASR by 14.5 to 70.0 points, the attention weights by 5.0, and" in told
     assert rows_of(results_page(), "| claim") == ["claim", "organism-llama"]
 
 

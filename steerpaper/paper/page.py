@@ -98,8 +98,8 @@ def readme_findings() -> str:
         *_other_verdicts(cards), *_in_part(),
         f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
-        f"*How much of the steering of {first} is undone when one part of every layer is frozen: 0 is none of it, 1 all "
-        "of it. Hollow markers are the paper's models, with other prompts and another judge.*"])
+        f"*Share of the steering of {first} that freezing one part of every layer undoes. Hollow: the paper's models, with "
+        "other prompts and another judge.*"])
 
 
 def _in_part() -> list[str]:
@@ -110,8 +110,8 @@ def _in_part() -> list[str]:
         if (drops := _saved(preset, "table1_average_drop")) is not None:
             points = drops.groupby("frozen").drop_points.agg(["min", "max"])
             ov, qk, mlp = (" to ".join(dict.fromkeys(map("{:.1f}".format, points.loc[kind]))) for kind in ("ov", "qk", "mlp"))
-            said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, taking the vector out "
-                     f"of what the MLPs read by {mlp}")
+            said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, and what MLPs read of "
+                     f"the vector by {mlp}")
         lines.append(f"{said}.")
     return lines
 
