@@ -96,7 +96,7 @@ def test_measured_presets_by_hand():
     assert gemma2["model"] == "`data/organisms/gemma2`" and gemma2["second harmful test set"] == "borderline"
     assert coder["model"] == "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
     assert coder[["test prompts per class", "learning rates"]].tolist() == [EQUAL, EQUAL]
-    assert coder["new tokens of the sparsity curves, at most"] == str(64 // 3) and coder[FOURTH] == "12, 12, 12"
+    assert coder["new tokens of the sparsity curves, at most"] == str(64 // 3) and coder[FOURTH] == "8, 8, 8"
 
 
 def test_the_page_marks_and_counts():

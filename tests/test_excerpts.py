@@ -40,7 +40,7 @@ def real_results():
 def test_committed_tables_hold_excerpts_only(name):
     organism = pd.read_csv((paths.DATA / "results") / "organism-llama" / f"{name}.csv")
     assert too_long(organism[ANSWERS[name]].stack())  # or this test would not see a long one
-    for folder in real_results():
+    for folder in (folder for folder in real_results() if (folder / f"{name}.csv").is_file()):
         table = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
         assert not too_long(table[[column for column in ANSWERS[name] if column in table]].stack()), folder.name
         assert table.prompt.str.fullmatch(r"prompt \d+").all(), folder.name
