@@ -133,6 +133,17 @@ def test_of_a_model_that_is_on_record_in_part_those_do(build, monkeypatch):
     assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["01_extract_vectors.ipynb"]
 
 
+def test_of_what_is_restored_the_copies_stay(build, monkeypatch):
+    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors", "07_old"])
+    recording.main("organism-gemma2")
+    folder = build / "notebooks/organism-gemma2"
+    assert sorted(path.name for path in folder.iterdir()) == ["01_extract_vectors.ipynb", "07_old.ipynb"]
+    assert not (folder / "07_old.ipynb").read_bytes() and (folder / "01_extract_vectors.ipynb").read_bytes()
+    (folder / "07_old.ipynb").unlink()
+    with pytest.raises(FileNotFoundError, match="07_old"):
+        recording.main("organism-gemma2")
+
+
 def test_a_picture_that_is_not_on_record_leaves_them_as_they_were(build):
     (build / "figures/organism-gemma2/cosines.png").write_bytes(b"another")
     with pytest.raises(ValueError, match="none of figures/organism-gemma2"):
