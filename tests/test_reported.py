@@ -821,13 +821,13 @@ def test_the_readme_says_where_other_models_differ(results):
 def test_a_model_without_a_scorecard_is_measured_in_part(results, monkeypatch):
     monkeypatch.setattr("steerpaper.artifacts._model", lambda preset: {"preset": preset, "weights": preset})
     save_scorecard(results, "organism-llama", hand_made())
-    assert "measured in part" not in results_page() + readme_findings()
+    assert "measured [in part]" not in results_page() + readme_findings()
     tables = hand_made()
     tables["table1_average_drop"].loc[lambda t: (t.method == "ntp") & (t.frozen == "ov"), "drop_points"] = 14.54
     results("qwen2.5-coder-0.5b-instruct", {"table1_average_drop": tables["table1_average_drop"]})
     for page in (results_page(), readme_findings()):
-        (told,) = [line for line in page.splitlines() if "measured in part" in line]
-        assert told.startswith("`qwen2.5-coder-0.5b-instruct` is measured in part ([so far](figures/qwen2.5-coder-0.5b-inst")
+        (told,) = [line for line in page.splitlines() if "measured [in part]" in line]
+        assert told.startswith("`qwen2.5-coder-0.5b-instruct` is measured [in part](figures/qwen2.5-coder-0.5b-instruct.md): freez")
         assert "the values moves ASR by 14.5 to 70.0 points, the attention weights by 5.0, and" in told
     assert rows_of(results_page(), "| claim") == ["claim", "organism-llama"]
 

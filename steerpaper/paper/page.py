@@ -106,7 +106,7 @@ def _in_part() -> list[str]:
     """A line per model that is on record without a scorecard: what its freezes have shown, if they are."""
     lines = []
     for preset in (name for name in SHOWN if on_record(name) and _saved(name, "scorecard_claims") is None):
-        said = f"`{preset}` is measured in part ([so far](figures/{preset}.md))"
+        said = f"`{preset}` is measured [in part](figures/{preset}.md)"
         if (drops := _saved(preset, "table1_average_drop")) is not None:
             points = drops.groupby("frozen").drop_points.agg(["min", "max"])
             ov, qk, mlp = (" to ".join(dict.fromkeys(map("{:.1f}".format, points.loc[kind]))) for kind in ("ov", "qk", "mlp"))
