@@ -338,6 +338,10 @@ sp.save_figure(fig, preset, "freeze_by_layer")
 # nothing and the work is spread over the first five or six layers from ℓ on; on organism-gemma2
 # the steering layer itself counts most, and two or three layers do nearly all of it. So layers
 # do stand in for each other, and a layer-by-layer ablation would have found little.
+#
+# *Qwen.* On harmful prompts no choice of layers undoes anything, be it of weights or of
+# values. On harmless ones curves move with the number of layers frozen and not with any one,
+# but eight prompts per point leave it at that.
 
 # %% [markdown]
 # ## The same prompts, frozen and not
@@ -417,6 +421,9 @@ sp.save_figure(fig, preset, "attention_change")
 # heads and in nearly every layer. (A learned vector may be longer than DIM, which the random
 # ones are not matched to.) So the second reason holds: attention does move, and whether the
 # model refuses depends little on it.
+#
+# *Qwen.* Here a random push of DIM's size moves attention nearly as much as DIM does: most of
+# what moves is owed to being pushed at all.
 
 # %% [markdown]
 # ## Beside the paper
