@@ -70,7 +70,8 @@ def main(presets: str) -> None:
                 _write(folder / f"{name}.ipynb", committed(_executed(preset, name), injected=preset == REFERENCE))
     for preset in (name for name in names if name in SHOWN and name != READ):
         _write_small(preset)
-    record_running_times([name for name in (*names, REFERENCE) if name in (*SHOWN, REFERENCE)])
+    timed = [*names, REFERENCE] if READ in names else names
+    record_running_times([name for name in timed if name in (*SHOWN, REFERENCE)])
 
 
 def _write_small(preset: str) -> None:
