@@ -78,14 +78,13 @@ def _write_small(preset: str) -> None:
     """Make a preset's folder hold small copies of its notebooks on record, and of those that write nothing once all others
     are, and no other; or raise, and leave it as it was. A copy stays as it is where its notebook has not run here."""
     names = writing(preset) if is_whole(preset) else on_record(preset)
-    there = {path.stem for path in (paths.NOTEBOOKS / preset).glob("*.ipynb")}
-    copies = {paths.NOTEBOOKS / preset / f"{name}.ipynb": small_copy(
-        committed(_executed(preset, name), injected=True), preset, name, READ, names)
-        for name in names if name not in there or (paths.BUILD / preset / f"{name}.ipynb").is_file()}
-    for name in there - set(names):
-        (paths.NOTEBOOKS / preset / f"{name}.ipynb").unlink()
-    for path, copy in copies.items():
-        _write(path, copy)
+    there = {path.stem: path for path in (paths.NOTEBOOKS / preset).glob("*.ipynb")}
+    copies = {name: small_copy(committed(_executed(preset, name), injected=True), preset, name, READ, names)
+              for name in names if name not in there or (paths.BUILD / preset / f"{name}.ipynb").is_file()}
+    for name in there.keys() - set(names):
+        there[name].unlink()
+    for name, copy in copies.items():
+        _write(paths.NOTEBOOKS / preset / f"{name}.ipynb", copy)
 
 
 def _executed(preset: str, name: str) -> nbformat.NotebookNode:

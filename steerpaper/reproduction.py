@@ -153,10 +153,10 @@ def record(preset: str) -> list[str]:
             record stays as it was.
         ValueError: a table or tensor that is not what its notebook wrote; likewise.
     """
-    tables, tensors, figures, missing = {}, {}, {}, []
+    tables, tensors, figures, missing, recorded = {}, {}, {}, [], on_record(preset)
     for notebook, written in writing(preset).items():
         here = any((paths.results(preset) / f"{name}.csv").exists() for name in written["tables"])
-        if not here and ("only" in written or notebook not in on_record(preset)):
+        if not here and ("only" in written or notebook not in recorded):
             missing += [notebook] if written["tables"] else []
             continue
         for name in written["tables"]:
@@ -188,7 +188,9 @@ def restore(preset: str) -> list[str]:
     if not (found := on_record(preset)):
         raise FileNotFoundError(f"nothing is on record: `make figures PRESETS={preset}` computes it")
     recorded = paths.recorded_results(preset)
-    tables = {name: load_table(preset, name, recorded=True) for written in found.values() for name in written["tables"]}
+    tables = [name for written in found.values() for name in written["tables"]]
+    for name in tables:
+        load_table(preset, name, recorded=True)  # what is there, and whole
     manifest = manifests.read(recorded)
     with manifests.entries(paths.results(preset), manifest["model"]) as entries:
         for name in tables:

@@ -23,7 +23,6 @@ from steerpaper.models.responses import Response
 from steerpaper.outputs import writer
 from steerpaper.steering import Steering
 
-
 _GRADIENTS = (True, False)  # with the norm's Jacobian, and without
 
 

@@ -122,12 +122,13 @@ def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
 
 
 def _range(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
-    """The least and the largest value."""
     values = rows.dropna(subset="met").value
-    if values.empty:
-        return "(not measured)"
-    ends = dict.fromkeys(_number(value, digits) for value in (values.min(), values.max()))
-    return " to ".join(ends) + unit
+    return "(not measured)" if values.empty else least_to_largest(values, digits) + unit
+
+
+def least_to_largest(values: pd.Series, digits: int) -> str:
+    """The least and the largest value; one number where they are told alike."""
+    return " to ".join(dict.fromkeys(_number(value, digits) for value in (values.min(), values.max())))
 
 
 def _interval(low: float, high: float, digits: int, unit: str) -> str:

@@ -15,7 +15,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims, without_mostly
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
-from steerpaper.paper.findings import ABOUT, findings, side_by_side
+from steerpaper.paper.findings import ABOUT, findings, least_to_largest, side_by_side
 from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
@@ -108,8 +108,7 @@ def _in_part() -> list[str]:
     for preset in (name for name in SHOWN if on_record(name) and _saved(name, "scorecard_claims") is None):
         said = f"`{preset}` is measured [in part](figures/{preset}.md)"
         if (drops := _saved(preset, "table1_average_drop")) is not None:
-            points = drops.groupby("frozen").drop_points.agg(["min", "max"])
-            ov, qk, mlp = (" to ".join(dict.fromkeys(map("{:.1f}".format, points.loc[kind]))) for kind in ("ov", "qk", "mlp"))
+            ov, qk, mlp = (least_to_largest(drops.drop_points[drops.frozen == kind], 1) for kind in ("ov", "qk", "mlp"))
             said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, and what MLPs read of "
                      f"the vector by {mlp}")
         lines.append(f"{said}.")
