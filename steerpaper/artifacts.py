@@ -24,6 +24,7 @@ from steerpaper.steering import Steering
 from steerpaper.vectors.methods import get_method
 
 _SUFFIXES = {"tensors": ".safetensors", "tables": ".csv"}
+_VERDICTS = "scorecard_claims"  # the table that all of the argument's notebooks come before
 _LIBRARIES = ("torch", "transformers", "tokenizers", "nnsight", "numpy")
 
 
@@ -141,14 +142,14 @@ def load_table(preset: str, name: str, *, recorded: bool = False) -> pd.DataFram
 def load_recorded(name: str) -> pd.DataFrame:
     """A table of every preset that has it on record, one below the other; the first column, `preset`, says whose.
 
-    Presets count from when all their notebooks are on record. The tests' preset, whose folder git ignores, never does.
+    Presets count from when their verdicts are on record. The tests' preset, whose folder git ignores, never does.
 
     Raises:
         FileNotFoundError: no preset has it.
         ValueError: as for `load_table`.
     """
-    kept = [preset for preset in PRESETS if preset != REFERENCE and is_whole(preset)
-            and name in manifests.read(paths.recorded_results(preset))["tables"]]
+    listed = {preset: _tables_on_record(preset) for preset in PRESETS if preset != REFERENCE}
+    kept = [preset for preset, names in listed.items() if {name, _VERDICTS} <= names]
     if not kept:
         raise FileNotFoundError(f"no preset has a table {name!r} on record: run `make record`")
     tables = {preset: load_table(preset, name, recorded=True) for preset in kept}
@@ -156,15 +157,15 @@ def load_recorded(name: str) -> pd.DataFrame:
 
 
 def on_record(preset: str) -> dict[str, dict[str, list[str] | str]]:
-    """The notebooks with a table on record of this preset, by the manifest in `data/results/<preset>`, as of `writing`."""
-    listed = manifests.read(paths.recorded_results(preset))["tables"]
-    return {name: about for name, about in writing(preset).items() if listed.keys() & set(about["tables"])}
+    """The notebooks on record of this preset, as of `writing`: those with a table in the manifest of
+    `data/results/<preset>`, and those that write no table once its verdicts are there."""
+    listed = _tables_on_record(preset)
+    return {name: about for name, about in writing(preset).items()
+            if listed & set(about["tables"]) or not about["tables"] and _VERDICTS in listed}
 
 
-def is_whole(preset: str) -> bool:
-    """Whether all that notebooks write for a preset is on record; those that may end with what they found may lack."""
-    due = {name for name, about in writing(preset).items() if about["tables"] and "only" not in about}
-    return due <= on_record(preset).keys()
+def _tables_on_record(preset: str) -> set[str]:
+    return set(manifests.read(paths.recorded_results(preset))["tables"])
 
 
 def finding(preset: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 
 from steerpaper import paths
-from steerpaper.artifacts import is_whole, on_record
+from steerpaper.artifacts import on_record
 from steerpaper.copies import small_copy
 from steerpaper.outputs import outputs, writing
 from steerpaper.paper.page import SHOWN
@@ -75,9 +75,9 @@ def main(presets: str) -> None:
 
 
 def _write_small(preset: str) -> None:
-    """Make a preset's folder hold small copies of its notebooks on record, and of those that write nothing once all others
-    are, and no other; or raise, and leave it as it was. A copy stays as it is where its notebook has not run here."""
-    names = writing(preset) if is_whole(preset) else on_record(preset)
+    """Make a preset's folder hold small copies of its notebooks on record, and no other; or raise, and leave it as it was.
+    A copy stays as it is where its notebook has not run here."""
+    names = on_record(preset)
     there = {path.stem: path for path in (paths.NOTEBOOKS / preset).glob("*.ipynb")}
     copies = {name: small_copy(committed(_executed(preset, name), injected=True), preset, name, READ, names)
               for name in names if name not in there or (paths.BUILD / preset / f"{name}.ipynb").is_file()}

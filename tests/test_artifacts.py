@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from steerpaper import artifacts, manifests, outputs, paths, presets
 from steerpaper.artifacts import (
-    finding, is_whole, load_recorded, load_steering, load_table, load_tensors, on_record, save_steering, save_table,
+    finding, load_recorded, load_steering, load_table, load_tensors, on_record, save_steering, save_table,
     save_tensors,
 )
 from steerpaper.steering import Steering
@@ -29,7 +29,8 @@ def model(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
     declared = {"tensors": ["vectors", "a", "shared", "dim", "ntp"],
-                "tables": ["asr", "asr_again", "some", "copy", "other", "nothing", "unsteered"]}
+                "tables": ["asr", "asr_again", "some", "copy", "other", "nothing", "unsteered",
+                           "scorecard_claims"]}
     monkeypatch.setattr(outputs, "outputs", lambda: {"01_x": declared})
     return folder
 
@@ -163,28 +164,28 @@ def test_on_record_is_what_a_manifest_lists_and_never_the_tests_preset(model, tm
     monkeypatch.setattr(paths, "recorded_results", lambda preset: tmp_path / "record" / preset)
     with pytest.raises(FileNotFoundError, match="no preset has a table 'asr' on record: run `make record`"):
         load_recorded("asr")
-    table = pd.DataFrame({"n": [3]})
-    save_table("tiny", "asr", table)
+    for name in ("asr", "scorecard_claims"):
+        save_table("tiny", name, pd.DataFrame({"n": [3]}))
     for preset in ("organism-llama", "organism-gemma2", "tiny"):
         shutil.copytree(paths.results("tiny"), paths.recorded_results(preset))
     (paths.recorded_results("organism-gemma2") / "manifest.json").unlink()  # a table that lies about
     assert load_recorded("asr").to_dict("list") == {"preset": ["organism-llama"], "n": [3]}
 
 
-def test_a_preset_that_is_on_record_in_part_does_not_count(model, tmp_path, monkeypatch):
-    written = {"01_x": {"tables": ["asr"]}, "02_y": {"tables": ["other"]}, "03_z": {"tables": []},
-               "04_w": {"tables": ["some"], "only": "second_concept"}}
+def test_a_preset_counts_once_its_verdicts_are_on_record(model, tmp_path, monkeypatch):
+    written = {"01_x": {"tables": ["asr"]}, "02_y": {"tables": ["scorecard_claims"]}, "03_z": {"tables": ["some"]},
+               "04_w": {"tables": []}}
     monkeypatch.setattr(outputs, "outputs", lambda: {
         name: {"tensors": [], "figures": []} | about for name, about in written.items()})
     monkeypatch.setattr(paths, "recorded_results", lambda preset: tmp_path / "record" / preset)
     save_table("tiny", "asr", pd.DataFrame({"n": [3]}))
     shutil.copytree(paths.results("tiny"), paths.recorded_results("organism-gemma2"))
-    assert list(on_record("organism-gemma2")) == ["01_x"] and not is_whole("organism-gemma2")
+    assert list(on_record("organism-gemma2")) == ["01_x"]
     with pytest.raises(FileNotFoundError, match="no preset has a table 'asr' on record"):
         load_recorded("asr")
-    save_table("tiny", "other", pd.DataFrame({"n": [4]}))
+    save_table("tiny", "scorecard_claims", pd.DataFrame({"n": [4]}))
     shutil.copytree(paths.results("tiny"), paths.recorded_results("organism-llama"))
-    assert list(on_record("organism-llama")) == ["01_x", "02_y"] and is_whole("organism-llama")
+    assert list(on_record("organism-llama")) == ["01_x", "02_y", "04_w"]
     assert load_recorded("asr").preset.tolist() == ["organism-llama"]
 
 

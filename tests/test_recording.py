@@ -99,8 +99,7 @@ def build(tmp_path, monkeypatch):
     for name, place in (("BUILD", "build"), ("NOTEBOOKS", "notebooks")):
         monkeypatch.setattr(paths, name, tmp_path / place)
     monkeypatch.setattr(paths, "recorded_figures", lambda preset: tmp_path / "figures" / preset)
-    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors"])
-    monkeypatch.setattr(recording, "is_whole", lambda preset: True)
+    monkeypatch.setattr(recording, "on_record", lambda preset: {"01_extract_vectors": {}})
     monkeypatch.setattr(recording, "record_running_times",
                         lambda presets: (tmp_path / "times").write_text(" ".join(presets)))
     for folder in ("build/organism-gemma2", "notebooks/organism-gemma2", "figures/organism-gemma2"):
@@ -125,16 +124,8 @@ def test_of_other_models_small_notebooks_go_on_record(build):
     nbformat.validate(copy)
 
 
-def test_of_a_model_that_is_on_record_in_part_those_do(build, monkeypatch):
-    monkeypatch.setattr(recording, "is_whole", lambda preset: False)
-    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors", "02_patching_circuits"])
-    monkeypatch.setattr(recording, "on_record", lambda preset: {"01_extract_vectors": {}})
-    recording.main("organism-gemma2")
-    assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["01_extract_vectors.ipynb"]
-
-
 def test_of_what_is_restored_the_copies_stay(build, monkeypatch):
-    monkeypatch.setattr(recording, "writing", lambda preset: ["01_extract_vectors", "07_old"])
+    monkeypatch.setattr(recording, "on_record", lambda preset: {"01_extract_vectors": {}, "07_old": {}})
     recording.main("organism-gemma2")
     folder = build / "notebooks/organism-gemma2"
     assert sorted(path.name for path in folder.iterdir()) == ["01_extract_vectors.ipynb", "07_old.ipynb"]
