@@ -130,6 +130,15 @@ def test_was_executed_in_order_and_without_errors(source):
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
 
 
+def test_what_is_checked_by_hand_holds_on_every_model():
+    """Of whatever model a notebook was executed on: a check that it prints says True."""
+    paths = [*(ROOT / "notebooks").rglob("*.ipynb"), *REFERENCE.glob("*.ipynb")]
+    said = {(path, line) for path in paths for cell in code_cells(read(path)) for output in cell.outputs
+            for line in output.get("text", "").splitlines() if re.search(": (True|False)$", line)}
+    assert {path.parent.name for path, _ in said} >= {"notebooks", "reference", "organism-gemma2"}
+    assert not [(path, line) for path, line in said if line.endswith("False")]
+
+
 @each(SOURCES)
 def test_outputs_can_be_compared(source):
     for cell in code_cells(read(source)):
