@@ -194,6 +194,13 @@ def test_words_are_coloured_by_their_label_and_flipped_vectors_signed():
     assert list(texts) == ["SV", "sorry", "xyz", "−L1H0", "how"]
     assert texts["sorry"].get_color() == PALETTE["+s"] and texts["xyz"].get_style() == "italic"
     plt.close(fig)
+    strange = ["\u7a74", "\u304b", "|" + 40 * "-", "AndPasswordsToo", "AndPasswords1", "  \n"]
+    tokens = pd.DataFrame({"method": "dim", "vector": "SV", "sign": 1.0, "rank_shown": range(1, 7), "token": strange,
+                           "about": "unseen"})
+    fig = draw_svv_tokens(tokens)  # what the font cannot draw by its script, what no column holds cut
+    assert [text.get_text() for text in fig.axes[0].texts[1:]] == [
+        "[cjk]", "[hiragana]", "|-----------…", "AndPasswords…", "AndPasswords1", "'  \\n'"]
+    plt.close(fig)
     preference = pd.DataFrame([(scale, method, "SV", value, 0.2, 0.8) for scale, method, value in (
         ("refusal", "dim", 0.9), ("refusal", "po", 0.7), ("refusal", "ntp", 0.6), ("harm", "dim", 0.5),
         ("harm", "po", 0.4), ("harm", "ntp", 0.3))], columns=[

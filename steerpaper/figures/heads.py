@@ -1,8 +1,12 @@
 """Figures of what heads write under steering: coefficients, what they explain, words, and cosines (figures 5, 12)."""
 
+import unicodedata
+from functools import cache
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,6 +16,7 @@ from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label
 from steerpaper.heads.lens import text_kinds, word_scales
 
 _LEAST = -0.75  # below it, shares explained are drawn at the edge
+_WIDTH = 13  # characters of a token in its column
 
 
 def draw_svv_coefficient(table: pd.DataFrame) -> Figure:
@@ -55,12 +60,25 @@ def draw_svv_tokens(tokens: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
         for column, ((name, sign), words) in enumerate(own.groupby(["vector", "sign"], sort=False)):
             ax.text(column, 0, _signed(name, sign), weight="bold", size=6.5, ha="center", va="center")
             for row in words.itertuples():
-                text = row.token.strip() or repr(row.token)
-                ax.text(column, row.rank_shown, text, color=colours[row.about], size=6, ha="center", va="center",
-                        style="italic" if row.about == "unseen" else "normal")
+                ax.text(column, row.rank_shown, _legible(row.token), color=colours[row.about], size=6, ha="center",
+                        va="center", style="italic" if row.about == "unseen" else "normal")
     squares = [Line2D([], [], color=colour, marker="s", ls="", label=about) for about, colour in colours.items()]
     fig.legend(handles=squares, loc="outside upper center", ncols=len(squares), handletextpad=0.1)
     return fig
+
+
+def _legible(token: str) -> str:
+    """A token as the figures' font can draw it and its column hold it: of another script its name, such as `[cjk]`."""
+    text = token.strip() or repr(token)
+    if unknown := [character for character in text if ord(character) not in _characters()]:
+        return f"[{unicodedata.name(unknown[0], 'unnamed').split()[0].lower()}]"
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH - 1]}…"
+
+
+@cache
+def _characters() -> frozenset[int]:
+    """What the figures' font has a glyph for."""
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Concept = REFUSAL) -> Figure:
