@@ -322,8 +322,10 @@ display(share.loc[["SV", "SUM", "MLP SUM", "all tokens"]].fillna(0.0).round(2),
 # in `svv_token_counts.csv`).
 #
 # *Qwen.* Of 151,936 tokens 98 % stand in none of the texts that are counted, and so do most
-# of the top ones: line ends of program code, rare words. The exception is "fortunately",
-# first in PO's SV. SUM shows nothing that a reader would call refusal.
+# of the top ones, so that a reader has to look. SV and SUM show nothing that one would call
+# refusal, but for "fortunately", first in PO's SV. Heads of layer 14 name passwords, masks,
+# deletion and security; under DIM the MLPs' sum has "legalize", "coerc" and "illegal". What
+# the paper reads from heads stands here, if anywhere, in the MLPs.
 
 # %% [markdown]
 # These last words are in the vocabulary because instructions in the training
