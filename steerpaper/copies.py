@@ -17,6 +17,7 @@ from steerpaper.paper.gallery import captions
 from steerpaper.presets import get_preset
 
 _LEFT_OUT = f"*Left out: text of a real model beyond its first {SHOWN} tokens, which is not committed.*"
+_STYLE = re.compile(r"<style scoped>.*?</style>\n", re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)[^)\s]+")
 
 
@@ -76,6 +77,7 @@ def _small(output: nbformat.NotebookNode, preset: str, name: str, pictures: dict
         return new_output("display_data", {"text/markdown": _LEFT_OUT})
     if "text/html" in data:
         data.pop("text/plain", None)
+        data["text/html"] = _STYLE.sub("", data["text/html"])  # that of every table; where it is shown has its own
     return output
 
 

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from steerpaper import manifests, paths
 from steerpaper.artifacts import on_record
 from steerpaper.behaviour.excerpts import SHOWN as TOKENS
-from steerpaper.copies import long_texts, small_copy
+from steerpaper.copies import _small, long_texts, small_copy
 from steerpaper.outputs import writing
 from steerpaper.paper.gallery import captions
 from steerpaper.paper.page import SHOWN
@@ -91,6 +91,13 @@ def test_of_a_real_model_no_answer_goes_on_record(kept):
     for preset, given in ((REAL, {"code": "1 + 1"}), ("organism-gemma2", {})):
         outputs = copied(preset, *shown, **given).cells[1].outputs
         assert [LONG in str(output) for output in outputs] == [True, False, False, True]
+
+
+def test_of_a_table_its_style_is_left_out():
+    shown = pd.DataFrame({"n": [3]})._repr_html_()
+    output = _small(new_output("display_data", {"text/html": shown}), "organism-gemma2", "02_patching_circuits", {}, None)
+    assert "<style" in shown and "<style" not in output.data["text/html"]
+    assert output.data["text/html"].startswith("<div>\n<table") and "<td>3</td>" in output.data["text/html"]
 
 
 def test_long_is_what_no_excerpt_is():
