@@ -103,7 +103,7 @@ def readme_findings() -> str:
 
 
 def _in_part() -> list[str]:
-    """A line per model that is on record without a scorecard: what its freezes have shown, if they are."""
+    """A line per model that is on record without a scorecard: what its freezes and circuits have shown, if they are."""
     lines = []
     for preset in (name for name in SHOWN if on_record(name) and _saved(name, "scorecard_claims") is None):
         said = f"`{preset}` is measured [in part](figures/{preset}.md)"
@@ -111,6 +111,11 @@ def _in_part() -> list[str]:
             ov, qk, mlp = (least_to_largest(drops.drop_points[drops.frozen == kind], 1) for kind in ("ov", "qk", "mlp"))
             said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, and what MLPs read of "
                      f"the vector by {mlp}")
+        if (needed := _saved(preset, "fig3_minimum_faithful")) is not None:
+            own = "vector in @needed.method and circuit in @needed.method and prompts != 'both'"
+            shares = _saved(preset, "fig3_interchange").query(own).other_share
+            said += (f"; {least_to_largest(100 * needed.share, 0)} % of the edges carry the steering, a random vector's circuit "
+                     f"{least_to_largest(100 * shares, 0)} % of that")
         lines.append(f"{said}.")
     return lines
 
