@@ -77,8 +77,8 @@ def _legible(token: str) -> str:
 
 @cache
 def _characters() -> frozenset[int]:
-    """What the figures' font has a glyph for."""
-    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+    """What the figures' font, that of `paper.mplstyle`, has a glyph for."""
+    return frozenset(font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap())
 
 
 def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Concept = REFUSAL) -> Figure:
