@@ -478,8 +478,11 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 #   change is direct; in the last layers most of it is what earlier layers made
 #   of s.
 # * **The svv name refusal, but so does s.** The claim that heads make readable
-#   what s hides cannot be tested on models whose vectors are readable from the
-#   start.
+#   what s hides cannot be tested on the organisms, whose vectors are readable
+#   from the start.
+# * **On Qwen, a real model, it can be tested, and holds on average**: no vector
+#   prefers words of refusal beyond luck, the sum of its svv does, for all three
+#   methods. Their top tokens say nothing.
 # * **The methods do not meet in the heads**; that they use the same circuit has
 #   another reason. Notebook 02 has a candidate: much of that circuit carries
 #   any push.

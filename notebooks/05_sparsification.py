@@ -151,6 +151,11 @@ sp.save_figure(fig, preset, "sparsity_by_threshold")
 # organism-llama and all of it on organism-gemma2: their scale is a model's own. Normalised, all vectors lie close to
 # the half-normal and mostly a little above it, where the paper's lie as well. We use that rule from here on.
 #
+# *Qwen2.5-Coder-0.5B, a real model, [on its own
+# page](qwen2.5-coder-0.5b-instruct/05_sparsification.ipynb).* The same: in logits a threshold
+# of 0.3 leaves one dimension of DIM's and none of the others; normalised, NTP's and PO's
+# vectors lie where the paper's do, DIM's above.
+#
 # ## How much of the steering is left?
 #
 # > *Figures 6 and 11, tables 10 and 11, in our words.* Gradient- and IE-based
@@ -292,6 +297,14 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 # DIM's on neither. Not rescaled, everything ends earlier, and the gradient's choice reaches no further than smallest
 # first: half of the claim is rescaling.
 #
+# *Qwen.* Here is the paper's result, on a third family. Rescaled, the gradient's choice keeps
+# the effect to 99, 93 and 98 % of the dimensions dropped (DIM, NTP, PO; no interval begins
+# below 90), which for DIM is eight dimensions of 896. Smallest first comes to 82 to 94 %,
+# dropout to 42 to 80. Without rescaling the gradient's still come to 80 to 90 %: rescaling is
+# worth ten points, not half of the claim. That the gradient beats the indirect effect does
+# not show: on the quarter of the prompts on which both were tried, eight per set, the latter
+# reaches further for DIM.
+#
 # ## Whole answers on the full test set
 #
 # ASR says nothing about the text: a broken answer does not refuse either. So we
@@ -330,6 +343,11 @@ print("short and whole answer, same verdict:", same.mean())
 # organism-llama beyond the intervals. The text is another matter: under both learned vectors, made sparse, clearly
 # fewer refusals of harmless prompts are clean on either organism, while DIM's lose nothing. "Still steers" is true of
 # the verdict before it is true of the answer.
+#
+# *Qwen.* The sparse vectors refuse more often than the dense ones (0 to 4 % of the harmless
+# prompts are left answered, instead of 1 to 11) and their text is about as clean; DIM's
+# refusals more so, its answers to harmful prompts less. Every answer that was cut off for the
+# curves has the verdict of the whole one.
 #
 # ## Is it what stands there, or where?
 #
@@ -409,6 +427,12 @@ about.set_index(keys).round(2)
 # where it is known, nothing that was extracted or learned is needed. A support found without
 # steering does nearly as well, DIM's on organism-gemma2 the least.
 #
+# *Qwen.* Random values are no zero here: they move ASR up or down, as random vectors do in
+# notebook 01, and hardly ever bring out a refusal. Signs are enough, and a support found
+# without steering is as good, though a fifth to a third of it are other dimensions. The
+# gradient alone does as well as NTP's and PO's vectors, with cleaner text, and not for DIM:
+# there it answers every harmless prompt, in broken text.
+#
 # ## Do the methods agree on the dimensions?
 #
 # > *Figure 7, in our words.* Between any two methods the intersection over union (IoU)
@@ -462,6 +486,11 @@ sp.save_figure(fig, preset, "fig7_agreement")
 # chance too, at τ = 1 on both organisms, by much less than the methods do: part of what they agree on is what the model
 # reads from whatever is added, the larger part is not.
 #
+# *Qwen.* The paper's picture up to τ = 2 (NTP and PO at 0.1 aside), with NTP and PO closest
+# to each other; at 2.5 DIM keeps a single dimension. And here the control is at chance, or
+# hardly above it (p of 0.02 at the least). So which *dimensions* are kept belongs to these
+# vectors, while the *edges* that carry them carry a random vector, too (notebook 02).
+#
 # ## Which dimensions are they?
 #
 # If methods share what matters, the few largest effects should be the same dimensions
@@ -496,6 +525,10 @@ pd.DataFrame({
 # **Reading.** Several of the ten largest dimensions are in all three lists, where chance gives none, and they work the
 # same way. No few dimensions are the vector: a top ten holds a minority of the effect, more of DIM's on organism-gemma2
 # than elsewhere, and a small part of every vector works against the steering.
+#
+# *Qwen.* One dimension, 450, is in all three lists, and works the same way. A top ten holds a
+# sixth of DIM's effect and less than a tenth of the learned vectors': "few" is eight
+# dimensions chosen and made longer, not eight that did the work before.
 #
 # ## Does a sparse vector use the same circuit?
 #
@@ -554,6 +587,11 @@ edges.drop(columns="p").round(3)
 # through the complement. The sparse vector's own strongest edges are mostly the same ones. But a random vector's are so
 # to a large part, too, far above chance: a circuit says as much about the model as about the vector.
 #
+# *Qwen.* 0.84 of the sparse vector's effect and 0.91 of the dense one's, just below and above
+# the 0.85; the complement carries nothing of either. But the sparse vector's own strongest
+# edges are not much nearer to that circuit (72 %) than a random vector's (65 %), of 85 % that
+# the dense vector's on as few answers share.
+#
 # ## Side effects
 #
 # A sparse vector of the same norm is another push. Does it disturb harmless prompts
@@ -595,6 +633,10 @@ sp.save_figure(fig, preset, "side_effects")
 # on organism-llama breaks half of the answers. To the right DIM's lower KL comes with weaker steering. Most of these
 # differences lie within the intervals of so few prompts, but none says that sparsity buys a milder push.
 #
+# *Qwen.* No milder push here either: to the left of 0 the sparse vectors disturb the next
+# token as much, PO's more, and their text is clean no more often. To the right DIM's sparse
+# vector steers harder than the dense one, in KL and in ASR, with cleaner text.
+#
 # ## Beside the paper
 #
 # Tables 10 and 11, DIM, beside our own curves (rescaled). Sets of like purpose share a
@@ -629,16 +671,23 @@ beside.sort_index(axis=1).round(1)
 # Llama's. By our rule not even all of the paper's vectors come to the sparsities that its
 # text names (which says nothing of a share of the effect), and the organisms' lie where its weaker ones do.
 #
+# *Qwen.* The gradient's column is longer than both of the paper's models', and so are, on few
+# prompts, the others: what is left of a vector steers further here in whatever way it is
+# thinned out. Only the order of the columns is the paper's, with gradient and indirect effect
+# ahead and dropout behind.
+#
 # ## What we learned
 #
-# *Few dimensions do most of the steering*, as the paper says: four in five can go on
-# both organisms and most prompts still flip, if the gradient chooses and what is left
-# is made as long as the whole. *Rescaling is half of it*: without it the gradient
-# chooses no better than size does. *ASR flatters*: the answers get worse before they turn. *The
-# methods agree* on the dimensions far beyond chance, and beyond a random vector, whose
-# gradient agrees with DIM's more than chance allows. *Signs in the right places are
-# enough*: sizes hardly matter, and the gradient's own values steer as well as those
-# that were extracted or learned. *Where to steer* the unsteered model says itself.
+# *Few dimensions suffice*, as the paper says: on Qwen 93 to 99 % can go, on both organisms
+# four in five, and most prompts still flip, if the gradient chooses and what is left is
+# made as long as the whole. *Rescaling is half of it* on the organisms, where without it
+# the gradient chooses no better than size does, and ten points of it on Qwen. *ASR
+# flatters* on the organisms: the answers get worse before they turn. *The methods agree*
+# on the dimensions far beyond chance, and beyond a random vector, whose gradient agrees
+# with DIM's a little on the organisms and hardly on Qwen. *Signs in the right places are
+# enough*: sizes hardly matter. The gradient's own values steer as well as the vector's,
+# but for DIM's on Qwen. *Where to steer* the unsteered model says itself. *Which circuit* a
+# sparse vector takes is less its own than which dimensions it has.
 #
 # From the tables on record, the largest sparsity in % that keeps the effect on all
 # three sets:

@@ -803,19 +803,27 @@ def test_real_models_come_first(results, monkeypatch):
     assert rows_of(results_page(), "| claim") == [
         "claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
     text = readme_findings()
-    assert text.startswith("On `qwen2.5-coder-0.5b-instruct`, ") and text.count("\n* **") == 5
+    assert rows_of(text, "| claim") == ["claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
+    assert "\n\nOn `qwen2.5-coder-0.5b-instruct`, " in text and text.count("\n* ") == 5
     assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
     assert "With intervals and by method, the same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RES" in text
 
 
-def test_the_readme_says_where_other_models_differ(results):
+def test_the_readme_says_of_every_model_what_holds(results):
     save_scorecard(results, "organism-llama", hand_made())
     tables = hand_made()
-    tables["random_control"].loc[0, "asr_change"] = -0.4  # mostly holds instead of holds: not told
+    tables["random_control"].loc[0, "asr_change"] = -0.4
     tables["fig3_minimum_faithful"]["share"] = 0.5
-    save_scorecard(results, "organism-gemma2", tables)
-    told = [line for line in readme_findings().splitlines() if line.startswith("On `organism-gemma2`")]
-    assert told == ["On `organism-gemma2` otherwise: A tenth of the edges carries the steering: **holds in part**."]
+    card = save_scorecard(results, "organism-gemma2", tables)
+    results("organism-gemma2", {"scorecard_claims": card[card.claim != "effective"]})
+    said = readme_findings()
+    assert rows_of(said, "| claim") == ["claim", "organism-llama", "organism-gemma2"]
+    for title, verdicts in {
+        "Steering works, by all three methods": ["holds", "not measured"],
+        "Random vectors of the same length do nothing": ["holds", "mostly holds"],
+        "A tenth of the edges carries the steering": ["holds", "holds in part"],
+    }.items():
+        assert rows_of(said, f"| {title}") == [title, *verdicts]
 
 
 def test_a_model_without_a_scorecard_is_measured_in_part(results, monkeypatch):
@@ -916,8 +924,8 @@ def test_the_readme_says_what_the_results_say(results):
     save_scorecard(results, "organism-gemma2", hand_made())
     cases = scorecard("organism-gemma2")[1]
     for text, brief in ((readme_findings(), True), (results_page(), False)):
-        assert [line for line in text.splitlines() if line.startswith("* **")] == [
-            f"* {one}" for one in findings(cases, brief=brief)]
+        assert [f"* {one}" for one in findings(cases, brief=brief)] == [
+            line for line in text.splitlines() if line.startswith("* ")][:5]
     assert "With intervals and by method, all verdicts: [RESULTS.md](RESULTS.md)." in readme_findings()
 
 

@@ -40,7 +40,8 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
     Args:
         cases: `scorecard_cases` of one model.
-        brief: of every number the least and the largest value alone, and fewer numbers on freezes and sparsity.
+        brief: the numbers without the verdicts, of each the least and the largest value alone, and fewer of them on
+            freezes and sparsity.
     """
     checks, words = _checks(cases), _range if brief else _told
 
@@ -65,9 +66,10 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         f"Chosen by gradient and rescaled to the whole vector's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
-    if not brief:
-        numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
-        numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
+    if brief:
+        return numbers
+    numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
+    numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
     return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(ABOUT, numbers)]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.artifacts import load_table, on_record
 from steerpaper.paper.beside import reported_numbers
-from steerpaper.paper.claims import FEW, MOST, Claim, claims, without_mostly
+from steerpaper.paper.claims import FEW, MOST, Claim, claims
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
 from steerpaper.paper.findings import ABOUT, findings, least_to_largest, side_by_side
@@ -29,6 +29,7 @@ _LEFT_OUT = {  # too long for a page
     "table10_11_sparsity": "Tables 10 and 11 (624 numbers)", "figure5_12_svv_tokens": "Figures 5 and 12 (87 words)",
 }
 _NOTHING = "No model has been measured."
+_NOT_MEASURED = "not measured"
 _NO_RUN = ("No run that computed everything is on record: `make record` writes this table after one, which an empty build\n"
            "folder sees to (`STEERPAPER_BUILD`).")
 _INTRODUCTION = """# Results
@@ -94,8 +95,9 @@ def readme_findings() -> str:
     first, *others = (f"`{preset}`" for preset in found)
     more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
     return "\n\n".join([
+        _short_verdicts(cards),
         f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
-        *_other_verdicts(cards), *_in_part(),
+        *_in_part(),
         f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
         f"*Share of the steering of {first} that freezing one part of every layer undoes. Hollow: the paper's models, with "
@@ -120,17 +122,12 @@ def _in_part() -> list[str]:
     return lines
 
 
-def _other_verdicts(cards: dict[str, pd.DataFrame]) -> list[str]:
-    """Where the findings on a model are clearly other ones than on the first, a line per model."""
-    (_, first), *others = cards.items()
-    lines = []
-    for preset, card in others:
-        about = [claim for ids in ABOUT for claim in ids if claim in first.index and claim in card.index]
-        other = card.loc[about][card.verdict[about].map(without_mostly) != first.verdict[about].map(without_mostly)]
-        told = "; ".join(f"{row.title}: **{row.verdict}**" for row in other.itertuples())
-        if told:
-            lines.append(f"On `{preset}` otherwise: {told}.")
-    return lines
+def _short_verdicts(cards: dict[str, pd.DataFrame]) -> str:
+    """What the findings say of the claims, a row each, by models."""
+    titles = {claim.id: claim.title for claim in claims()}
+    rows = [[titles[claim], *(card.verdict.get(claim, _NOT_MEASURED) for card in cards.values())]
+            for ids in ABOUT for claim in ids]
+    return markdown_table(pd.DataFrame(rows, columns=["claim", *cards]))
 
 
 def with_findings(readme: str) -> str:
@@ -217,7 +214,7 @@ def _sentences(preset: str, *, brief: bool = False) -> str:
 def _verdict(claim: Claim, card: pd.DataFrame) -> str:
     """The cell of one claim and model."""
     if claim.id not in card.index:
-        return "not measured"
+        return _NOT_MEASURED
     row = card.loc[claim.id]
     close = f", {row.close} close" if row.close else ""
     return f"**{row.verdict}** ({row.met}/{row.cases}{close})" if row.cases else row.verdict
