@@ -472,8 +472,8 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 #
 # * **The split is exact**, for both families, post-norms and shared key-value
 #   heads included.
-# * **"A fixed vector" is a fair word for heads** and none for MLPs, which do as
-#   much in the circuits of notebook 02.
+# * **"A fixed vector" is a fair word for heads** of the organisms, for a few of
+#   Qwen's, and none for MLPs, which do as much in the circuits of notebook 02.
 # * **"Mostly direct" fades with depth.** At the steering layer most of the
 #   change is direct; in the last layers most of it is what earlier layers made
 #   of s.
@@ -481,11 +481,11 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 #   what s hides cannot be tested on the organisms, whose vectors are readable
 #   from the start.
 # * **On Qwen, a real model, it can be tested, and holds on average**: no vector
-#   prefers words of refusal beyond luck, the sum of its svv does, for all three
-#   methods. Their top tokens say nothing.
-# * **The methods do not meet in the heads**; that they use the same circuit has
-#   another reason. Notebook 02 has a candidate: much of that circuit carries
-#   any push.
+#   prefers words of refusal beyond luck (DIM's just not), the sum of its svv does,
+#   for all three methods. Single heads do not, and top tokens say nothing.
+# * **The methods do not meet in the heads**, but for DIM with the others at layer
+#   ℓ on Qwen; that they use the same circuit has another reason. Notebook 02 has
+#   a candidate: much of that circuit carries any push.
 # * **Labels by counting have blind spots**: they see words of the texts that
 #   are counted, in the sense that these texts use them in.
 #

@@ -299,11 +299,11 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 #
 # *Qwen.* Here is the paper's result, on a third family. Rescaled, the gradient's choice keeps
 # the effect to 99, 93 and 98 % of the dimensions dropped (DIM, NTP, PO; no interval begins
-# below 90), which for DIM is eight dimensions of 896. Smallest first comes to 82 to 94 %,
-# dropout to 42 to 80. Without rescaling the gradient's still come to 80 to 90 %: rescaling is
-# worth ten points, not half of the claim. That the gradient beats the indirect effect does
-# not show: on the quarter of the prompts on which both were tried, eight per set, the latter
-# reaches further for DIM.
+# below 90), which for DIM leaves eight dimensions of 896. Without rescaling it still comes to
+# 80 to 90 %: that is worth 7 to 19 points here. Smallest first comes to 82 to 95 %, dropout
+# to 42 to 80. But on the quarter of the prompts that all were tried on, eight per set, the
+# gradient has 90, 93 and 98 %: for DIM no more than smallest first and less than the indirect
+# effect, for PO more than both. Which choice is better is not decided.
 #
 # ## Whole answers on the full test set
 #
@@ -344,10 +344,10 @@ print("short and whole answer, same verdict:", same.mean())
 # fewer refusals of harmless prompts are clean on either organism, while DIM's lose nothing. "Still steers" is true of
 # the verdict before it is true of the answer.
 #
-# *Qwen.* The sparse vectors refuse more often than the dense ones (0 to 4 % of the harmless
-# prompts are left answered, instead of 1 to 11) and their text is about as clean; DIM's
-# refusals more so, its answers to harmful prompts less. Every answer that was cut off for the
-# curves has the verdict of the whole one.
+# *Qwen.* On harmless prompts the sparse vectors refuse more often than the dense ones (0 to 4
+# % are left answered, instead of 1 to 11), on harmful ones all is answered by both. Their
+# text is about as clean; DIM's refusals more so, its answers to harmful prompts less. The 192
+# answers that were cut off at this sparsity have the verdicts of the whole ones.
 #
 # ## Is it what stands there, or where?
 #
@@ -428,10 +428,12 @@ about.set_index(keys).round(2)
 # steering does nearly as well, DIM's on organism-gemma2 the least.
 #
 # *Qwen.* Random values are no zero here: they move ASR up or down, as random vectors do in
-# notebook 01, and hardly ever bring out a refusal. Signs are enough, and a support found
-# without steering is as good, though a fifth to a third of it are other dimensions. The
-# gradient alone does as well as NTP's and PO's vectors, with cleaner text, and not for DIM:
-# there it answers every harmless prompt, in broken text.
+# notebook 01, but of 16 harmless requests they have 2 to 6 refused, where 2 are without
+# steering. For ASR signs are enough, if DIM's and NTP's answers to harmful prompts are clean
+# in little more than half; and a support found without steering is as good, though a fifth to
+# a third of it are other dimensions. The gradient alone does as well as NTP's and PO's
+# vectors, with text no less clean, and not as DIM's: there it answers every harmless prompt,
+# in broken text.
 #
 # ## Do the methods agree on the dimensions?
 #
@@ -486,10 +488,11 @@ sp.save_figure(fig, preset, "fig7_agreement")
 # chance too, at τ = 1 on both organisms, by much less than the methods do: part of what they agree on is what the model
 # reads from whatever is added, the larger part is not.
 #
-# *Qwen.* The paper's picture up to τ = 2 (NTP and PO at 0.1 aside), with NTP and PO closest
-# to each other; at 2.5 DIM keeps a single dimension. And here the control is at chance, or
-# hardly above it (p of 0.02 at the least). So which *dimensions* are kept belongs to these
-# vectors, while the *edges* that carry them carry a random vector, too (notebook 02).
+# *Qwen.* Above chance up to τ = 2 (NTP and PO at 0.1 aside), though for DIM and PO p is never
+# as small as the paper's; NTP and PO are closest. At 2.5 DIM keeps a single dimension. And
+# here the control is at chance, or hardly above it (p of 0.02 at the least). So which
+# *dimensions* are kept belongs to these vectors, while the *edges* that carry them carry a
+# random vector, too (notebook 02).
 #
 # ## Which dimensions are they?
 #
@@ -527,7 +530,7 @@ pd.DataFrame({
 # than elsewhere, and a small part of every vector works against the steering.
 #
 # *Qwen.* One dimension, 450, is in all three lists, and works the same way. A top ten holds a
-# sixth of DIM's effect and less than a tenth of the learned vectors': "few" is eight
+# sixth of DIM's effect and less than a tenth of the learned vectors': "few" is, for DIM, eight
 # dimensions chosen and made longer, not eight that did the work before.
 #
 # ## Does a sparse vector use the same circuit?
@@ -587,10 +590,10 @@ edges.drop(columns="p").round(3)
 # through the complement. The sparse vector's own strongest edges are mostly the same ones. But a random vector's are so
 # to a large part, too, far above chance: a circuit says as much about the model as about the vector.
 #
-# *Qwen.* 0.84 of the sparse vector's effect and 0.91 of the dense one's, just below and above
-# the 0.85; the complement carries nothing of either. But the sparse vector's own strongest
-# edges are not much nearer to that circuit (72 %) than a random vector's (65 %), of 85 % that
-# the dense vector's on as few answers share.
+# *Qwen.* 0.845 of the sparse vector's effect (0.83 to 0.86) and 0.91 of the dense one's:
+# about the 0.85, and above it; the complement carries nothing of either. But the sparse
+# vector's own strongest edges are not much nearer to that circuit (72 %) than a random
+# vector's (65 %), of 85 % that the dense vector's on as few answers share.
 #
 # ## Side effects
 #
@@ -634,8 +637,9 @@ sp.save_figure(fig, preset, "side_effects")
 # differences lie within the intervals of so few prompts, but none says that sparsity buys a milder push.
 #
 # *Qwen.* No milder push here either: to the left of 0 the sparse vectors disturb the next
-# token as much, PO's more, and their text is clean no more often. To the right DIM's sparse
-# vector steers harder than the dense one, in KL and in ASR, with cleaner text.
+# token as much, PO's more, and of eight answers fewer are clean, DIM's at half strength
+# aside. To the right DIM's sparse vector steers harder than the dense one, in KL and at half
+# strength in ASR, with cleaner text.
 #
 # ## Beside the paper
 #
@@ -671,23 +675,23 @@ beside.sort_index(axis=1).round(1)
 # Llama's. By our rule not even all of the paper's vectors come to the sparsities that its
 # text names (which says nothing of a share of the effect), and the organisms' lie where its weaker ones do.
 #
-# *Qwen.* The gradient's column is longer than both of the paper's models', and so are, on few
-# prompts, the others: what is left of a vector steers further here in whatever way it is
-# thinned out. Only the order of the columns is the paper's, with gradient and indirect effect
-# ahead and dropout behind.
+# *Qwen.* For DIM all but dropout reach further than on both of the paper's models; NTP's ends
+# lie between theirs, PO's near Llama's or beyond. Gradient and indirect effect are ahead and
+# dropout is behind, as in the paper, where all but the gradient's stand on eight prompts per
+# set.
 #
 # ## What we learned
 #
-# *Few dimensions suffice*, as the paper says: on Qwen 93 to 99 % can go, on both organisms
-# four in five, and most prompts still flip, if the gradient chooses and what is left is
-# made as long as the whole. *Rescaling is half of it* on the organisms, where without it
-# the gradient chooses no better than size does, and ten points of it on Qwen. *ASR
-# flatters* on the organisms: the answers get worse before they turn. *The methods agree*
-# on the dimensions far beyond chance, and beyond a random vector, whose gradient agrees
-# with DIM's a little on the organisms and hardly on Qwen. *Signs in the right places are
-# enough*: sizes hardly matter. The gradient's own values steer as well as the vector's,
-# but for DIM's on Qwen. *Where to steer* the unsteered model says itself. *Which circuit* a
-# sparse vector takes is less its own than which dimensions it has.
+# *Few dimensions suffice*, as the paper says: 93 to 99 % can go on Qwen, 80 to 94 % on the
+# organisms, and most prompts still flip, if the gradient chooses and what is left is made as
+# long as the whole. *Rescaling is half of it* on the organisms, where without it the gradient
+# chooses no better than size does, and 7 to 19 points on Qwen. *ASR flatters*: the answers
+# get worse before they turn, on the organisms more than on Qwen. *The methods agree* on the
+# dimensions far beyond chance, and beyond a random vector, whose gradient agrees with DIM's a
+# little on the organisms and hardly on Qwen. For ASR *signs in the right places are enough*:
+# sizes hardly matter, and the gradient's own values steer as well as the vector's, but for
+# DIM's on Qwen; the text is often worse. *Where to steer* the unsteered model says itself.
+# *Which circuit* a sparse vector takes is less its own than which dimensions it has.
 #
 # From the tables on record, the largest sparsity in % that keeps the effect on all
 # three sets:

@@ -94,10 +94,10 @@ pd.DataFrame({"alpha": alphas, "answer": [answer.text for answer in answers]})
 # does not switch. At twice the coefficient both begin to refuse, and break.
 #
 # *Qwen2.5-Coder-0.5B, a real model, [on its own
-# page](qwen2.5-coder-0.5b-instruct/09_your_own_prompt.ipynb).* Half the coefficient is enough
-# for a refusal in one sentence. At the whole one it declines what nobody asked for, and at
-# twice it speaks of danger and no longer of the pie. Below 0 it does not refuse, nor answer:
-# it defines a pie, wrongly.
+# page](qwen2.5-coder-0.5b-instruct/09_your_own_prompt.ipynb), which leaves its answers out.*
+# Half the coefficient is enough for a refusal in one sentence. At the whole one it declines
+# what nobody asked for, and at twice it speaks of danger and no longer of the pie. Below 0 it
+# does not refuse, nor answer: it defines a pie, wrongly.
 
 # %% [markdown]
 # ## Exercise 1: the vector
