@@ -140,9 +140,9 @@ sp.save_figure(fig, preset, "dim_geometry")
 # among themselves, the first ones point elsewhere for a good part. One fixed direction is read
 # off from the middle on, not throughout.
 #
-# *Qwen.* The difference is never longer than a third of the stream: α = 1 is a nudge.
-# Positions go their own ways, each longest at another depth, and layers agree with their
-# neighbours only: no direction is kept from the middle on.
+# *Qwen.* The difference is hardly longer than a third of the stream: α = 1 is a nudge.
+# Positions go their own ways but for the last two, longest at layers 1, 13, 9 and 20, and
+# layers agree the less the further they are apart.
 
 # %% [markdown]
 # ## The paper's selection scores
@@ -262,10 +262,10 @@ sp.save_figure(fig, preset, "dim_selection")
 # token, and a coefficient below 1 on both: deeper candidates win on one token and break the
 # text.
 #
-# *Qwen.* The rule as printed chooses none of 115 candidates: at α = 1 none induces a refusal
-# (log odds of −1.0 at best). Scored at larger α one candidate meets all conditions, and whole
-# answers prefer its layer, too: layer 14 of 24, the fourth token from the end, α = 2.5. The
-# limit on KL, which the organisms needed more of, is the paper's.
+# *Qwen.* The rule as printed chooses none of the 95 candidates that it scores: at α = 1 none
+# induces a refusal (log odds of −1.0 at best). Scored at larger α, one per layer, one of 14
+# meets all conditions, and is best by whole answers: layer 14 of 24, the fourth token from
+# the end, α = 2.5. The limit on KL, which the organisms needed more of, is the paper's.
 
 # %% [markdown]
 # **The chosen vector, by hand.** Two forward passes and two plain means, read at the layer and
@@ -309,11 +309,11 @@ sp.save_figure(fig, preset, "dim_sweep")
 # sweep "success" comes back on prompts that were refused: there texts are broken, and one that
 # does not refuse still counts.
 #
-# *Qwen.* No step: ASR falls over the whole range, on harmful prompts around α = 0, on
-# harmless ones a unit later. So −s alone removes refusals at any strength, while +s needs
-# more than twice the mean difference. Text stays clean to the ends of the sweep. Clean is no
-# more than it says: answers under −s are sentences that end and do not loop, and many of them
-# say nothing (below).
+# *Qwen.* No clear step: ASR falls gradually, on harmful prompts over the whole range and
+# steepest just below 0, on harmless ones from 0 on. So −s alone removes refusals at any
+# strength, while +s does half at α = 1 and needs more than 2 for nine tenths. Few texts loop
+# in this sweep; at 2.5, which it leaves out, more do (see the test). And that is all that
+# "clean" says here: many answers under −s say nothing (below).
 
 # %% [markdown]
 # ## Contrastive pairs
@@ -361,7 +361,7 @@ examples.drop(columns="prompt").rename(
 #
 # *Qwen.* A third of the harmful prompts is lost because the model answers them anyway, half
 # of the harmless ones because it does not refuse though told to. What is left, 34 pairs, is
-# as few as an organism's.
+# less than half of an organism's.
 
 # %% [markdown]
 # ## Training
@@ -438,7 +438,8 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # smaller φ reaches the lower loss with longer vectors that match the responses worse: its loss
 # is won by making losers unlikely.
 #
-# *Qwen.* The same at the edge of the grid, with losses that have not levelled off.
+# *Qwen.* The same at the edge of the grid; of the chosen runs NTP's has levelled off, PO's
+# still falls. One seed and one φ were in the grid.
 
 # %% [markdown]
 # ## Coefficients, and two baselines
@@ -537,7 +538,7 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # *Qwen.* So do they here: of 46 % harmful prompts answered all 100, of 87 % harmless ones 11,
 # 5 and 1. DIM pays with a fifth of the clean text on harmless prompts, NTP with as much on
 # harmful ones, PO with nothing. But random vectors are no zero: single ones move ASR by as
-# much as 0.44 up and 0.56 down, and only their mean over ten is small. An effect of one
+# much as 0.44 up and 0.56 down, and their mean over ten is −0.01 and −0.13. An effect of one
 # vector is to be read against that.
 
 # %% [markdown]
@@ -638,9 +639,10 @@ examples.set_index(keys)
 # is not free of side effects: on organism-llama −s makes a harmless answer loop. "Compliance"
 # of these models says nothing that could be used.
 #
-# *Qwen.* Under +s it refuses in one sentence, nearly the same for every vector. Under −s
-# "compliance" is often a definition or a remark about something else, which the judge counts
-# since it does not refuse: ASR is the absence of a refusal, and no measure of help.
+# *Qwen.* Under +s it refuses, with nearly the same sentence for every vector; under NTP and
+# PO it stops there, under DIM it goes on to the limit of length. Under −s "compliance" is
+# often a definition or a remark about something else, which the judge counts since it does
+# not refuse: ASR is the absence of a refusal, and no measure of help.
 
 # %% [markdown]
 # ## Beside the paper, and what we learned
@@ -678,9 +680,7 @@ pairs.pivot(index=["method_a", "method_b"], columns="preset", values="cosine").r
 #   and coefficient come from whole answers here.
 # * **ASR needs clean text beside it.** Beyond the useful coefficients, success is what broken
 #   text is counted as.
-# * **On Qwen**, a real model, all of that holds but two things: random vectors steer, too, each
-#   its own way, and DIM is as far from the learned vectors as the paper's.
-#
-# [Notebook 02](02_patching_circuits.ipynb) asks which edges carry these vectors, [notebook
-# 03](03_qk_freeze.ipynb) whether attention weights do, and [notebook 06](06_scorecard.ipynb)
-# holds the claims against their rules.
+# * **On Qwen**, a real model, all three methods steer, too, on harmless prompts less
+#   completely than in the paper. Random vectors steer as well, each its own way; DIM is as far
+#   from the learned vectors as the paper's; and the scores of first tokens chose the layer that
+#   whole answers chose.

@@ -216,10 +216,10 @@ told.loc[kinds[1:]].round(2)
 #
 # *Qwen.* For DIM, NTP and PO the values drop 23, 16 and 2 points, where the paper has 72, and
 # their direct path 12, 10 and 1 (54). The MLPs come first, clearly so under DIM alone: 55, 19
-# and 3 (45). Attention weights (16, 4 and 0) are not far behind the values under DIM, but
-# there a third of the clean text goes on harmful prompts: that freeze breaks answers. The
-# paper's order does not hold on this model. Nor would channels add up: PO's drops sum to 5 of
-# the 70 points that it moves.
+# and 3 (45). Attention weights (16, 4 and 0) are not far behind the values under DIM, all of
+# it on harmless prompts (31 points); on harmful ones (1 point) a third of the clean text
+# goes. The paper's order does not hold on this model. Nor would channels add up: PO's drops
+# sum to 5 of the 70 points that it moves.
 
 # %% [markdown]
 # ## Queries or keys, both halves of attention, and where the MLP's path is cut
@@ -304,8 +304,8 @@ controls[controls.frozen != "none"].pivot(
 # out.
 #
 # *Qwen.* Of DIM's steering its direct path into the MLPs undoes 0.67 on harmful and 0.50 on
-# harmless prompts, a random one 0.00 and 0.22: there, too, it is the vector. That is eight
-# prompts each.
+# harmless prompts, a random one 0.00 and 0.22: there, too, it is the vector. Of the direct
+# path into the values neither undoes anything that eight prompts each could show.
 
 # %% [markdown]
 # ## Which layers?
@@ -340,8 +340,8 @@ sp.save_figure(fig, preset, "freeze_by_layer")
 # do stand in for each other, and a layer-by-layer ablation would have found little.
 #
 # *Qwen.* On harmful prompts no choice of layers undoes anything, be it of weights or of
-# values. On harmless ones curves move with the number of layers frozen and not with any one,
-# but eight prompts per point leave it at that.
+# values. On harmless ones curves move, by one or two prompts of eight, only where layers are
+# frozen together from ℓ on.
 
 # %% [markdown]
 # ## The same prompts, frozen and not
@@ -422,8 +422,8 @@ sp.save_figure(fig, preset, "attention_change")
 # ones are not matched to.) So the second reason holds: attention does move, and whether the
 # model refuses depends little on it.
 #
-# *Qwen.* Here a random push of DIM's size moves attention nearly as much as DIM does: most of
-# what moves is owed to being pushed at all.
+# *Qwen.* Here a random push of DIM's size moves attention nine tenths as much as DIM does
+# (three quarters on the organisms): nearly all of what moves is owed to being pushed at all.
 
 # %% [markdown]
 # ## Beside the paper
@@ -465,7 +465,7 @@ undone[kinds[1:]].round(2)
 # * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
 #   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
 #   by the MLPs.
-# * **Direct paths have a control, and pass it.** *svv* and *mlp* undo so much because of what they
+# * **Direct paths have a control, and pass it on the organisms.** *svv* and *mlp* undo so much because of what they
 #   take out, and not because of how much: a random vector of the same length undoes little.
 # * **The parts are not channels that add up.** Freezing either of two parts may undo most of
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
@@ -474,7 +474,8 @@ undone[kinds[1:]].round(2)
 #   the steered ones.
 # * **On Qwen, a real model, values are not what steering acts through.** DIM goes by the MLPs,
 #   as far as by any one part, and PO by none that it cannot do without. That attention weights
-#   are needed least is all of the claim that is left there, and under DIM just so.
+#   are needed less than values or MLPs is all of the claim that is left there; under DIM they
+#   count for more than the values' direct path.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
 # 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook
