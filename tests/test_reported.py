@@ -830,18 +830,9 @@ def test_a_model_without_a_scorecard_is_measured_in_part(results, monkeypatch):
     monkeypatch.setattr("steerpaper.artifacts._model", lambda preset: {"preset": preset, "weights": preset})
     save_scorecard(results, "organism-llama", hand_made())
     assert "measured [in part]" not in results_page() + readme_findings()
-    tables = hand_made()
-    tables["table1_average_drop"].loc[lambda t: (t.method == "ntp") & (t.frozen == "ov"), "drop_points"] = 14.54
-    tables["fig3_interchange"]["other_share"] = [0.51 + 0.01 * i for i in range(len(tables["fig3_interchange"]))]
-    own = ("table1_average_drop", "fig3_minimum_faithful", "fig3_interchange")
-    results("qwen2.5-coder-0.5b-instruct", {name: tables[name] for name in own})
-    methods = tables["fig3_interchange"].query("vector in @METHODS and circuit in @METHODS and prompts != 'both'").other_share
+    results("qwen2.5-coder-0.5b-instruct", {"table1_average_drop": hand_made()["table1_average_drop"]})
     for page in (results_page(), readme_findings()):
-        (told,) = [line for line in page.splitlines() if "measured [in part]" in line]
-        assert told.startswith("`qwen2.5-coder-0.5b-instruct` is measured [in part](figures/qwen2.5-coder-0.5b-instruct.md): freez")
-        assert "the values moves ASR by 14.5 to 70.0 points, the attention weights by 5.0, and" in told
-        assert told.endswith("; 10 to 12 % of the edges carry the steering, a random vector's circuit "
-                             f"{100 * methods.min():.0f} to {100 * methods.max():.0f} % of that.")
+        assert "\n`qwen2.5-coder-0.5b-instruct` is measured [in part](figures/qwen2.5-coder-0.5b-instruct.md).\n" in page
     assert rows_of(results_page(), "| claim") == ["claim", "organism-llama"]
 
 

@@ -124,13 +124,10 @@ def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
 
 
 def _range(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
-    values = rows.dropna(subset="met").value
-    return "(not measured)" if values.empty else least_to_largest(values, digits) + unit
-
-
-def least_to_largest(values: pd.Series, digits: int) -> str:
     """The least and the largest value; one number where they are told alike."""
-    return " to ".join(dict.fromkeys(_number(value, digits) for value in (values.min(), values.max())))
+    values = rows.dropna(subset="met").value
+    ends = dict.fromkeys(_number(value, digits) for value in (values.min(), values.max()))
+    return "(not measured)" if values.empty else " to ".join(ends) + unit
 
 
 def _interval(low: float, high: float, digits: int, unit: str) -> str:

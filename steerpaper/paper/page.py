@@ -15,7 +15,7 @@ from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
-from steerpaper.paper.findings import ABOUT, findings, least_to_largest, side_by_side
+from steerpaper.paper.findings import ABOUT, findings, side_by_side
 from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.tables import MODELS
@@ -105,21 +105,9 @@ def readme_findings() -> str:
 
 
 def _in_part() -> list[str]:
-    """A line per model that is on record without a scorecard: what its freezes and circuits have shown, if they are."""
-    lines = []
-    for preset in (name for name in SHOWN if on_record(name) and _saved(name, "scorecard_claims") is None):
-        said = f"`{preset}` is measured [in part](figures/{preset}.md)"
-        if (drops := _saved(preset, "table1_average_drop")) is not None:
-            ov, qk, mlp = (least_to_largest(drops.drop_points[drops.frozen == kind], 1) for kind in ("ov", "qk", "mlp"))
-            said += (f": freezing the values moves ASR by {ov} points, the attention weights by {qk}, and what MLPs read of "
-                     f"the vector by {mlp}")
-        if (needed := _saved(preset, "fig3_minimum_faithful")) is not None:
-            own = "vector in @needed.method and circuit in @needed.method and prompts != 'both'"
-            shares = _saved(preset, "fig3_interchange").query(own).other_share
-            said += (f"; {least_to_largest(100 * needed.share, 0)} % of the edges carry the steering, a random vector's circuit "
-                     f"{least_to_largest(100 * shares, 0)} % of that")
-        lines.append(f"{said}.")
-    return lines
+    """A line per model that is on record without a scorecard."""
+    return [f"`{preset}` is measured [in part](figures/{preset}.md)." for preset in SHOWN
+            if on_record(preset) and _saved(preset, "scorecard_claims") is None]
 
 
 def _short_verdicts(cards: dict[str, pd.DataFrame]) -> str:
