@@ -29,7 +29,6 @@ _LEFT_OUT = {  # too long for a page
     "table10_11_sparsity": "Tables 10 and 11 (624 numbers)", "figure5_12_svv_tokens": "Figures 5 and 12 (87 words)",
 }
 _NOTHING = "No model has been measured."
-_NOT_MEASURED = "not measured"
 _NO_RUN = ("No run that computed everything is on record: `make record` writes this table after one, which an empty build\n"
            "folder sees to (`STEERPAPER_BUILD`).")
 _INTRODUCTION = """# Results
@@ -71,16 +70,17 @@ def results_page() -> str:
         ValueError: a preset's scorecard was made with other claims or rules than today's.
     """
     found = _scorecards()
+    numbered = {f"{number}. {claim.title}": claim for number, claim in enumerate(claims(), start=1)}
     numbers = {preset: _saved(preset, "scorecard_numbers") for preset in found}
     details = {f"The findings on {preset}": [_sentences(preset)] for preset in list(found)[1:]}
     details |= {
         "Claims, their limits and the values behind the verdicts": [
-            _LIMITS, *(_claim_section(number, claim, found) for number, claim in enumerate(claims(), start=1))],
+            _LIMITS, *(_claim_section(name, claim, found) for name, claim in numbered.items())],
         "The paper's numbers beside ours": _number_sections(numbers),
     }
     sections = [
         _INTRODUCTION, _finding_sections(list(found)),
-        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(claims(), found), _arithmetic_section(),
+        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(numbered, found), _arithmetic_section(),
         "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
     ]
@@ -92,10 +92,11 @@ def readme_findings() -> str:
     cards = _scorecards()
     if not (found := list(cards)):
         return _NOTHING
+    by_id = {claim.id: claim for claim in claims()}
     first, *others = (f"`{preset}`" for preset in found)
     more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
     return "\n\n".join([
-        _short_verdicts(cards),
+        _matrix({by_id[name].title: by_id[name] for about in ABOUT for name in about}, cards, brief=True),
         f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
         *_in_part(),
         f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
@@ -108,14 +109,6 @@ def _in_part() -> list[str]:
     """A line per model that is on record without a scorecard."""
     return [f"`{preset}` is measured [in part](figures/{preset}.md)." for preset in SHOWN
             if on_record(preset) and _saved(preset, "scorecard_claims") is None]
-
-
-def _short_verdicts(cards: dict[str, pd.DataFrame]) -> str:
-    """What the findings say of the claims, a row each, by models."""
-    titles = {claim.id: claim.title for claim in claims()}
-    rows = [[titles[claim], *(card.verdict.get(claim, _NOT_MEASURED) for card in cards.values())]
-            for ids in ABOUT for claim in ids]
-    return markdown_table(pd.DataFrame(rows, columns=["claim", *cards]))
 
 
 def with_findings(readme: str) -> str:
@@ -199,20 +192,20 @@ def _sentences(preset: str, *, brief: bool = False) -> str:
     return "\n".join(f"* {one}" for one in findings(_saved(preset, "scorecard_cases"), brief=brief))
 
 
-def _verdict(claim: Claim, card: pd.DataFrame) -> str:
-    """The cell of one claim and model."""
+def _verdict(claim: Claim, card: pd.DataFrame, *, brief: bool = False) -> str:
+    """The cell of one claim and model; brief, the verdict alone."""
     if claim.id not in card.index:
-        return _NOT_MEASURED
+        return "not measured"
     row = card.loc[claim.id]
+    if brief or not row.cases:
+        return row.verdict
     close = f", {row.close} close" if row.close else ""
-    return f"**{row.verdict}** ({row.met}/{row.cases}{close})" if row.cases else row.verdict
+    return f"**{row.verdict}** ({row.met}/{row.cases}{close})"
 
 
-def _matrix(shown: Iterable[Claim], found: dict[str, pd.DataFrame]) -> str:
-    """Claims, numbered as in all of them, by models."""
-    numbers = {claim.id: number for number, claim in enumerate(claims(), start=1)}
-    rows = [[f"{numbers[claim.id]}. {claim.title}", *(_verdict(claim, card) for card in found.values())]
-            for claim in shown]
+def _matrix(shown: dict[str, Claim], found: dict[str, pd.DataFrame], *, brief: bool = False) -> str:
+    """Claims, as they are called here, by models."""
+    rows = [[name, *(_verdict(claim, card, brief=brief) for card in found.values())] for name, claim in shown.items()]
     return markdown_table(pd.DataFrame(rows, columns=["claim", *found]))
 
 
@@ -226,13 +219,13 @@ def _heading(title: str) -> str:
     return f"<h3>{html.escape(title, quote=False)}</h3>"
 
 
-def _claim_section(number: int, claim: Claim, found: dict[str, pd.DataFrame]) -> str:
+def _claim_section(name: str, claim: Claim, found: dict[str, pd.DataFrame]) -> str:
     """One claim in full."""
     rows = [(preset, _verdict(claim, card), card.measured.get(claim.id, "")) for preset, card in found.items()]
     rows += [(f"{model}, as reported", *as_reported(claim, model)) for model in MODELS]
     rules = "\n".join(f"* {check.quantity}: **{check.rule.words}**" for check in claim.checks)
     table = markdown_table(pd.DataFrame(rows, columns=["model", "verdict", "values"]))
-    return "\n\n".join([_heading(f"{number}. {claim.title}"), f"{claim.says} ({claim.locator})", rules,
+    return "\n\n".join([_heading(name), f"{claim.says} ({claim.locator})", rules,
                         f"*Limits.* {claim.limits}", table])
 
 
