@@ -684,3 +684,7 @@ pairs.pivot(index=["method_a", "method_b"], columns="preset", values="cosine").r
 #   completely than in the paper. Random vectors steer as well, each its own way; DIM is as far
 #   from the learned vectors as the paper's; and the scores of first tokens chose the layer that
 #   whole answers chose.
+#
+# [Notebook 02](02_patching_circuits.ipynb) asks which edges carry these vectors, [notebook
+# 03](03_qk_freeze.ipynb) whether attention weights do, and [notebook 06](06_scorecard.ipynb)
+# holds the claims against their rules.

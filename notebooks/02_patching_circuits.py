@@ -792,7 +792,7 @@ beyond.filter(regex="difference|other_share").round(3)
 # its whole interval: interchange says something about refusal, and less than half of what it seems to.
 #
 # *Qwen.* The random vector's circuit, as large as PO's, does 73 to 113 % of what the methods'
-# do; beside PO's own 73 to 103 %. On harmless prompts five of the learned vectors' six
+# do; of PO's circuit alone 73 to 103 %. On harmless prompts five of the learned vectors' six
 # comparisons are within chance or go the other way; those that do so clearly are with DIM's
 # circuit, which is smaller. On harmful ones all are beyond chance. So the paper's first
 # finding holds here in part (8 of 12 reach 0.85), and says less about refusal than it seems

@@ -216,8 +216,8 @@ told.loc[kinds[1:]].round(2)
 #
 # *Qwen.* For DIM, NTP and PO the values drop 23, 16 and 2 points, where the paper has 72, and
 # their direct path 12, 10 and 1 (54). The MLPs come first, clearly so under DIM alone: 55, 19
-# and 3 (45). Attention weights (16, 4 and 0) are not far behind the values under DIM, all of
-# it on harmless prompts (31 points); on harmful ones (1 point) a third of the clean text
+# and 3 (45). Attention weights (16, 4 and 0) are not far behind the values under DIM, nearly
+# all of it on harmless prompts (31 points); on harmful ones (1 point) a third of the clean text
 # goes. The paper's order does not hold on this model. Nor would channels add up: PO's drops
 # sum to 5 of the 70 points that it moves.
 
@@ -465,8 +465,9 @@ undone[kinds[1:]].round(2)
 # * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
 #   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
 #   by the MLPs.
-# * **Direct paths have a control, and pass it on the organisms.** *svv* and *mlp* undo so much because of what they
-#   take out, and not because of how much: a random vector of the same length undoes little.
+# * **Direct paths have a control, and pass it on the organisms.** *svv* and *mlp* undo so
+#   much because of what they take out, and not because of how much: a random vector of the
+#   same length undoes little.
 # * **The parts are not channels that add up.** Freezing either of two parts may undo most of
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
 #   how much it carries.

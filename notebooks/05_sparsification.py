@@ -344,8 +344,8 @@ print("short and whole answer, same verdict:", same.mean())
 # fewer refusals of harmless prompts are clean on either organism, while DIM's lose nothing. "Still steers" is true of
 # the verdict before it is true of the answer.
 #
-# *Qwen.* On harmless prompts the sparse vectors refuse more often than the dense ones (0 to 4
-# % are left answered, instead of 1 to 11), on harmful ones all is answered by both. Their
+# *Qwen.* On harmless prompts the sparse vectors refuse more often than the dense ones (0 to
+# 4 % are left answered, instead of 1 to 11), on harmful ones all is answered by both. Their
 # text is about as clean; DIM's refusals more so, its answers to harmful prompts less. The 192
 # answers that were cut off at this sparsity have the verdicts of the whole ones.
 #
@@ -677,7 +677,7 @@ beside.sort_index(axis=1).round(1)
 #
 # *Qwen.* For DIM all but dropout reach further than on both of the paper's models; NTP's ends
 # lie between theirs, PO's near Llama's or beyond. Gradient and indirect effect are ahead and
-# dropout is behind, as in the paper, where all but the gradient's stand on eight prompts per
+# dropout is behind, as in the paper; here all but the gradient's stand on eight prompts per
 # set.
 #
 # ## What we learned
