@@ -10,7 +10,7 @@ import torch
 from matplotlib.collections import PathCollection
 from test_circuits import attribution_of
 from test_concepts import COUNTING, LAYER, NUMERIC, WORDY, Digits, N, said
-from test_reported import hand_made, results  # noqa: F401  (a fixture)
+from test_reported import hand_made, results, rows_of, save_scorecard  # noqa: F401  (a fixture)
 
 from steerpaper.behaviour.effects import beside_unsteered, judged_both_ways, judged_frozen, judged_sparse
 from steerpaper.behaviour.first_tokens import first_token_ids
@@ -27,6 +27,7 @@ from steerpaper.figures import draw_two_circuits, draw_two_vectors
 from steerpaper.heads.lens import lens_logits, lens_preference
 from steerpaper.heads.ov import steering_value_vectors
 from steerpaper.heads.preference import preferences, strongest_writes
+from steerpaper.paper.page import results_page
 from steerpaper.paper.second import CENTRAL, SECOND, beside_each_other, cases_of
 from steerpaper.presets import PRESETS
 from steerpaper.steering import Steering
@@ -105,6 +106,27 @@ def test_what_holds_of_one_alone_is_about_that_one(results):  # noqa: F811
     turned = beside_each_other({"language": second, "refusal": first}).set_index("claim").about
     assert turned.equals(about)
     assert beside_each_other({"a": second, "b": second}).set_index("claim").about["ov-not-qk"] == "neither"
+
+
+def test_results_tell_what_a_finding_is_about(results):  # noqa: F811
+    save_scorecard(results, "organism-llama", hand_made())
+    assert "About refusal" not in results_page()
+    tables = {name: table for name, table in hand_made().items() if name in NEEDED}
+    other = of_language(tables)
+    drops = other[SECOND + "table1_average_drop"]
+    other[SECOND + "table1_average_drop"] = drops.assign(
+        drop_points=np.where(drops.frozen == "ov", 3.0, 40.0), drop_points_low=1.0, drop_points_high=50.0)
+    results("organism-llama", other)
+    found = {"refusal": cases_of("organism-llama"), "language": cases_of("organism-llama", LANGUAGE, SECOND)}
+    results("organism-llama", {"two_verdicts": beside_each_other(found)})
+    page = results_page()
+    section = page.partition("## About refusal, or about steering")[2].partition("## The paper's own arithmetic")[0]
+    assert rows_of(section, "| claim") == ["claim", "refusal", "language", "about"]
+    assert rows_of(section, "| DIM acts through OV, not QK") == [
+        "DIM acts through OV, not QK", "**holds** (2/2)", "**does not hold** (0/2)", "refusal"]
+    assert sum(line.startswith("| ") for line in section.splitlines()) == 2 * (2 + len(CENTRAL))
+    assert "points of ASR lost by freezing OV, DIM: 3 (1 to 50)" in section
+    assert section.count("<details>") == section.count("</details>") == 1
 
 
 # -- where it is steered -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
 from steerpaper.paper.findings import ABOUT, findings, side_by_side
 from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
+from steerpaper.paper.second import told_beside
 from steerpaper.paper.tables import MODELS
 from steerpaper.paper.verdicts import as_reported
 from steerpaper.paths import write_bytes
@@ -45,6 +46,13 @@ A claim is one or more checks; a check holds every case (a method, a set of prom
 of its cases do and *mostly fails* if at most {100 * FEW:g} % do, unless one of its checks by itself says the opposite;
 everything between *holds in part*. In brackets: cases that meet their limit, of all; "close" counts those whose 95 %
 interval reaches over the limit. The first {{n}} claims are those of the paper's abstract."""
+
+_SECOND = """## About refusal, or about steering
+
+The central measurements made once more for a second concept of the same model, smaller, and held against the same rules
+([notebook 08](notebooks/08_second_concept.ipynb)). A finding is about *steering* where it holds, or mostly holds, for
+both, about one concept where it does for that one and fails for the other, about *neither* where it fails for both, and
+*open* otherwise. In brackets: cases that meet their limit, of all."""
 
 _LIMITS = """What is undefined does not meet a limit. *No case*: the tables hold nothing to which the claim applies. *Not
 measured*: the tables on record lack a column, and count once their notebook has run again.
@@ -80,7 +88,8 @@ def results_page() -> str:
     }
     sections = [
         _INTRODUCTION, _finding_sections(list(found)),
-        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(numbered, found), _arithmetic_section(),
+        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(numbered, found),
+        *_second_sections(list(found)), _arithmetic_section(),
         "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
     ]
@@ -227,6 +236,16 @@ def _claim_section(name: str, claim: Claim, found: dict[str, pd.DataFrame]) -> s
     table = markdown_table(pd.DataFrame(rows, columns=["model", "verdict", "values"]))
     return "\n\n".join([_heading(name), f"{claim.says} ({claim.locator})", rules,
                         f"*Limits.* {claim.limits}", table])
+
+
+def _second_sections(presets: Iterable[str]) -> list[str]:
+    """Verdicts for two concepts of one model, of every model on which notebook 08 compared two."""
+    sections = []
+    for preset in presets:
+        if (verdicts := _saved(preset, "two_verdicts")) is not None:
+            shown, values = map(markdown_table, told_beside(verdicts))
+            sections += [f"### {preset}", shown, _folded("The values, with 95 % intervals in brackets", [values])]
+    return [_SECOND, *sections] if sections else []
 
 
 def _arithmetic_section() -> str:

@@ -65,6 +65,18 @@ def beside_each_other(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def told_beside(verdicts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The verdicts of `beside_each_other` as a page shows them: claim, a column per concept and what the finding is
+    about; and the values behind them, with their intervals."""
+    names = [column.removesuffix(" verdict") for column in verdicts if column.endswith(" verdict")]
+    shown, values = (pd.DataFrame({"claim": verdicts.title}) for _ in range(2))
+    for name in names:
+        words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
+        shown[name] = [f"**{word}** ({k}/{of})" for word, k, of in zip(words, met, n)]
+        values[name] = measured
+    return shown.assign(about=verdicts.about), values
+
+
 def _about(verdicts: Mapping[str, str]) -> str:
     plain = {name: without_mostly(verdict) for name, verdict in verdicts.items()}
     if not set(plain.values()) <= {"holds", "does not hold"}:
