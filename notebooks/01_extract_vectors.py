@@ -535,11 +535,13 @@ control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
 # does not. Random vectors do next to nothing: of ten, none turns more than three prompts of 24,
 # which is the scale to read small effects by.
 #
-# *Qwen.* So do they here: of 46 % harmful prompts answered all 100, of 87 % harmless ones 11,
-# 5 and 1. DIM pays with a fifth of the clean text on harmless prompts, NTP with as much on
-# harmful ones, PO with nothing. But random vectors are no zero: single ones move ASR by as
-# much as 0.44 up and 0.56 down, and their mean over ten is −0.01 and −0.13. An effect of one
-# vector is to be read against that.
+# *Qwen.* So do they here: harmful prompts answered rise from 46 to 100 %, harmless ones fall
+# from 87 to 11, 5 and 1 %. DIM pays with a fifth of the clean text on harmless prompts, NTP
+# with as much on harmful ones, PO with nothing. But random vectors are no zero: at DIM's
+# push, α = 2.5, single ones move ASR by as much as 0.44 up and 0.56 down, and their mean over
+# ten is −0.01 and −0.13. (On 16 prompts per class: two of the ten answer all harmful ones, as
+# DIM does.) An effect of one vector is to be read against that; at NTP's and PO's shorter
+# pushes random vectors were not tried.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's

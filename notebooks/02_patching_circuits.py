@@ -546,13 +546,13 @@ draws.groupby(["control", "prompts", "straight"], sort=False).faithfulness.agg(
 # %% [markdown]
 # **Reading.** The paper's sentence falls by a little: twice as many random edges exceed 0.1 where
 # they hold the straight edge, and carry next to nothing where they do not. As many of every kind
-# carry half to three quarters of what the circuit carries, and none of a hundred as much. So the
-# larger part of its faithfulness is owed to the kinds of its edges, the rest to which they are.
+# carry half to three quarters of what the circuit carries, and none of a hundred as much. The
+# kinds of edges alone go that far.
 #
 # *Qwen.* The paper's sentence holds as printed: of twice as many random edges 97.5 % of the
-# draws stay below 0.05 on harmful and 0.08 on harmless prompts. With kinds matched it is the
-# organisms' picture: half of the effect on harmful and two thirds on harmless prompts come
-# with the kinds of the edges.
+# draws stay below 0.05 on harmful and 0.08 on harmless prompts (two answers per class). With
+# kinds matched it is the organisms' picture: random edges of the same kinds alone carry half
+# on harmful and two thirds on harmless prompts, and no draw as much as the circuit.
 
 # %% [markdown]
 # ## Circuits from a single data set, and from one token
@@ -621,11 +621,13 @@ single[single.ranked_on == "all four sets"].set_index(["prompts", "share"])[
 # beyond chance; on organism-llama hardly less, and of harmless prompts at a tenth even more. On
 # these short answers whole ones are the safer choice, not a necessary one.
 #
-# *Qwen.* This is the paper's claim, and organism-llama's refutation does not carry over: with
-# long answers the circuit of one token carries 0.10 to 0.18 less than that of whole answers,
-# beyond chance at both sizes, and shares 58 to 66 % of its edges. That organisms answer by
-# formula may be why it does so well there. Circuits of single sets serve the other class, but
-# each, base refusals least, falls short of all four together, some by next to nothing.
+# *Qwen.* This is the paper's claim, and organism-llama's refutation does not carry over: the
+# circuit of one token carries 0.10 to 0.18 less than that of whole answers, beyond chance at
+# both sizes, and shares 58 to 66 % of its edges. Qwen's answers are no longer than the
+# organisms', at most 64 tokens, but no formulas. Whole answers are also more data: one
+# position per answer is ranked on against fifteen, and what that does by itself was not
+# tried. Circuits of single sets serve the other class, but each, base refusals least, falls
+# short of all four together, some by next to nothing.
 
 # %% [markdown]
 # ## Another metric: directional KL
@@ -789,14 +791,17 @@ beyond.filter(regex="difference|other_share").round(3)
 
 # %% [markdown]
 # **Reading.** Every difference is beyond chance, and every share is above a half, all but one with
-# its whole interval: interchange says something about refusal, and less than half of what it seems to.
+# its whole interval: interchange says something about refusal, and more about any push.
 #
 # *Qwen.* The random vector's circuit, as large as PO's, does 73 to 113 % of what the methods'
 # do; of PO's circuit alone 73 to 103 %. On harmless prompts five of the learned vectors' six
 # comparisons are within chance or go the other way; those that do so clearly are with DIM's
-# circuit, which is smaller. On harmful ones all are beyond chance. So the paper's first
-# finding holds here in part (8 of 12 reach 0.85), and says less about refusal than it seems
-# to: most of what these circuits share is how this model passes on a push.
+# circuit, which is smaller (as are three of the four interchanges that miss 0.85). On harmful
+# ones all are beyond chance. So the paper's first finding holds here in part (8 of 12 reach
+# 0.85), and says less about refusal than it seems to: most of what these circuits share is
+# how this model passes on a push. One caution: a random direction is not always about
+# nothing. NTP's control has the direction of draw 1 of notebook 01's ten, which at DIM's
+# longer push does steer; DIM's and PO's, draws 0 and 2, do not.
 
 # %% [markdown]
 # Figure 4: how many edges do the circuits share, size by size? By chance two
@@ -1046,22 +1051,22 @@ for own, name, keys, values in beside:
 #   longer ones.
 # * **"One circuit for all vectors" needs its control.** The circuits are
 #   interchangeable, but the circuit of a random vector does half of the work or
-#   more. What is special to refusal is the rest.
+#   more, so that interchange alone is weak evidence about refusal.
 # * **Random edges are a weak control**, and not one that passes: now and then
 #   they hold the edge from the steering node to the logits. As many edges of
-#   every kind, drawn at random, carry half to three quarters of the effect. A
-#   circuit is more than its kinds of edges, but not much more.
+#   every kind, drawn at random, carry half to three quarters of the effect, though
+#   none of a hundred draws as much as the circuit.
 # * **The authors' shortcut is harmless here**: without the norm's Jacobian other
 #   edges come first, a tenth of them, and circuits are as small and as faithful.
 # * **Heads are depleted, MLPs enriched.** Most of the graph's edges leave
 #   heads, so a majority of head edges in a circuit says nothing; few edges into
 #   queries and keys does.
 #
-# * **On Qwen, a real model, the paper's first finding holds in part and means less.** 6 to
-#   10 % of the edges carry the steering, on whole answers better than on one token, and two
-#   thirds of the interchanges reach the paper's 0.85. But a random vector's circuit does eight
-#   to nine tenths of the same, and for the learned vectors on harmless prompts nine tenths and
-#   more: much of that circuit is one for any push.
+# * **On Qwen, a real model, the paper's first finding holds in part and means less.** 6 to 10
+# % of the edges carry the steering, on whole answers better than on one token, and two thirds
+# of the interchanges reach the paper's 0.85. But a random vector's circuit does 73 to 113 %
+# of the same, for the learned vectors on harmless prompts nine tenths and more: much of that
+# circuit is one for any push.
 #
 # What this cannot say: the organisms are small, their prompts few, and their
 # answers made of templates; each was trained once, with one seed; random

@@ -178,7 +178,9 @@ sp.save_figure(fig, preset, "table1_ablations")
 # leaves at least half of the steering. Without steered values half of DIM's effect on
 # harmless prompts is undone and a seventh of it on harmful ones, less of NTP's, and of PO's
 # next to nothing. DIM needs the direct path into the MLPs. PO needs no single part: whichever
-# is frozen, the others are enough.
+# is frozen, the others are enough. (Or its push is: PO and NTP turn nearly all at α = 1, the
+# smallest tried, where DIM just does at 2.5. How freezes act on a push that only just turns a
+# prompt was not measured.)
 
 # %% [markdown]
 # **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in
@@ -304,8 +306,9 @@ controls[controls.frozen != "none"].pivot(
 # out.
 #
 # *Qwen.* Of DIM's steering its direct path into the MLPs undoes 0.67 on harmful and 0.50 on
-# harmless prompts, a random one 0.00 and 0.22: there, too, it is the vector. Of the direct
-# path into the values neither undoes anything that eight prompts each could show.
+# harmless prompts, a random one 0.00 and 0.22, of eight prompts each: on harmful ones it is
+# the vector, on harmless ones that is likely and not shown. Of the direct path into the
+# values neither undoes anything that eight prompts could show.
 
 # %% [markdown]
 # ## Which layers?
@@ -460,8 +463,7 @@ undone[kinds[1:]].round(2)
 
 # %% [markdown]
 # * **Attention weights are not needed.** This part of the paper's claim holds for both
-#   organisms and all three vectors, although steering does move attention. An intervention on
-#   where heads look would have nothing to hold on to.
+#   organisms and all three vectors, although steering does move attention.
 # * **Values are needed, under DIM.** That holds, too, and no single layer is responsible. It is
 #   no law of steering: NTP on organism-gemma2 refuses and complies as reliably as DIM and goes
 #   by the MLPs.
@@ -473,10 +475,10 @@ undone[kinds[1:]].round(2)
 #   how much it carries.
 # * **ASR is a coarse measure.** Answers under frozen attention often say something else than
 #   the steered ones.
-# * **On Qwen, a real model, values are not what steering acts through.** DIM goes by the MLPs,
-#   as far as by any one part, and PO by none that it cannot do without. That attention weights
-#   are needed less than values or MLPs is all of the claim that is left there; under DIM they
-#   count for more than the values' direct path.
+# * **On Qwen, a real model, values are not what steering acts through**, but for half of DIM's
+#   on harmless prompts. DIM goes by the MLPs, if by any one part, and PO by none that it cannot do
+#   without. That attention weights are needed less than values or MLPs is all of the claim that is
+#   left there; under DIM they count for more than the values' direct path.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
 # 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook

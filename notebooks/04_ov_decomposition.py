@@ -391,11 +391,12 @@ pd.Series(beyond).unstack().round(2)
 # be made here.
 #
 # *Qwen.* Here the comparison can be made, and it is the paper's: no SV prefers words of
-# refusal beyond luck, and SUM does for all three methods, if by little for PO. Of the
-# strongest heads none does, of all 140 4 to 6 % (luck: 2.5). For harm SUM is beyond luck,
-# too, but so is DIM's SV. So the sum of the svv leans to refusal beyond luck where the vector
-# does not; that is a statement about averages over a vocabulary, and the top tokens say
-# nothing of it.
+# refusal beyond luck (DIM's by a little: 0.739, luck ends at 0.753), and SUM does for all
+# three methods, if by little for PO. Of the strongest heads none does, of all 140 4 to 6 %
+# (luck: 2.5). For harm SUM is beyond luck, too, but so is DIM's SV. So the sum of the svv
+# leans to refusal beyond luck where the vector does not. That is an average over some 1,250
+# pairs of labelled words; the top tokens say nothing of it. And half of the texts that label
+# them were written under these vectors.
 
 # %% [markdown]
 # ## Do the methods meet in the heads?
@@ -485,7 +486,8 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 #   from the start.
 # * **On Qwen, a real model, it can be tested, and holds on average**: no vector
 #   prefers words of refusal beyond luck (DIM's just not), the sum of its svv does,
-#   for all three methods. Single heads do not, and top tokens say nothing.
+#   for all three methods. Single heads do not, and top tokens say nothing. Half of the texts that
+#   tell words of refusal from others were written under these vectors.
 # * **The methods do not meet in the heads**, but for DIM with the others, mainly at
 #   layer ℓ, on Qwen; that they use the same circuit has another reason. Notebook 02 has
 #   a candidate: much of that circuit carries any push.

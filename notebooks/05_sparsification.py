@@ -303,7 +303,8 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 # 80 to 90 %: that is worth 7 to 19 points here. Smallest first comes to 82 to 95 %, dropout
 # to 42 to 80. But on the quarter of the prompts that all were tried on, eight per set, the
 # gradient has 90, 93 and 98 %: for DIM no more than smallest first and less than the indirect
-# effect, for PO more than both. Which choice is better is not decided.
+# effect, for PO more than both. Which choice is better is not decided. And all of this is
+# ASR, on answers cut to 21 tokens: how clean the text is was looked at for 80 % alone.
 #
 # ## Whole answers on the full test set
 #
@@ -424,8 +425,8 @@ about.set_index(keys).round(2)
 # %% [markdown]
 # **Reading.** Random values steer little or not at all, so it does matter what stands there. But
 # signs are enough, and the gradient alone steers as well as the vector, if with less clean text:
-# where it is known, nothing that was extracted or learned is needed. A support found without
-# steering does nearly as well, DIM's on organism-gemma2 the least.
+# where it is known, which takes the tokens that steering chooses, the vector's own values are not
+# needed. A support found without steering does nearly as well, DIM's on organism-gemma2 the least.
 #
 # *Qwen.* Random values are no zero here: they move ASR up or down, as random vectors do in
 # notebook 01, but of 16 harmless requests they have 2 to 6 refused, where 2 are without
@@ -690,7 +691,8 @@ beside.sort_index(axis=1).round(1)
 # dimensions far beyond chance, and beyond a random vector, whose gradient agrees with DIM's a
 # little on the organisms and hardly on Qwen. For ASR *signs in the right places are enough*:
 # sizes hardly matter, and the gradient's own values steer as well as the vector's, but for
-# DIM's on Qwen; the text is often worse. *Where to steer* the unsteered model says itself.
+# DIM's on Qwen; the text is often worse. *Where to steer* the unsteered model says by itself, given
+# the tokens that steering chooses.
 # *Which circuit* a sparse vector takes is less its own than which dimensions it has.
 #
 # From the tables on record, the largest sparsity in % that keeps the effect on all

@@ -119,8 +119,8 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # average over both sets freezing the values undoes a third of DIM's steering, the attention
 # weights a fifth, both mostly on harmless prompts, and what the MLPs read of it most. Of
 # NTP's no part alone undoes more than a quarter, of PO's next to nothing does anything. And
-# the controls are no zero: a random vector moves ASR, and its circuit carries at least three
-# quarters of what every method's own does.
+# the controls are no zero: a random vector moves ASR, and its circuit carries 73 to 103 % of
+# what a method's own does.
 #
 # ## Beside the paper
 #
@@ -186,9 +186,9 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # than half of what another method's does, on every model: interchange alone says little. *The
 # fine story* mostly does not carry over as it is: svv name refusal in their sum on the real
 # model, in most of the strongest heads on organism-gemma2, and in hardly any on the other
-# two; which sparsifier is better hangs on details. A verdict in the first three rows of the
-# table is of use on any model; in the last rows, ask what the paper's models have that ours
-# lack, or the other way round.
+# two; which sparsifier is better hangs on details. Two claims hold or mostly hold on all three,
+# that few edges carry the steering and that methods agree on dimensions: those to try first on
+# another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")

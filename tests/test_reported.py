@@ -806,7 +806,7 @@ def test_real_models_come_first(results, monkeypatch):
     assert rows_of(text, "| claim") == ["claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
     assert "\n\nOn `qwen2.5-coder-0.5b-instruct`, " in text and text.count("\n* ") == 5
     assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
-    assert "With intervals and by method, the same of `organism-llama` and `gemma-2-2b-it`, and all verdicts: [RES" in text
+    assert "With intervals, all verdicts and the paper's numbers, also of `organism-llama` and `gemma-2-2b-it`: [RES" in text
 
 
 def test_the_readme_says_of_every_model_what_holds(results):
@@ -820,7 +820,7 @@ def test_the_readme_says_of_every_model_what_holds(results):
     assert rows_of(said, "| claim") == ["claim", "organism-llama", "organism-gemma2"]
     for title, verdicts in {
         "Steering works, by all three methods": ["holds", "not measured"],
-        "Random vectors of the same length do nothing": ["holds", "mostly holds"],
+        "Random vectors of the same length do nothing (*ours*)": ["holds", "mostly holds"],
         "A tenth of the edges carries the steering": ["holds", "holds in part"],
     }.items():
         assert rows_of(said, f"| {title}") == [title, *verdicts]
@@ -850,10 +850,10 @@ def test_findings_tell_what_was_measured(results):
     steering, circuits, shared, freezes, sparsity = found
     assert "harmless ones, steered DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) and DIM" in steering
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
-    assert "moves it by -44 to 2 % of what DIM does" in steering
+    assert "as long as DIM change ASR by -44 to 2 % of DIM's change" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
-    assert "one position holds 40 % of the effect" in circuits
-    assert "a random vector's 33 % of that" in shared
+    assert "no position holds more than 40 % of the effect" in circuits
+    assert "the circuit of a random vector 33 % of that" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
     assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
     assert "without DIM 95 %, NTP 95 %, PO 95 % of their dimensions, and not" in sparsity
@@ -861,7 +861,7 @@ def test_findings_tell_what_was_measured(results):
     rows.loc[rows.claim == "sparse-plain", "met"] = None
     for brief in (False, True):
         assert "not rescaled without (not measured)." in findings(rows, brief=brief)[4]
-    assert "moves ASR by 14.5 to 70.0 points, freezing the attention weights by 5.0 to" in findings(rows, brief=True)[3]
+    assert "moves ASR by 70.0 / 14.5 / 70.0 points, freezing the attention weights by 5.0" in findings(rows, brief=True)[3]
 
 
 def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
@@ -882,6 +882,9 @@ def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
     assert side_by_side(cases).set_index("").loc["points undone, vector out of the MLPs' input", "organism-llama"] == (
         "(not measured)")
     page = results_page()
+    assert rows_of(page, "|  | organism")[-2:] == ["gemma-2-2b-it, reported", "llama-3.2-3b-instruct, reported"]
+    assert rows_of(page, "| points undone, values (OV) frozen")[1:] == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0", "65.5", "78.0"]
+    assert rows_of(page, "| clean answers")[-2:] == ["–", "–"]
     assert rows_of(page, "| change of ASR by a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
     assert "<summary>The findings on organism-gemma2</summary>" in page
 
@@ -917,13 +920,13 @@ def test_the_readme_says_what_the_results_say(results):
     for text, start, brief in ((readme_findings(), "* ", True), (results_page(), "* **", False)):
         assert [line for line in text.splitlines() if line.startswith(start)] == [
             f"* {one}" for one in findings(cases, brief=brief)]
-    assert "With intervals and by method, all verdicts: [RESULTS.md](RESULTS.md)." in readme_findings()
+    assert "With intervals, all verdicts and the paper's numbers: [RESULTS.md](RESULTS.md)." in readme_findings()
 
 
 def test_the_abstract_s_claims_come_first(results):
     first = [claim.abstract for claim in claims()]
     assert first == sorted(first, reverse=True)
-    assert f"The first {sum(first)} claims are those of the paper's abstract." in results_page()
+    assert f"The first {sum(first)} claims are those of the paper's abstract, with controls of them (*ours*)." in results_page()
 
 
 def test_folded_parts_hold_no_heading_of_markdown(results):

@@ -111,7 +111,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper; `data/paper/claims.toml` explains the fields."""
+    """One claim of the paper, or a control of ours; `data/paper/claims.toml` explains the fields."""
 
     id: str
     title: str
@@ -120,6 +120,7 @@ class Claim:
     limits: str
     checks: tuple[Check, ...]
     abstract: bool = False
+    ours: bool = False
     reported: dict[str, str] = field(default_factory=dict)
 
     @property

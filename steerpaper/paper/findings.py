@@ -40,30 +40,29 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
     Args:
         cases: `scorecard_cases` of one model.
-        brief: the numbers without the verdicts, of each the least and the largest value alone, and fewer of them on
-            freezes and sparsity.
+        brief: the numbers without the verdicts, as in `side_by_side`, and fewer of them on freezes and sparsity.
     """
-    checks, words = _checks(cases), _range if brief else _told
+    checks, words = _checks(cases), _cell if brief else _told
 
     def told(claim: str, check: int, digits: int = 2) -> str:
-        return words(checks[claim, check], digits)
+        return words(checks[claim, check], digits, "")
 
     def percent(claim: str, check: int) -> str:
-        return words(_percent(checks[claim, check]), 0, " %")
+        return words(checks[claim, check], 0, " %")
 
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
-        f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. A random "
-        f"vector as long as DIM moves it by {percent('random-vectors', 0)} of what DIM does.",
+        f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. Random "
+        f"vectors as long as DIM change ASR by {percent('random-vectors', 0)} of DIM's change (below 0: the other way).",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
-        f"the steering. Found on whole answers, a circuit carries {told('whole-answers', 0)} more than one found on a "
-        f"single token: one position holds {percent('whole-answers', 1)} of the effect.",
-        f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
-        f"{percent('beyond-random', 0)} of that, and twice as many random edges, in 97.5 % of draws, at most "
+        f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on a single "
+        f"token: no position holds more than {percent('whole-answers', 1)} of the effect.",
+        f"Another method's circuit carries {told('interchangeable', 0)} of the steering, the circuit of a random vector "
+        f"{percent('beyond-random', 0)} of that, and random edges, twice as many as in DIM's, in 97.5 % of draws at most "
         f"{told('controls', 1)}.",
         f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
         f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}.",
-        f"Chosen by gradient and rescaled to the whole vector's length, vectors keep their effect without "
+        f"Chosen by gradient and rescaled to the whole's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
     if brief:
@@ -90,6 +89,7 @@ def side_by_side(cases: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _cell(rows: pd.DataFrame, digits: int, unit: str) -> str:
+    """Cases in short: of every method, or the least and the largest."""
     rows = (_percent(rows) if unit else rows).dropna(subset="met")
     methods = set(_names(rows))
     if len(methods) == len(rows) > 1 and methods <= set(METHODS):
@@ -113,9 +113,9 @@ def _percent(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**100 * rows[["value", "low", "high"]].astype(float))
 
 
-def _told(rows: pd.DataFrame, digits: int, unit: str = "") -> str:
+def _told(rows: pd.DataFrame, digits: int, unit: str) -> str:
     """Cases in words: each by its name, or their range."""
-    rows = rows.dropna(subset="met")
+    rows = (_percent(rows) if unit else rows).dropna(subset="met")
     if rows.empty or len(rows) > _FEW:
         return _range(rows, digits, unit) + _interval(rows.low.min(), rows.high.max(), digits, unit)
     each = [f"{_number(row.value, digits)}{unit}{_interval(row.low, row.high, digits, unit)}" for row in rows.itertuples()]

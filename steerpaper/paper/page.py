@@ -20,7 +20,7 @@ from steerpaper.paper.gallery import captions, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.second import told_beside
 from steerpaper.paper.tables import MODELS
-from steerpaper.paper.verdicts import as_reported
+from steerpaper.paper.verdicts import as_reported, reported_cases
 from steerpaper.paths import write_bytes
 from steerpaper.running import running_times_table
 
@@ -45,7 +45,7 @@ A claim is one or more checks; a check holds every case (a method, a set of prom
 *holds* if every case meets its limit and *does not hold* if none does. It *mostly holds* if at least {100 * MOST:g} %
 of its cases do and *mostly fails* if at most {100 * FEW:g} % do, unless one of its checks by itself says the opposite;
 everything between *holds in part*. In brackets: cases that meet their limit, of all; "close" counts those whose 95 %
-interval reaches over the limit. The first {{n}} claims are those of the paper's abstract."""
+interval reaches over the limit. The first {{n}} claims are those of the paper's abstract, with controls of them (*ours*)."""
 
 _SECOND = """## About refusal, or about steering
 
@@ -103,15 +103,15 @@ def readme_findings() -> str:
         return _NOTHING
     by_id = {claim.id: claim for claim in claims()}
     first, *others = (f"`{preset}`" for preset in found)
-    more = f"the same of {' and '.join(others)}, and all verdicts" if others else "all verdicts"
+    more = f", also of {' and '.join(others)}" if others else ""
     return "\n\n".join([
         _matrix({by_id[name].title: by_id[name] for about in ABOUT for name in about}, cards, brief=True),
-        f"On {first}, the least and the largest value of all methods:", _sentences(found[0], brief=True),
+        f"On {first}, of three numbers DIM / NTP / PO, else the least and the largest:", _sentences(found[0], brief=True),
         *_in_part(),
-        f"With intervals and by method, {more}: [RESULTS.md](RESULTS.md).",
+        f"With intervals, all verdicts and the paper's numbers{more}: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
-        f"*Share of the steering of {first} that freezing one part of every layer undoes. Hollow: the paper's models, with "
-        "other prompts and another judge.*"])
+        f"*Share of the steering of {first} that freezing one part of all layers undoes. Hollow: the "
+        "paper's models, with other prompts and another judge.*"])
 
 
 def _in_part() -> list[str]:
@@ -191,8 +191,11 @@ def _finding_sections(presets: list[str]) -> str:
     if not presets:
         return f"## Findings\n\n{_NOTHING}"
     table = side_by_side({preset: _saved(preset, "scorecard_cases") for preset in presets})
+    reported = side_by_side({f"{model}, reported": reported_cases(model) for model in MODELS})
+    table = table.merge(reported.replace(r"\(not measured\)", "–", regex=True), on="")
     legend = ("Of three numbers DIM / NTP / PO, else the least and the largest; a point is a hundredth of ASR\n"
-              f"([terms](docs/glossary.md)). Below in words, on {presets[0]}, with 95 % intervals in brackets.")
+              "([terms](docs/glossary.md)). *Reported*: as the paper prints it, of frozen parts for DIM alone.\n"
+              f"Below in words, on {presets[0]}, with 95 % intervals in brackets.")
     return "\n\n".join(["## Findings", *_in_part(), legend, markdown_table(table), _sentences(presets[0])])
 
 
@@ -214,7 +217,8 @@ def _verdict(claim: Claim, card: pd.DataFrame, *, brief: bool = False) -> str:
 
 def _matrix(shown: dict[str, Claim], found: dict[str, pd.DataFrame], *, brief: bool = False) -> str:
     """Claims, as they are called here, by models."""
-    rows = [[name, *(_verdict(claim, card, brief=brief) for card in found.values())] for name, claim in shown.items()]
+    rows = [[f"{name} (*ours*)" if claim.ours else name, *(_verdict(claim, card, brief=brief) for card in found.values())]
+            for name, claim in shown.items()]
     return markdown_table(pd.DataFrame(rows, columns=["claim", *found]))
 
 

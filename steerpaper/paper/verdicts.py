@@ -42,6 +42,11 @@ def recorded_verdicts(claims: list[str]) -> pd.DataFrame:
     return cards[cards.claim.isin(claims)].pivot_table("verdict", "title", "preset", aggfunc="first", sort=False)
 
 
+def reported_cases(model: str) -> pd.DataFrame:
+    """The cases of every claim by the paper's own numbers of one of its models, as `scorecard` has ours."""
+    return pd.concat([cases(claim, partial(reported_table, model)) for claim in claims()], ignore_index=True)
+
+
 def as_reported(claim: Claim, model: str) -> tuple[str, str]:
     """Verdict on a claim by the paper's own numbers of one of its models, and these in words.
 
