@@ -40,7 +40,7 @@
 # enough without being necessary.
 #
 # *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes*
-# eight tables, the shares of figure `table1_ablations` and three figures. The freezes are
+# nine tables, the shares of figure `table1_ablations` and three figures. The freezes are
 # [`steerpaper/freezing.py`](../steerpaper/freezing.py), the verdicts on the claim stand in
 # [RESULTS.md](../RESULTS.md).
 
@@ -311,6 +311,44 @@ controls[controls.frozen != "none"].pivot(
 # values neither undoes anything that eight prompts could show.
 
 # %% [markdown]
+# ## On logits instead of answers
+#
+# ASR counts decisions. A push far beyond what a decision takes may lose half of itself to a
+# freeze and still turn every prompt: then "no part is needed" says how hard was pushed, and not
+# where the steering goes. Logits have no threshold. So the same freezes on given text, the
+# steered answers to flipped prompts, and the metric of notebook [02](02_patching_circuits.ipynb)
+# in place of the judge: by how much the token that the steered model prefers there is ahead of
+# the one that the unsteered model does. On given text a freeze is a circuit,
+#
+# * *qk*, *ov*, *mlp-total*: all edges but those into queries and keys, into values, into MLPs;
+# * *svv*, *mlp*: all but the steering node's into values, into MLPs. (They are cut before the
+#   norm here; above, behind it.)
+#
+# and the share undone is what this circuit lacks of faithfulness 1. If parts that ASR calls
+# unnecessary carry little here, too, ASR was right. If they carry much, the push was too long for
+# ASR to tell.
+
+# %%
+left = sp.circuits.frozen_circuits(sp.circuits.Graph.of(model, layer))
+said = plain.groupby(["prompts", "method"], sort=False).head(settings.n_patching_test)
+carried = []
+for name, push in steerings.items():
+    data = sp.circuits.flipped_responses(
+        model, said, name, push, "steered", concept=concept)
+    data = data.subset(n=settings.n_judged)
+    own = sp.circuits.faithfulness_by_class(model, left, data, both=True, seed=seed)
+    carried.append(own.assign(method=name, responses=len(data.responses)))
+carried = pd.concat(carried, ignore_index=True)
+undone = pd.DataFrame({"undone": 1 - carried.faithfulness, "low": 1 - carried.high,
+                       "high": 1 - carried.low})
+undone = carried[["method", "frozen", "prompts", "n_edges", "responses"]].join(undone)
+sp.save_table(preset, "freeze_on_logits", undone)
+undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].unstack(
+    sort=False).swaplevel(axis=1)[list(left.index)].round(2)
+
+# %% [markdown]
+# **Reading.** to be written
+#
 # ## Which layers?
 #
 # Attention is frozen in one layer, in all layers up to one, and in all layers from one on. If

@@ -84,6 +84,10 @@ def freezing_hooks(hf, i, kind, addition, unsteered):
         held = {"mlp-total": ("mlp",), "residual-only": ("attention", "mlp")}[kind]
         return [writes(hf, layer)[name].register_forward_hook(lambda module, args, out, name=name: unsteered[i, name])
                 for name in held]
+    if kind == "svv-before-norm":
+        return [layer.input_layernorm.register_forward_pre_hook(lambda module, args: seen.update(h=args[0])),
+                attention.v_proj.register_forward_pre_hook(
+                    lambda module, args: (layer.input_layernorm.forward(seen["h"] - addition),))]
     if kind == "mlp-before-norm":
         return [mlp_norm.register_forward_pre_hook(lambda module, args: (args[0] - addition,))]
     reader, norm = {"svv": (attention.v_proj, layer.input_layernorm), "mlp": (layer.mlp, mlp_norm)}[kind]

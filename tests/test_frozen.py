@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import combinations
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,9 +14,13 @@ from transformers import AutoModelForCausalLM
 from steerpaper import steering as steering_module
 from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.behaviour.judging import judged_responses
+from steerpaper.circuits.circuit import frozen_circuits
+from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.freezing import FREEZES
 from steerpaper.models.model import Model
 from steerpaper.steering import Steering, generate
+from test_runs import RESPONSES, steering_for
 from test_steering import ROWS, completions, vector
 
 N = 10  # every row ends up longer than Gemma 2's sliding window of 6
@@ -50,6 +55,31 @@ def passes(model, monkeypatch):
     seen, trace = [], model.trace
     monkeypatch.setattr(model, "trace", lambda ids, *rest, **more: seen.append(len(ids)) or trace(ids, *rest, **more))
     return seen
+
+
+# -- freezes as circuits ------------------------------------------------------------------------------------
+
+def test_a_freeze_on_given_text_is_a_circuit(model, eager):
+    pushes = [Steering(steering_for(model).vector, 1, alpha) for alpha in (1.0, -0.8, 0.6)]
+    circuits = frozen_circuits(Graph.of(model, 1))
+    assert list(circuits.index) == ["qk", "ov", "svv-before-norm", "mlp-before-norm", "mlp-total"]
+    found = faithfulness_of(model, list(circuits), RESPONSES, pushes)
+    seen = {}
+
+    def at(push, kind, response, position):
+        key = push and push.coefficient, kind, response, position
+        tokens = [*RESPONSES[response].prompt, *RESPONSES[response].completion][:position + 1]
+        return seen[key] if key in seen else seen.setdefault(key, plain_logits(eager, tokens, push, kind))
+
+    for kind, result in zip(circuits.index, found):
+        m = []
+        for response, position in zip(result.table.response, result.table.position):
+            push = pushes[response]
+            chosen, usual = (at(one, None, response, position).argmax() for one in (push, None))
+            logits = at(push, kind, response, position)
+            m.append(float(logits[chosen] - logits[usual]))
+        np.testing.assert_allclose(result.table.m_circuit, m, rtol=0, atol=1e-4)
+        assert abs(result.value - 1) > 1e-3  # something is frozen
 
 
 # -- what is computed -------------------------------------------------------------------------------------
