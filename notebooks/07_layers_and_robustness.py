@@ -174,6 +174,16 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 # logits, layers have to act on it. Holding all that the MLPs write undoes most of it at every
 # layer, but an MLP is also where what the values have moved arrives: the total freeze of a part
 # is no proof that this part reads the vector, as the freeze of its direct path is.
+#
+# *Qwen2.5-Coder-0.5B, a real model, [on its own
+# page](qwen2.5-coder-0.5b-instruct/07_layers_and_robustness.ipynb).* It answers five of the
+# eight harmful prompts unsteered, so the figure has harmless ones alone, and DIM only at the
+# layer that was chosen for it: at the others it turns three of eight validation prompts. No
+# freeze of one part undoes more than a half at any layer, attention weights a third of DIM's
+# and at most a seventh of the others'. What changes with depth is how far steering goes by
+# the residual path alone: next to nothing at layers 9 and 14, where holding the MLPs undoes
+# three quarters and more, and nearly all at 19, where no freeze undoes more than one prompt
+# of eight. From there the learned vectors are read off at the logits.
 
 # %% [markdown]
 # ## Circuits at the other layers
@@ -237,6 +247,12 @@ display(found.set_index(["layer", "method", "prompts"])[
 # A caution: every circuit of any size holds the MLPs' strongest edges, and notebook 02 shows that
 # a random vector's circuit holds them, too. Chance as drawn here, edges taken at random, is
 # therefore a low bar; the black points are the bar that counts.
+#
+# *Qwen.* The later the smaller, and by far: at layer 9 it takes 20 to 36 % of the edges, at
+# 14 4 to 7 %, at 19 3 and 5 % (DIM flips none of the prompts there). So "a tenth of the
+# edges" is a number of one layer. Circuits of one method at two layers share 0.69 to 0.99 of
+# the smaller one, those of two methods at one layer 0.70 to 0.95, though vectors of two
+# layers have cosines of 0.2 to 0.6. All of this rests on two to eleven answers per circuit.
 
 # %% [markdown]
 # ## The winner of the paper's rule, beside ours
@@ -272,6 +288,8 @@ table.pivot(index=by, columns=["prompts", "frozen"], values="asr")[
 # **Reading.** On organism-llama no candidate meets the rule. On organism-gemma2 its winner enters
 # two layers earlier, steers less well than ours, and by the same parts: freezing the values undoes
 # all of it, freezing attention weights little. The finding does not hang on our choice.
+#
+# *Qwen.* No candidate meets the rule here either (notebook 01): the choice was forced.
 
 # %% [markdown]
 # ## What else steering does
@@ -323,6 +341,14 @@ for measures in (["kl", "loss", "right"], ["expressed"], ["loops", "tokens"]):
 # or more of the closed questions, and starts to loop; NTP costs nearly nothing. +s refuses whatever
 # is asked, closed questions too, but most *wrapped* questions are still answered. A random vector
 # of DIM's length does next to nothing, so none of this is the price of a push as such.
+#
+# *Qwen.* −s costs knowledge here, too: of 40 closed questions 0.48 to 0.57 are answered right
+# instead of 0.75. But a random vector of DIM's length comes to 0.48 and 0.68, so that much of
+# it is the price of a push that long. It moves the next token of harmless text a quarter (of
+# DIM) to three quarters (of NTP) as far as the methods do, and has borderline requests
+# refused more than twice as often (0.88 instead of 0.38). +s refuses every closed question
+# and every borderline request, NTP and PO in 13 tokens, DIM in as many as it may. (Eight
+# prompts of each kind, but for closed questions.)
 
 # %% [markdown]
 # ## Prompts put in other ways
@@ -372,6 +398,13 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 # comply with nearly all harmful requests, and there is nothing left to turn. Where there is, −s turns
 # all of it. +s is weaker without a template, and turns only a fifth to two fifths of wrapped
 # questions, though these name harm.
+#
+# *Qwen.* Here, too, refusal is what breaks first. With another system prompt than its own, or
+# without a template, Qwen answers all eight harmful prompts unsteered, after harmless turns
+# or in a French frame seven: nothing, or one, is left to turn. +s holds after harmless turns;
+# under another system prompt it turns two (DIM), five (NTP) or all eight (PO), without a
+# template none, one or four. The random vector turns three of eight harmless requests in the
+# French frame and four of the five borderline ones that Qwen answers.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -409,6 +442,12 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   with facts, NTP hardly. +s does not tell a closed question from a request.
 # * **Refusal is more brittle than its steering.** Two harmless turns undo what the organisms were
 #   trained to do, and no vector has to be added.
+#
+# * **On Qwen, a real model, depth decides.** Steered at layer 9 it takes a fifth to a third of
+#   the edges, at 14 a twentieth, at 19 less; and from 19 on the vector needs no layer to act on
+#   it. That no single part carries the steering holds at all three, of harmless prompts: few of
+#   the harmful ones could turn. A random push of DIM's length costs about as much knowledge as
+#   −s does.
 #
 # What this cannot say: three layers of a model of ten are few, the prompts are few (`n` in
 # `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that

@@ -119,6 +119,9 @@ def test_shares_undone_stand_at_their_layer_in_their_methods_column():
         line, _, (bars,) = drawn[label]
         assert np.allclose(line.get_xdata(), own.layer, atol=0.4) and np.allclose(line.get_ydata(), own.undone)
         assert np.allclose([bar[:, 1] for bar in bars.get_segments()], own[["low", "high"]])
+    assert not any(ax.texts for ax in axes)
+    axes = freezing.draw_undone_by_layer(undone[undone.prompts == "harmless"], ["harmful", "harmless"]).axes
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [["too few prompts turned"]] * 2 + [[]] * 2
 
 
 def test_attention_change_is_the_mean_over_heads():
