@@ -178,9 +178,8 @@ sp.save_figure(fig, preset, "table1_ablations")
 # leaves at least half of the steering. Without steered values half of DIM's effect on
 # harmless prompts is undone and a seventh of it on harmful ones, less of NTP's, and of PO's
 # next to nothing. DIM needs the direct path into the MLPs. PO needs no single part: whichever
-# is frozen, the others are enough. (Or its push is: PO and NTP turn nearly all at α = 1, the
-# smallest tried, where DIM just does at 2.5. How freezes act on a push that only just turns a
-# prompt was not measured.)
+# is frozen, the others are enough to turn the answer. How much of the push each of them
+# loses, answers cannot tell (further below).
 
 # %% [markdown]
 # **Average drop**, as the paper states it: the absolute change of ASR that a freeze makes, in
@@ -347,7 +346,16 @@ undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].uns
     sort=False).swaplevel(axis=1)[list(left.index)].round(2)
 
 # %% [markdown]
-# **Reading.** to be written
+# **Reading.** ORGANISMS
+#
+# *Qwen.* Answers could not tell. On logits freezing the values undoes half of the steering
+# under every vector: 0.52, 0.57 and 0.60 on harmful prompts (DIM, NTP, PO) and 0.53, 0.46 and
+# 0.37 on harmless ones, where answers have 0.15, 0.09 and 0.00, and 0.50, 0.33 and 0.05. Most
+# of that goes by the direct path. Freezing the attention weights undoes 0.09 to 0.22. So
+# values do carry the steering of this model, and by more than weights do, as the paper has
+# it; that PO needs no part of all is how far it pushes. What stays is the MLPs' share: their
+# direct path is worth 0.33 to 0.50, about as much as the values, and all that they write 0.81
+# to 1.00.
 #
 # ## Which layers?
 #
@@ -513,10 +521,11 @@ undone[kinds[1:]].round(2)
 #   how much it carries.
 # * **ASR is a coarse measure.** Answers under frozen attention often say something else than
 #   the steered ones.
-# * **On Qwen, a real model, values are not what steering acts through**, but for half of DIM's
-#   on harmless prompts. DIM goes by the MLPs, if by any one part, and PO by none that it cannot do
-#   without. That attention weights are needed less than values or MLPs is all of the claim that is
-#   left there; under DIM they count for more than the values' direct path.
+# * **On Qwen, a real model, it depends on what is counted.** In answers the values hardly
+#   matter, but for half of DIM's on harmless prompts: DIM goes by the MLPs, if by any one part, and
+#   PO by none that it cannot do without. In logits the values carry half of the steering under every
+#   vector, the MLPs' direct path nearly as much, attention weights a tenth to a fifth. A push
+#   that is long enough to turn every prompt is long enough to lose half of itself.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
 # 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook

@@ -115,12 +115,13 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # *Qwen2.5-Coder-0.5B, a real model, [on its own
 # page](qwen2.5-coder-0.5b-instruct/06_scorecard.ipynb).* Small circuits hold here as on the
 # organisms; that random edges carry nothing, that whole answers find the better circuit, and
-# that few dimensions suffice hold better than there. The way through attention does not. On
-# average over both sets freezing the values undoes a third of DIM's steering, the attention
-# weights a fifth, both mostly on harmless prompts, and what the MLPs read of it most. Of
-# NTP's no part alone undoes more than a quarter, of PO's next to nothing does anything. And
-# the controls are no zero: a random vector moves ASR, and its circuit carries 73 to 103 % of
-# what a method's own does.
+# that few dimensions suffice hold better than there. The way through attention does not,
+# where answers are counted: on average over both sets freezing the values undoes a third of
+# DIM's steering, the attention weights a fifth, both mostly on harmless prompts, and what the
+# MLPs read of it most. Of NTP's no part alone undoes more than a quarter, of PO's next to
+# nothing does anything. On logits the values undo 0.37 to 0.60 of every vector's: pushes are
+# longer than answers can show. And the controls are no zero: a random vector moves ASR, and
+# its circuit carries 73 to 103 % of what a method's own does.
 #
 # ## Beside the paper
 #
@@ -175,20 +176,21 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 #
 # ## What we learned
 #
-# On the models on record, by the recorded scorecards below (cases that meet their rule, of
-# all): *what carries over to all three is the size of things.* Vectors by three methods
-# steer, 6 to 16 % of the edges carry it, the complement nothing, and at least four in five
-# dimensions can go, if the rest is rescaled ([notebook 05](05_sparsification.ipynb)); on the
-# real model even if not. *By which way it goes does not carry over*: through what attention
-# moves on the organisms (NTP on organism-gemma2 aside), as the paper has it, and on the real
-# model rather through MLPs, or through no part alone. *What is shared is less than reported*:
-# circuits of different methods share fewer edges, and a random vector's circuit carries more
-# than half of what another method's does, on every model: interchange alone says little. *The
-# fine story* mostly does not carry over as it is: svv name refusal in their sum on the real
-# model, in most of the strongest heads on organism-gemma2, and in hardly any on the other
-# two; which sparsifier is better hangs on details. Two claims hold or mostly hold on all three,
-# that few edges carry the steering and that methods agree on dimensions: those to try first on
-# another model.
+# On the models on record, by the recorded scorecards below (cases that meet their rule,
+# of all): *what carries over to all three is the size of things.* Vectors by three
+# methods steer, 6 to 16 % of the edges carry it, the complement nothing, and at least
+# four in five dimensions can go, if the rest is rescaled ([notebook
+# 05](05_sparsification.ipynb)); on the real model even if not. *By which way it goes
+# carries over in logits, and not in answers*: through what attention moves on the
+# organisms (NTP on organism-gemma2 aside), as the paper has it; on the real model
+# values carry half of it, and answers need the MLPs, or no part alone. *What is shared
+# is less than reported*: circuits of different methods share fewer edges, and a random
+# vector's circuit carries more than half of what another method's does, on every model:
+# interchange alone says little. *The fine story* mostly does not carry over as it is:
+# svv name refusal in their sum on the real model, in most of the strongest heads on
+# organism-gemma2, and in hardly any on the other two; which sparsifier is better hangs
+# on details. Two claims hold or mostly hold on all three, that few edges carry the
+# steering and that methods agree on dimensions: those to try first on another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")

@@ -7,8 +7,9 @@ from steerpaper.paper.claims import claims, verdict
 from steerpaper.vectors.methods import METHODS
 
 _FEW = 3  # cases that are told one by one
+# What each finding says of the claims.
 ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
-          ("ov-not-qk", "ov-not-qk-learned", "mlps"), ("sparse", "sparse-plain"))  # what each finding says of the claims
+         ("ov-not-qk", "ov-not-qk-learned", "ov-not-qk-logits", "mlps"), ("sparse", "sparse-plain"))
 _FREEZES = "all methods' freezes"  # DIM's and the learned vectors' are two claims, with the same checks
 # The same numbers, a row each: the claims that they were judged by, the place of the check there, digits, unit.
 _ROWS = {
@@ -19,13 +20,13 @@ _ROWS = {
     "smallest faithful circuit, share of all edges": (("few-edges",), 0, 0, " %"),
     "its faithfulness": (("few-edges",), 1, 2, ""),
     "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
-    "largest share of the effect at one position": (("whole-answers",), 1, 0, " %"),
     "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
     "the same of a random vector's circuit, of that": (("beyond-random",), 0, 0, " %"),
-    "faithfulness of twice as many random edges": (("controls",), 1, 2, ""),
     "points undone, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
     "points undone, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
     "points undone, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
+    "effect on logits undone, values (OV) frozen": (("ov-not-qk-logits",), 0, 0, " %"),
+    "the same of attention weights (QK), of that": (("ov-not-qk-logits",), 1, 0, " %"),
     "dimensions that can go, rescaled": (("sparse",), 0, 0, " %"),
     "dimensions that can go, not rescaled": (("sparse-plain",), 0, 0, " %"),
 }
@@ -61,7 +62,9 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         f"{percent('beyond-random', 0)} of that, and random edges, twice as many as in DIM's, in 97.5 % of draws at most "
         f"{told('controls', 1)}.",
         f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
-        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}.",
+        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. On logits, where no "
+        f"push is too long to tell, freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, freezing the "
+        f"attention weights {percent('ov-not-qk-logits', 1)} of that.",
         f"Chosen by gradient and rescaled to the whole's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]

@@ -254,8 +254,7 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
 
 def _arithmetic_section() -> str:
     return (f"## The paper's own arithmetic\n\nRecomputed from what it prints: {len(possible_errata())} "
-            "[possible errata](docs/possible-errata.md).\n"
-            "All that was recomputed, nearly all of which agrees, stands in "
+            "[possible errata](docs/possible-errata.md). Nearly all else agrees: "
             "[`data/paper_arithmetic.csv`](data/paper_arithmetic.csv).")
 
 
