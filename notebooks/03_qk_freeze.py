@@ -346,16 +346,20 @@ undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].uns
     sort=False).swaplevel(axis=1)[list(left.index)].round(2)
 
 # %% [markdown]
-# **Reading.** ORGANISMS
+# **Reading.** The same picture, with less contrast. Values undo 0.40 to 0.69 where answers
+# have 0.72 to 0.98, but for NTP on organism-gemma2 (0.23 and 0.25), which goes by the MLPs
+# here, too. Attention weights undo 0.02 to 0.16, and the MLPs' direct path 0.28 to 0.50. So
+# "values undo nearly all of it" is a statement about answers: losing more than half of a push
+# that just turns a prompt is losing all of it.
 #
 # *Qwen.* Answers could not tell. On logits freezing the values undoes half of the steering
 # under every vector: 0.52, 0.57 and 0.60 on harmful prompts (DIM, NTP, PO) and 0.53, 0.46 and
 # 0.37 on harmless ones, where answers have 0.15, 0.09 and 0.00, and 0.50, 0.33 and 0.05. Most
 # of that goes by the direct path. Freezing the attention weights undoes 0.09 to 0.22. So
-# values do carry the steering of this model, and by more than weights do, as the paper has
-# it; that PO needs no part of all is how far it pushes. What stays is the MLPs' share: their
-# direct path is worth 0.33 to 0.50, about as much as the values, and all that they write 0.81
-# to 1.00.
+# values do carry the steering of this model, as much as on the organisms and by more than
+# weights do, as the paper has it; that answers need no part of PO is how far it pushes. What
+# stays is the MLPs' share: their direct path is worth 0.33 to 0.50, about as much as the
+# values, and all that they write 0.81 to 1.00.
 #
 # ## Which layers?
 #
@@ -520,7 +524,9 @@ undone[kinds[1:]].round(2)
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
 #   how much it carries.
 # * **ASR is a coarse measure.** Answers under frozen attention often say something else than
-#   the steered ones.
+#   the steered ones. And it has a threshold: in logits freezing the values undoes half of the
+#   steering on all three models, NTP on organism-gemma2 aside, which in answers is nearly all on
+#   the organisms and little on Qwen.
 # * **On Qwen, a real model, it depends on what is counted.** In answers the values hardly
 #   matter, but for half of DIM's on harmless prompts: DIM goes by the MLPs, if by any one part, and
 #   PO by none that it cannot do without. In logits the values carry half of the steering under every

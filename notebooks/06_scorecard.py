@@ -181,16 +181,19 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # methods steer, 6 to 16 % of the edges carry it, the complement nothing, and at least
 # four in five dimensions can go, if the rest is rescaled ([notebook
 # 05](05_sparsification.ipynb)); on the real model even if not. *By which way it goes
-# carries over in logits, and not in answers*: through what attention moves on the
-# organisms (NTP on organism-gemma2 aside), as the paper has it; on the real model
-# values carry half of it, and answers need the MLPs, or no part alone. *What is shared
-# is less than reported*: circuits of different methods share fewer edges, and a random
-# vector's circuit carries more than half of what another method's does, on every model:
-# interchange alone says little. *The fine story* mostly does not carry over as it is:
-# svv name refusal in their sum on the real model, in most of the strongest heads on
-# organism-gemma2, and in hardly any on the other two; which sparsifier is better hangs
-# on details. Two claims hold or mostly hold on all three, that few edges carry the
-# steering and that methods agree on dimensions: those to try first on another model.
+# carries over in logits, and not in answers.* In logits freezing the values undoes
+# about half of it on every model (a quarter of NTP's on organism-gemma2), the attention
+# weights at most 0.22, and the MLPs' direct path 0.28 to 0.50 ([notebook
+# 03](03_qk_freeze.ipynb)). Answers turn that into nearly all on the organisms (NTP on
+# organism-gemma2 aside), as in the paper, and into little on the real model, whose
+# pushes are longer than it takes. *What is shared is less than reported*: circuits of
+# different methods share fewer edges, and a random vector's circuit carries more than
+# half of what another method's does, on every model: interchange alone says little.
+# *The fine story* mostly does not carry over as it is: svv name refusal in their sum on
+# the real model, in most of the strongest heads on organism-gemma2, and in hardly any
+# on the other two; which sparsifier is better hangs on details. Two claims hold or
+# mostly hold on all three, that few edges carry the steering and that methods agree on
+# dimensions: those to try first on another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")
