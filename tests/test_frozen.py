@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from steerpaper import steering as steering_module
 from steerpaper.behaviour.judges import SubstringJudge
 from steerpaper.behaviour.judging import judged_responses
-from steerpaper.circuits.circuit import frozen_circuits
+from steerpaper.circuits.freezes import frozen_circuits
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.freezing import FREEZES

@@ -2,7 +2,7 @@
 
 from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.chance import agreement, agreements
-from steerpaper.circuits.circuit import Circuit, frozen_circuits, overlap
+from steerpaper.circuits.circuit import Circuit, overlap
 from steerpaper.circuits.contrast import NoPositionLeft
 from steerpaper.circuits.controls import CONTROLS, quantiles_of_draws, random_draws, random_like
 from steerpaper.circuits.curves import (
@@ -10,6 +10,7 @@ from steerpaper.circuits.curves import (
 )
 from steerpaper.circuits.differences import differences
 from steerpaper.circuits.flipped import FlippedResponses, NothingFlips, flipped_responses, patching_data
+from steerpaper.circuits.freezes import frozen_circuits
 from steerpaper.circuits.graph import Graph, edge_types
 from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
 from steerpaper.circuits.layers import circuits_by_layer, shared_above, shared_by_kind

@@ -90,23 +90,6 @@ class Circuit:
         return Circuit(self.graph, self.graph.mask & ~self.mask)
 
 
-def frozen_circuits(graph: Graph) -> pd.Series:
-    """The circuits that freezes leave of the graph (§6), indexed by what is `frozen`, as `generate` calls it: all edges
-    but those into queries and keys ("qk"), into values ("ov") or into MLPs ("mlp-total"), or from the steering node into
-    values ("svv-before-norm") or into MLPs ("mlp-before-norm").
-
-    Teacher-forced, the run of such a circuit is the frozen one: what no steered edge leads into does what it does in the
-    base run. So its faithfulness is the share of the effect on logits that a freeze leaves.
-    """
-    kinds = np.array([graph.node(name).kind for name in graph.targets])
-    every, steering = np.ones((len(graph.sources), 1), dtype=bool), np.array(graph.sources)[:, None] == "steer"
-    cut = {
-        "qk": every & np.isin(kinds, ["q", "k"]), "ov": every & (kinds == "v"), "svv-before-norm": steering & (kinds == "v"),
-        "mlp-before-norm": steering & (kinds == "mlp"), "mlp-total": every & (kinds == "mlp"),
-    }
-    return pd.Series({frozen: Circuit(graph, graph.mask & ~edges) for frozen, edges in cut.items()}).rename_axis("frozen")
-
-
 def _size(graph: Graph, n_edges: int) -> int:
     """A number of edges that a graph has; ValueError for any other."""
     if arguments.whole(n_edges) not in range(1, graph.n_edges + 1):
