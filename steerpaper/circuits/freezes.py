@@ -8,9 +8,9 @@ from steerpaper.circuits.graph import Graph
 
 
 def frozen_circuits(graph: Graph) -> pd.Series:
-    """The circuits that freezes leave of the graph (§6), indexed by what is `frozen`, as `generate` calls it: all edges
-    but those into queries and keys ("qk"), into values ("ov") or into MLPs ("mlp-total"), or from the steering node into
-    values ("svv-before-norm") or into MLPs ("mlp-before-norm").
+    """The circuits that freezes leave of the graph (§6), by what is frozen: all edges but those into queries and keys
+    ("qk"), into values ("ov") or into MLPs ("mlp-total"), or from the steering node into values ("svv-before-norm") or
+    into MLPs ("mlp-before-norm").
 
     Teacher-forced, the run of such a circuit is the frozen one: what no steered edge leads into does what it does in the
     base run. So its faithfulness is the share of the effect on logits that a freeze leaves.
