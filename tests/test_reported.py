@@ -812,7 +812,7 @@ def test_real_models_come_first(results, monkeypatch):
     assert rows_of(text, "| claim") == ["claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
     assert "\n\nOn `qwen2.5-coder-0.5b-instruct`, " in text and text.count("\n* ") == 5
     assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
-    assert "With intervals, all verdicts and the paper's numbers, also of `organism-llama` and `gemma-2-2b-it`: [RES" in text
+    assert "With intervals, on all models, and beside the paper's numbers: [RES" in text
 
 
 def test_the_readme_says_of_every_model_what_holds(results):
@@ -858,11 +858,11 @@ def test_findings_tell_what_was_measured(results):
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
     assert "as long as DIM change ASR by -44 to 2 % of DIM's change" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
-    assert "no position holds more than 40 % of the effect" in circuits
+    assert "No position holds more than 40 % of the effect." in circuits
     assert "the circuit of a random vector 33 % of that" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
     assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
-    assert "the values undoes 70 % (65 to 75 %) of the effect, freezing the attention weights 7 % of that." in freezes
+    assert "the values undoes 70 % (65 to 75 %) of the effect, the attention weights 7 % of that." in freezes
     assert "without DIM 95 %, NTP 95 %, PO 95 % of their dimensions, and not" in sparsity
     rows = scorecard("tiny")[1].astype({"met": object})
     rows.loc[rows.claim == "sparse-plain", "met"] = None
@@ -927,7 +927,7 @@ def test_the_readme_says_what_the_results_say(results):
     for text, start, brief in ((readme_findings(), "* ", True), (results_page(), "* **", False)):
         assert [line for line in text.splitlines() if line.startswith(start)] == [
             f"* {one}" for one in findings(cases, brief=brief)]
-    assert "With intervals, all verdicts and the paper's numbers: [RESULTS.md](RESULTS.md)." in readme_findings()
+    assert "With intervals, on all models, and beside the paper's numbers: [RESULTS.md](RESULTS.md)." in readme_findings()
 
 
 def test_the_abstract_s_claims_come_first(results):

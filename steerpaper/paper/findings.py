@@ -54,22 +54,24 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
         f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. Random "
-        f"vectors as long as DIM change ASR by {percent('random-vectors', 0)} of DIM's change (below 0: the other way).",
+        f"vectors as long as DIM change ASR by {percent('random-vectors', 0)} of DIM's change.",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
-        f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on a single "
-        f"token: no position holds more than {percent('whole-answers', 1)} of the effect.",
+        f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on one token.",
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, the circuit of a random vector "
-        f"{percent('beyond-random', 0)} of that, and random edges, twice as many as in DIM's, in 97.5 % of draws at most "
-        f"{told('controls', 1)}.",
+        f"{percent('beyond-random', 0)} of that.",
         f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
-        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. On logits, where no "
-        f"push is too long to tell, freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, freezing the "
-        f"attention weights {percent('ov-not-qk-logits', 1)} of that.",
+        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. In logits, where no "
+        f"push is too long to tell, freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention "
+        f"weights {percent('ov-not-qk-logits', 1)} of that.",
         f"Chosen by gradient and rescaled to the whole's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
     if brief:
         return numbers
+    numbers[0] += " (Below 0 is the other way.)"
+    numbers[1] += f" No position holds more than {percent('whole-answers', 1)} of the effect."
+    numbers[2] += (" Random edges, twice as many as in DIM's, carry at most "
+                   f"{told('controls', 1)} in 97.5 % of draws.")
     numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}

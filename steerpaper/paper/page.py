@@ -102,16 +102,15 @@ def readme_findings() -> str:
     if not (found := list(cards)):
         return _NOTHING
     by_id = {claim.id: claim for claim in claims()}
-    first, *others = (f"`{preset}`" for preset in found)
-    more = f", also of {' and '.join(others)}" if others else ""
+    first = f"`{found[0]}`"
     return "\n\n".join([
         _matrix({by_id[name].title: by_id[name] for about in ABOUT for name in about}, cards, brief=True),
         f"On {first}, of three numbers DIM / NTP / PO, else the least and the largest:", _sentences(found[0], brief=True),
         *_in_part(),
-        f"With intervals, all verdicts and the paper's numbers{more}: [RESULTS.md](RESULTS.md).",
+        "With intervals, on all models, and beside the paper's numbers: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
-        f"*Share of the steering of {first} that freezing one part of all layers undoes. Hollow: the "
-        "paper's models, with other prompts and another judge.*"])
+        f"*Share of the steering of {first} that a freeze undoes. Hollow: the paper's models, with other prompts and "
+        "another judge.*"])
 
 
 def _in_part() -> list[str]:
