@@ -1062,11 +1062,11 @@ for own, name, keys, values in beside:
 #   heads, so a majority of head edges in a circuit says nothing; few edges into
 #   queries and keys does.
 #
-# * **On Qwen, a real model, the paper's first finding holds in part and means less.** 6 to 10
-# % of the edges carry the steering, on whole answers better than on one token, and two thirds
-# of the interchanges reach the paper's 0.85. But a random vector's circuit does 73 to 113 %
-# of the same, for the learned vectors on harmless prompts nine tenths and more: much of that
-# circuit is one for any push.
+# * **On Qwen, a real model, the paper's first finding holds in part and means less.** 6 to
+#   10 % of the edges carry the steering, on whole answers better than on one token, and two
+#   thirds of the interchanges reach the paper's 0.85. But a random vector's circuit does 73 to
+#   113 % of the same, for the learned vectors on harmless prompts nine tenths and more: much of
+#   that circuit is one for any push.
 #
 # What this cannot say: the organisms are small, their prompts few, and their
 # answers made of templates; each was trained once, with one seed; random
