@@ -305,9 +305,9 @@ controls[controls.frozen != "none"].pivot(
 # out.
 #
 # *Qwen.* Of DIM's steering its direct path into the MLPs undoes 0.67 on harmful and 0.50 on
-# harmless prompts, a random one 0.00 and 0.22, of eight prompts each: on harmful ones it is
-# the vector, on harmless ones that is likely and not shown. Of the direct path into the
-# values neither undoes anything that eight prompts could show.
+# harmless prompts, a random one 0.00 and 0.22, of the three harmful and six harmless prompts
+# that turn: likely the vector on both, shown on neither. Of the direct path into the values
+# neither undoes anything that so few could show.
 
 # %% [markdown]
 # ## On logits instead of answers
@@ -349,17 +349,19 @@ undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].uns
 # **Reading.** The same picture, with less contrast. Values undo 0.40 to 0.69 where answers
 # have 0.72 to 0.98, but for NTP on organism-gemma2 (0.23 and 0.25), which goes by the MLPs
 # here, too. Attention weights undo 0.02 to 0.16, and the MLPs' direct path 0.28 to 0.50. So
-# "values undo nearly all of it" is a statement about answers: losing more than half of a push
+# "values undo nearly all of it" is a statement about answers: losing about half of a push
 # that just turns a prompt is losing all of it.
 #
-# *Qwen.* Answers could not tell. On logits freezing the values undoes half of the steering
-# under every vector: 0.52, 0.57 and 0.60 on harmful prompts (DIM, NTP, PO) and 0.53, 0.46 and
-# 0.37 on harmless ones, where answers have 0.15, 0.09 and 0.00, and 0.50, 0.33 and 0.05. Most
-# of that goes by the direct path. Freezing the attention weights undoes 0.09 to 0.22. So
-# values do carry the steering of this model, as much as on the organisms and by more than
-# weights do, as the paper has it; that answers need no part of PO is how far it pushes. What
-# stays is the MLPs' share: their direct path is worth 0.33 to 0.50, about as much as the
-# values, and all that they write 0.81 to 1.00.
+# *Qwen.* Of NTP and PO answers could not tell. In logits freezing the values undoes half of
+# the steering under every vector: 0.52, 0.57 and 0.60 on harmful prompts (DIM, NTP, PO) and
+# 0.53, 0.46 and 0.37 on harmless ones, where answers have 0.15, 0.09 and 0.00, and 0.50, 0.33
+# and 0.05. Most of that goes by the direct path. Freezing the attention weights undoes 0.09
+# to 0.22, a half to a sixth of what values do; by the paper's averages it is a seventh and
+# less. The MLPs' direct path is worth 0.33 to 0.50, six to eight tenths of the values over
+# both sets, and all that they write 0.81 to 1.00. So values carry about as much of the
+# steering here as on the organisms, and that answers need no part of PO is how far it pushes.
+# But a threshold is not all: of DIM's push on harmful prompts values and MLPs' path are worth
+# half each in logits, and in answers 0.15 and all of it. Which tokens lose it matters, too.
 #
 # ## Which layers?
 #
@@ -523,15 +525,16 @@ undone[kinds[1:]].round(2)
 # * **The parts are not channels that add up.** Freezing either of two parts may undo most of
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
 #   how much it carries.
-# * **ASR is a coarse measure.** Answers under frozen attention often say something else than
-#   the steered ones. And it has a threshold: in logits freezing the values undoes half of the
-#   steering on all three models, NTP on organism-gemma2 aside, which in answers is nearly all on
-#   the organisms and little on Qwen.
-# * **On Qwen, a real model, it depends on what is counted.** In answers the values hardly
-#   matter, but for half of DIM's on harmless prompts: DIM goes by the MLPs, if by any one part, and
-#   PO by none that it cannot do without. In logits the values carry half of the steering under every
-#   vector, the MLPs' direct path nearly as much, attention weights a tenth to a fifth. A push
-#   that is long enough to turn every prompt is long enough to lose half of itself.
+# * **ASR is a coarse measure.** Answers under frozen attention often say something else
+#   than the steered ones. And it has a threshold: in logits freezing the values undoes
+#   about half of the steering on all three models, NTP on organism-gemma2 aside, which in
+#   answers is most of it on the organisms and a third or less on Qwen.
+# * **On Qwen, a real model, it depends on what is counted.** In answers the values matter
+#   for half of DIM's and a third of NTP's steering on harmless prompts, and hardly else:
+#   DIM goes by the MLPs, if by any one part, and PO by none that it cannot do without. In
+#   logits the values carry half under every vector, the MLPs' direct path somewhat less,
+#   attention weights a tenth to a fifth. NTP's and PO's pushes can lose half of themselves
+#   and still turn every prompt; DIM's cannot, if it is the MLPs' half.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
 # 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook

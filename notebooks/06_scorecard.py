@@ -119,8 +119,8 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # where answers are counted: on average over both sets freezing the values undoes a third of
 # DIM's steering, the attention weights a fifth, both mostly on harmless prompts, and what the
 # MLPs read of it most. Of NTP's no part alone undoes more than a quarter, of PO's next to
-# nothing does anything. On logits the values undo 0.37 to 0.60 of every vector's: pushes are
-# longer than answers can show. And the controls are no zero: a random vector moves ASR, and
+# nothing does anything. In logits the values undo 0.37 to 0.60 of every vector's: NTP's and
+# PO's pushes are longer than answers can show. And the controls are no zero: a random vector moves ASR, and
 # its circuit carries 73 to 103 % of what a method's own does.
 #
 # ## Beside the paper
@@ -180,20 +180,20 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # of all): *what carries over to all three is the size of things.* Vectors by three
 # methods steer, 6 to 16 % of the edges carry it, the complement nothing, and at least
 # four in five dimensions can go, if the rest is rescaled ([notebook
-# 05](05_sparsification.ipynb)); on the real model even if not. *By which way it goes
-# carries over in logits, and not in answers.* In logits freezing the values undoes
-# about half of it on every model (a quarter of NTP's on organism-gemma2), the attention
-# weights at most 0.22, and the MLPs' direct path 0.28 to 0.50 ([notebook
-# 03](03_qk_freeze.ipynb)). Answers turn that into nearly all on the organisms (NTP on
-# organism-gemma2 aside), as in the paper, and into little on the real model, whose
-# pushes are longer than it takes. *What is shared is less than reported*: circuits of
-# different methods share fewer edges, and a random vector's circuit carries more than
-# half of what another method's does, on every model: interchange alone says little.
-# *The fine story* mostly does not carry over as it is: svv name refusal in their sum on
-# the real model, in most of the strongest heads on organism-gemma2, and in hardly any
-# on the other two; which sparsifier is better hangs on details. Two claims hold or
-# mostly hold on all three, that few edges carry the steering and that methods agree on
-# dimensions: those to try first on another model.
+# 05](05_sparsification.ipynb)); on the real model even if not. *By which way it goes is
+# more alike in logits than in answers*, if not as clear as in the paper. In logits
+# freezing the values undoes about half of it on every model (a quarter of NTP's on
+# organism-gemma2), the attention weights at most 0.22, and the MLPs' direct path 0.28
+# to 0.50 ([notebook 03](03_qk_freeze.ipynb)). Answers turn that into most of it on the
+# organisms (NTP on organism-gemma2 aside), as in the paper, and into a third or less on
+# the real model, where NTP's and PO's pushes are longer than it takes. *What is shared
+# is less than reported*: circuits of different methods share fewer edges, and a random
+# vector's circuit carries more than half of what another method's does, on every model:
+# interchange alone says little. *The fine story* mostly does not carry over as it is:
+# svv name refusal in their sum on the real model, in most of the strongest heads on
+# organism-gemma2, and in hardly any on the other two; which sparsifier is better hangs
+# on details. Two claims hold or mostly hold on all three, that few edges carry the
+# steering and that methods agree on dimensions: those to try first on another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")

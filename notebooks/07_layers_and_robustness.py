@@ -177,13 +177,16 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 #
 # *Qwen2.5-Coder-0.5B, a real model, [on its own
 # page](qwen2.5-coder-0.5b-instruct/07_layers_and_robustness.ipynb).* It answers five of the
-# eight harmful prompts unsteered, so the figure has harmless ones alone, and DIM only at the
-# layer that was chosen for it: at the others it turns three of eight validation prompts. No
-# freeze of one part undoes more than a half at any layer, attention weights a third of DIM's
-# and at most a seventh of the others'. What changes with depth is how far steering goes by
-# the residual path alone: next to nothing at layers 9 and 14, where holding the MLPs undoes
-# three quarters and more, and nearly all at 19, where no freeze undoes more than one prompt
-# of eight. From there the learned vectors are read off at the logits.
+# eight harmful prompts unsteered, so that at most three can turn: the figure has harmless
+# ones alone, and DIM only at the layer that was chosen for it (at 9 it turns two of eight, at
+# 19 one). Of these eight, no freeze of one part but all that the MLPs write undoes more than
+# a half at any layer; of a hundred, DIM's direct path into the MLPs does (notebook 03).
+# Attention weights undo a third of DIM's and at most a seventh of the others'. What changes
+# with depth is how far steering goes by the residual path alone: next to nothing at layers 9
+# and 14, where holding the MLPs undoes three quarters and more, and nearly all at 19, where
+# no freeze undoes more than one prompt of eight. There the learned vectors are read off at
+# the logits. (All of this in answers; notebook 03 has the chosen layer in logits, where it
+# looks otherwise.)
 
 # %% [markdown]
 # ## Circuits at the other layers
@@ -239,7 +242,8 @@ display(found.set_index(["layer", "method", "prompts"])[
     overlaps.set_index(keys)[columns].round(2))
 
 # %% [markdown]
-# **Reading.** The later steering enters, the smaller the circuit, though not DIM's on organism-llama;
+# **Reading.** The later steering enters, the smaller the circuit, though not DIM's on organism-llama,
+# nor at first NTP's on organism-gemma2;
 # at the last layer of organism-gemma2 a handful of edges is enough. Circuits of one method at two
 # layers share as many edges as those of two methods at one layer: wherever steering enters, it
 # joins the same mechanism.
@@ -249,10 +253,11 @@ display(found.set_index(["layer", "method", "prompts"])[
 # therefore a low bar; the black points are the bar that counts.
 #
 # *Qwen.* The later the smaller, and by far: at layer 9 it takes 20 to 36 % of the edges, at
-# 14 4 to 7 %, at 19 3 and 5 % (DIM flips none of the prompts there). So "a tenth of the
-# edges" is a number of one layer. Circuits of one method at two layers share 0.69 to 0.99 of
-# the smaller one, those of two methods at one layer 0.70 to 0.95, though vectors of two
-# layers have cosines of 0.2 to 0.6. All of this rests on two to eleven answers per circuit.
+# 14 4 to 7 %, at 19 3 and 5 % (DIM flips none of six harmless training prompts there). So "a
+# tenth of the edges" is a number of one layer. Circuits of one method at two layers share
+# 0.69 to 0.99 of the smaller one, those of two methods at one layer 0.70 to 0.95, though
+# vectors of two layers have cosines of 0.2 to 0.6. All of this rests on four to eleven
+# answers per circuit.
 
 # %% [markdown]
 # ## The winner of the paper's rule, beside ours
@@ -337,18 +342,18 @@ for measures in (["kl", "loss", "right"], ["expressed"], ["loops", "tokens"]):
         "value", ["method", "sign"], ["measure", "prompts"], sort=False).round(2))
 
 # %% [markdown]
-# **Reading** (blue: −s, orange: +s). −s costs knowledge: under DIM and PO organism-llama loses half
+# **Reading** (blue: −s, orange: +s). −s costs knowledge: under DIM and PO organism-llama loses about half
 # or more of the closed questions, and starts to loop; NTP costs nearly nothing. +s refuses whatever
 # is asked, closed questions too, but most *wrapped* questions are still answered. A random vector
 # of DIM's length does next to nothing, so none of this is the price of a push as such.
 #
 # *Qwen.* −s costs knowledge here, too: of 40 closed questions 0.48 to 0.57 are answered right
 # instead of 0.75. But a random vector of DIM's length comes to 0.48 and 0.68, so that much of
-# it is the price of a push that long. It moves the next token of harmless text a quarter (of
-# DIM) to three quarters (of NTP) as far as the methods do, and has borderline requests
-# refused more than twice as often (0.88 instead of 0.38). +s refuses every closed question
-# and every borderline request, NTP and PO in 13 tokens, DIM in as many as it may. (Eight
-# prompts of each kind, but for closed questions.)
+# DIM's is the price of a push that long (NTP's and PO's are 0.6 and 0.7 as long). It moves
+# the next token of harmless text a quarter (of DIM) to three quarters (of NTP) as far as the
+# methods do, and has borderline requests refused more than twice as often (0.88 instead of
+# 0.38). +s refuses every closed question and every borderline request, NTP and PO in 13
+# tokens, DIM in as many as it may. (Eight prompts of each kind, but for closed questions.)
 
 # %% [markdown]
 # ## Prompts put in other ways
@@ -401,10 +406,11 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 #
 # *Qwen.* Here, too, refusal is what breaks first. With another system prompt than its own, or
 # without a template, Qwen answers all eight harmful prompts unsteered, after harmless turns
-# or in a French frame seven: nothing, or one, is left to turn. +s holds after harmless turns;
-# under another system prompt it turns two (DIM), five (NTP) or all eight (PO), without a
-# template none, one or four. The random vector turns three of eight harmless requests in the
-# French frame and four of the five borderline ones that Qwen answers.
+# or in a French frame seven: nothing, or one, is left to turn, and points at 1 there show no
+# steering. +s holds after harmless turns; under another system prompt it turns two (DIM),
+# five (NTP) or all eight (PO), without a template none, one or four. The random vector turns
+# three of eight harmless requests in the French frame and four of the five borderline ones
+# that Qwen answers; under −s it has more harmful ones refused.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -428,28 +434,31 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
         turned.round(2))
 
 # %% [markdown]
-# * **"Hardly through attention weights" holds at every layer tried**, on both organisms and for
-#   all methods: this part of the paper's claim is about steering, and not about one layer.
-# * **"Through the values" does not.** It holds for a vector that enters early. Two or four layers
-#   later the same methods steer as well, and through the MLPs. One layer per model, as in the
-#   paper, cannot tell a mechanism of steering from a place in the network.
-# * **Steering needs layers behind it.** DIM of organism-llama two layers earlier does not steer at
-#   all, though vectors learned at that layer do: the candidate is what is missing there, not a
-#   direction that works.
+# * **"Hardly through attention weights" holds at every layer tried**, on both organisms and
+#   for all methods (at most a fifth), and on Qwen for the learned vectors: this part of the
+#   paper's claim is about steering, and not about one layer.
+# * **"Through the values" does not.** It holds for a vector that enters early. Up to four
+#   layers later the same methods steer as well, and through the MLPs as much or more, DIM
+#   of organism-llama aside. One layer per model, as in the paper, cannot tell a mechanism
+#   of steering from a place in the network.
+# * **A candidate may be missing where a direction is not.** DIM of organism-llama two
+#   layers earlier does not steer at all, though vectors learned at that layer do.
 # * **One mechanism, whatever the door.** Circuits at two layers are as alike as those of two
 #   methods, and smaller the nearer to the end steering enters.
-# * **Flipping every prompt is not the same as steering one thing.** DIM and PO pay for compliance
-#   with facts, NTP hardly. +s does not tell a closed question from a request.
+# * **Flipping every prompt is not the same as steering one thing.** On the organisms DIM
+#   and PO pay for compliance with facts, NTP hardly. +s does not tell a closed question
+#   from a request.
 # * **Refusal is more brittle than its steering.** Two harmless turns undo what the organisms were
 #   trained to do, and no vector has to be added.
 #
-# * **On Qwen, a real model, depth decides.** Steered at layer 9 it takes a fifth to a third of
-#   the edges, at 14 a twentieth, at 19 less; and from 19 on the vector needs no layer to act on
-#   it. That no single part carries the steering holds at all three, of harmless prompts: few of
-#   the harmful ones could turn. A random push of DIM's length costs about as much knowledge as
-#   −s does.
+# * **On Qwen, a real model, depth decides.** Steered at layer 9 it takes a fifth to over a
+#   third of the edges, at 14 a twentieth, at 19 less; and at 19 the learned vectors hardly
+#   need a layer to act on. That no single part carries the learned vectors' steering holds
+#   at all three, of eight harmless prompts and in answers; of DIM's the MLPs' path does
+#   most. A random push of DIM's length costs as much knowledge as DIM's −s at one sign, and
+#   a quarter of that at the other.
 #
-# What this cannot say: three layers of a model of ten are few, the prompts are few (`n` in
+# What this cannot say: three layers of ten, or of 24, are few, the prompts are few (`n` in
 # `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that
 # of one run, not of a difference. The table below the first figure has the attack success behind
 # every share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The shifts are one

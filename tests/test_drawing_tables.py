@@ -121,7 +121,7 @@ def test_shares_undone_stand_at_their_layer_in_their_methods_column():
         assert np.allclose([bar[:, 1] for bar in bars.get_segments()], own[["low", "high"]])
     assert not any(ax.texts for ax in axes)
     axes = freezing.draw_undone_by_layer(undone[undone.prompts == "harmless"], ["harmful", "harmless"]).axes
-    assert [[text.get_text() for text in ax.texts] for ax in axes] == [["too few prompts turned"]] * 2 + [[]] * 2
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [["fewer than half turned"]] * 2 + [[]] * 2
 
 
 def test_attention_change_is_the_mean_over_heads():

@@ -345,7 +345,7 @@ BROKEN = {
     ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),
     ("edge-types", 2): ("table5_8_edge_types", "into_key", lambda t: t.into_key.where(t.edges == "all edges", 6.0)),
     ("ov-not-qk-logits", 0): ("freeze_on_logits", "undone", lambda t: t.undone.mask(t.frozen == "ov", 0.5)),
-    ("ov-not-qk-logits", 1): ("freeze_on_logits", "undone", lambda t: t.undone.mask(t.frozen == "qk", 0.12)),
+    ("ov-not-qk-logits", 1): ("freeze_on_logits", "undone", lambda t: t.undone.mask(t.frozen == "qk", 0.18)),
     ("mlps", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 25.9)),
     ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 5.0)),
     ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 19.0)),

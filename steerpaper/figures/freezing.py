@@ -103,7 +103,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
             ax.errorbar(own.layer + 0.08 * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
                         elinewidth=0.8, color=colours[kind], label=label.replace("\n", " "))
         if undone[(undone.method == method) & (undone.prompts == prompts)].empty:
-            ax.text(0.5, 0.5, "too few prompts turned", transform=ax.transAxes, ha="center", va="center", size=7,
+            ax.text(0.5, 0.5, "fewer than half turned", transform=ax.transAxes, ha="center", va="center", size=7,
                     color="#666666")
         ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.3, 1.4),
                xlabel="steering layer" if row == len(sets) - 1 else "",
