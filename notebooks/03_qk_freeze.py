@@ -320,8 +320,8 @@ controls[controls.frozen != "none"].pivot(
 # the one that the unsteered model does. On given text a freeze is a circuit,
 #
 # * *qk*, *ov*, *mlp-total*: all edges but those into queries and keys, into values, into MLPs;
-# * *svv*, *mlp*: all but the steering node's into values, into MLPs. (They are cut before the
-#   norm here; above, behind it.)
+# * *svv-before-norm*, *mlp-before-norm*: all but the steering node's into values, into MLPs.
+#   (Above, *svv* and *mlp* are cut behind the norm.)
 #
 # and the share undone is what this circuit lacks of faithfulness 1. If parts that ASR calls
 # unnecessary carry little here, too, ASR was right. If they carry much, the push was too long for
