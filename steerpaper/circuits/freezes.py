@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from steerpaper.circuits.circuit import Circuit
-from steerpaper.circuits.graph import Graph
+from steerpaper.circuits.graph import Graph, Node
 
 
 def frozen_circuits(graph: Graph) -> pd.Series:
@@ -15,10 +15,10 @@ def frozen_circuits(graph: Graph) -> pd.Series:
     Teacher-forced, the run of such a circuit is the frozen one: what no steered edge leads into does what it does in the
     base run. So its faithfulness is the share of the effect on logits that a freeze leaves.
     """
-    kinds = np.array([graph.node(name).kind for name in graph.targets])
-    every, steering = np.ones((len(graph.sources), 1), dtype=bool), np.array(graph.sources)[:, None] == "steer"
+    kinds = np.array([Node.of(name).kind for name in graph.targets])
+    steering = np.array(graph.sources)[:, None] == "steer"
     cut = {
-        "qk": every & np.isin(kinds, ["q", "k"]), "ov": every & (kinds == "v"), "svv-before-norm": steering & (kinds == "v"),
-        "mlp-before-norm": steering & (kinds == "mlp"), "mlp-total": every & (kinds == "mlp"),
+        "qk": np.isin(kinds, ["q", "k"]), "ov": kinds == "v", "svv-before-norm": steering & (kinds == "v"),
+        "mlp-before-norm": steering & (kinds == "mlp"), "mlp-total": kinds == "mlp",
     }
     return pd.Series({frozen: Circuit(graph, graph.mask & ~edges) for frozen, edges in cut.items()}).rename_axis("frozen")
