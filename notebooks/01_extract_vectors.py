@@ -484,26 +484,25 @@ for name, steering in found.items():
 # Every vector at its coefficient, −|α| on harmful and +|α| on harmless prompts, on unseen
 # combinations, frames and questions. The claim holds if the three methods bring ASR on harmful
 # prompts up and on harmless ones down about equally. If the *direction* matters and not the
-# mere size of the push, random vectors of DIM's norm should change nothing. How far they do
-# differs from one to the next, so there are ten, on fewer prompts each; they are pooled here,
-# and each of them stands by itself below.
+# mere size of the push, random vectors of the same norm and coefficient should change nothing.
+# How far they do differs from one to the next, so there are ten as long as each method's, the
+# same ten directions, on fewer prompts each. Those of DIM's length are pooled here, and each of
+# all thirty stands by itself below.
 
 # %%
 tested = {"none": None, "dim": dim} | {name: found[name] for name in tuned}
-draws = {f"random {i}": sp.Steering(sp.vectors.random_vector(vector, seed + i), layer,
-                                    coefficient) for i in range(10)}
+pushed = {name: push for name, push in found.items() if not sp.METHODS[name].baseline}
 asked = {name: table["test"] for name, table in prompts.items()}
 few = {name: table.head(settings.n_freezing) for name, table in asked.items()}
-results = pd.concat([
-    sp.behaviour.judged_both_ways(model, *which, concept=concept, **how)
-    for which in ((asked, tested), (few, draws))], ignore_index=True)
-results["draw"] = results.method.str.extract(r"random (\d+)")
-results["method"] = results.method.str.split().str[0]
+results = sp.behaviour.judged_both_ways(model, asked, tested, concept=concept, **how)
+random = sp.vectors.judged_random(
+    model, few, pushed, draws=10, seed=seed, concept=concept, **how)
 
 # %%
 by = ["method", "prompts", "coefficient"]
-checks = results.groupby(by)[["ended", "no_loop", "known_words", "on_topic"]].mean()
-table = sp.rates(results, by).merge(checks.reset_index(), on=by).set_index("method")
+pooled = pd.concat([results, random[random.as_long_as == "dim"]])
+checks = pooled.groupby(by)[["ended", "no_loop", "known_words", "on_topic"]].mean()
+table = sp.rates(pooled, by).merge(checks.reset_index(), on=by).set_index("method")
 table = table.loc[[*tested, "random"]].reset_index()
 condition = table.method.map({"none": "base", "random": "random"})
 signs = table.prompts.map({name: "+s" if sign > 0 else "-s"
@@ -519,14 +518,11 @@ shown = ["asr", "asr_low", "asr_high", "clean", "clean_share_of_base"]
 table.set_index(["prompts", "method"])[shown].round(2)
 
 # %%
-labels = ["draw", "seed", "prompts", "coefficient"]
-control = results.dropna(subset="draw").astype({"draw": int})
-control = sp.rates(control.assign(seed=seed + control.draw), labels)
-same = results.prompt.isin(pd.concat(few.values()).prompt) & (results.method == "none")
-base = sp.rates(results[same], ["prompts"]).set_index("prompts").asr
-control["asr_change"] = control.asr - control.prompts.map(base)
+control = sp.vectors.random_control(random, results)
 sp.save_table(preset, "random_control", control)
-control.set_index(["prompts", "draw"])[["asr", "asr_change", "clean"]].round(3)
+changes = control.groupby(["prompts", "as_long_as"], sort=False)
+ranges = changes.asr_change.agg(["min", "mean", "max"])
+ranges.assign(**{"the method's": changes.method_change.first()}).round(3)
 
 # %% [markdown]
 # **Reading.** All three methods flip nearly every prompt in both directions, equally well; what

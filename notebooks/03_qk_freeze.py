@@ -328,22 +328,14 @@ controls[controls.frozen != "none"].pivot(
 # ASR to tell.
 
 # %%
-left = sp.circuits.frozen_circuits(sp.circuits.Graph.of(model, layer))
 said = plain.groupby(["prompts", "method"], sort=False).head(settings.n_patching_test)
-carried = []
-for name, push in steerings.items():
-    data = sp.circuits.flipped_responses(
-        model, said, name, push, "steered", concept=concept)
-    data = data.subset(n=settings.n_judged)
-    own = sp.circuits.faithfulness_by_class(model, left, data, both=True, seed=seed)
-    carried.append(own.assign(method=name, responses=len(data.responses)))
-carried = pd.concat(carried, ignore_index=True)
-undone = pd.DataFrame({"undone": 1 - carried.faithfulness, "low": 1 - carried.high,
-                       "high": 1 - carried.low})
-undone = carried[["method", "frozen", "prompts", "n_edges", "responses"]].join(undone)
+data = {name: sp.circuits.flipped_responses(
+    model, said, name, push, "steered", concept=concept).subset(n=settings.n_judged)
+    for name, push in steerings.items()}
+undone = sp.circuits.undone_on_logits(model, data, seed=seed)
 sp.save_table(preset, "freeze_on_logits", undone)
 undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].unstack(
-    sort=False).swaplevel(axis=1)[list(left.index)].round(2)
+    sort=False).swaplevel(axis=1)[undone.frozen.unique()].round(2)
 
 # %% [markdown]
 # **Reading.** The same picture, with less contrast. Values undo 0.40 to 0.69 where answers

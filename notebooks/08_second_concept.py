@@ -107,7 +107,8 @@ by_itself.round(2)
 # %% [markdown]
 # **Reading.**
 #
-# <!-- reading to be written -->
+# *Qwen.* As it is asked: all six Chinese requests are answered in Chinese, and none of the
+# English ones. Every prompt can flip, where of refusal's harmful ones half could not.
 
 # %% [markdown]
 # ## Layer, position and coefficient
@@ -177,7 +178,11 @@ layers.round(2)
 # %% [markdown]
 # **Reading.**
 #
-# <!-- reading to be written -->
+# *Qwen.* Here the rule as printed admits nine candidates at α = 1, where of refusal's it admitted
+# none. Its winner, the last position at layer 19, turns every first token; but of the whole
+# answers a third at most are clean in both directions. The runner-up, at layer 13, turns all six
+# of both sets in clean text at α = 1.5. That is next to refusal's layer 14, at the same position,
+# the line break behind the request, and a push of 5.1 where refusal takes 11.8.
 
 # %% [markdown]
 # ## Three vectors
@@ -218,6 +223,8 @@ for name in (name for name, method in sp.METHODS.items() if not method.baseline)
 ranked = sp.select_coefficient(
     model, {name: vector for name, vector in vectors.items() if name != "dim"}, layer,
     own.coefficients, *validation, concept=second, **how)
+norms = {name: float(vector.norm()) for name, vector in vectors.items()}
+ranked["push"] = ranked.coefficient * ranked.method.map(norms)
 sp.save_table(preset, "second_coefficients", ranked)
 found = ranked.groupby("method", sort=False).first()
 enough = found.flipped >= sp.behaviour.ENOUGH
@@ -226,7 +233,7 @@ steerings = {"dim": dim} | {
     for name, alpha in found.coefficient[enough].items()}
 methods = list(steerings)
 print("left out:", *found.index[~enough] if not enough.all() else ["none"])
-found[["coefficient", "flipped", "flipped_clean"]].round(2)
+found[["coefficient", "push", "flipped", "flipped_clean"]].round(2)
 
 # %%
 of_refusal = {name: sp.load_steering(preset, name)
@@ -243,26 +250,33 @@ cosines.pivot(index="method_b", columns="method_a", values="cosine").loc[
 # **Reading** (two layers are two streams: across concepts a cosine means something where both enter
 # at one layer, or near).
 #
-# <!-- reading to be written -->
+# *Qwen.* The picture is refusal's. NTP and PO have a cosine of 0.67 to each other (refusal: 0.80)
+# and of 0.30 with DIM (0.37 and 0.30); across the concepts cosines are −0.10 to 0.07, where two
+# random directions of 896 dimensions scatter by 0.03. What brings about Chinese is not what
+# brings about a refusal. PO's range is narrow: from α = 2 on its answers to English prompts are
+# in no language, and none of either set is clean.
 
 # %% [markdown]
 # ## Does it work?
 #
 # "ASR" keeps its name and its place in the tables, so that the same rules can read them: the share
 # of answers that do *not* express the concept. −s should bring it to 1 on positive prompts, +s to 0
-# on negative ones. A random vector of DIM's norm tells what any push of that size would do. An answer
+# on negative ones. An answer
 # in no language at all, digits or broken bytes, counts as not Chinese, as a broken answer counts as no
-# refusal: hence clean text beside it.
+# refusal: hence clean text beside it. Random vectors tell what any push of that size would do: five
+# as long as each method's vector, those of DIM's length pooled in the figure.
 
 # %%
 asked = {name: pd.concat([splits[split][name].assign(split=split) for split in splits],
                          ignore_index=True) for name in second.sets}
 answers = sp.behaviour.judged_both_ways(
     model, asked, {"none": None} | steerings, concept=second, **how)
-random = {"random": replace(dim, vector=sp.random_vector(dim.vector, seed))}
 plain = answers[answers.split == "test"]
-tested = pd.concat([plain, sp.behaviour.judged_both_ways(
-    model, test, random, concept=second, **how)])
+random = sp.vectors.judged_random(
+    model, test, steerings, draws=5, seed=seed, concept=second, **how)
+tested = pd.concat([plain, random[random.as_long_as == "dim"]])
+control = sp.vectors.random_control(random, plain)
+sp.save_table(preset, "second_random_control", control)
 table = sp.rates(tested, ["method", "prompts", "coefficient"])
 order = ["none", *methods, "random"]
 table = table.set_index("method").loc[order].reset_index()
@@ -289,7 +303,12 @@ examples.set_index(["prompts", "prompt"])
 # %% [markdown]
 # **Reading.**
 #
-# <!-- reading to be written -->
+# *Qwen.* All twenty Chinese requests are answered in English, by every method. Of the English
+# ones DIM and NTP leave none in English and PO three. The text is about as clean as without
+# steering, NTP's less (0.65 and 0.75, from 0.80 and 0.90). And of fifteen random vectors, five as
+# long as each method's, not one turns a single prompt, though they leave less of the Chinese
+# answers clean (single ones 0.30). At refusal's push random vectors moved ASR by half; at this
+# one the direction does all of it.
 
 # %% [markdown]
 # ## Attention weights or values?
@@ -332,9 +351,44 @@ drops.pivot(index=["concept", "method"], columns="frozen", values="drop_points")
     list(kinds)].round(1)
 
 # %% [markdown]
-# **Reading** (table: points of ASR lost by a freeze).
+# ASR has a threshold and logits have none (notebook [03](03_qk_freeze.ipynb)). So the freezes of
+# values and of attention weights once more in logits, on flipped prompts' steered answers, those on
+# which circuits are ranked and judged below.
+
+# %%
+few = answers.groupby(["split", "prompts", "method"], sort=False).head(own.n_patching)
+data = {(name, split): sp.circuits.flipped_responses(
+    model, few[few.split == split], name, steerings[name], "steered",
+    concept=second) for name in methods for split in splits}
+counts = pd.concat({key: part.counts for key, part in data.items()},
+                   names=["method", "split"]).reset_index(["method", "split"])
+sp.save_table(preset, "second_table3_patching_data", counts)
+on = {split: {name: data[name, split] for name in methods} for split in splits}
+fewer = {name: part.subset(n=n["validation"]) for name, part in on["test"].items()}
+undone = sp.circuits.undone_on_logits(model, fewer, seed=seed)
+sp.save_table(preset, "second_freeze_on_logits", undone)
+logits = pd.concat({first.name: sp.load_table(preset, "freeze_on_logits"),
+                    second.name: undone}, names=["concept"]).reset_index("concept")
+logits = logits[(logits.prompts == "both") & logits.frozen.isin(["qk", "ov"])]
+logits.pivot(index=["concept", "method"], columns="frozen", values="undone")[
+    ["qk", "ov"]].round(2)
+
+# %% [markdown]
+# **Reading** (first table: points of ASR lost by a freeze; second: share undone in logits).
 #
-# <!-- reading to be written -->
+# *Qwen.* This is the paper's table 1, on the model whose refusal does not have it. Freezing the
+# values costs DIM 75 points and NTP 90, and freezing the attention weights none; refusal's DIM
+# lost 23 and 16. PO's steering loses 5 and 7.5, like refusal's PO: no part by itself holds it up.
+# DIM reaches the values by way of the MLPs: without what these read of it nothing is left (100
+# points), without its direct path into the values nearly all (2.5). NTP goes straight into the
+# values (77.5).
+#
+# In logits the concepts are alike. Values undo 0.72, 0.64 and 0.55 of the effect for language
+# (DIM, NTP, PO), 0.52, 0.55 and 0.56 for refusal; weights 0.04 to 0.17 and 0.10 to 0.18. So that
+# values carry more than weights is about steering, and that refusal's answers do not show it is,
+# in part, about how far it was pushed. On harmful prompts α = 2.5 is five times what turns more
+# than half of them, and freezing the values undoes 0.15; on harmless ones it is just enough, and
+# they undo 0.50, as in logits.
 
 # %% [markdown]
 # ## Few edges, and interchangeable ones?
@@ -353,21 +407,12 @@ drops.pivot(index=["concept", "method"], columns="frozen", values="drop_points")
 # circuits share is the model's way of passing on a push.
 
 # %%
-few = answers.groupby(["split", "prompts", "method"], sort=False).head(own.n_patching)
-data = {(name, split): sp.circuits.flipped_responses(
-    model, few[few.split == split], name, steerings[name], "steered",
-    concept=second) for name in methods for split in splits}
-counts = pd.concat({key: part.counts for key, part in data.items()},
-                   names=["method", "split"]).reset_index(["method", "split"])
-sp.save_table(preset, "second_table3_patching_data", counts)
-on = {split: {name: data[name, split] for name in methods} for split in splits}
 rankings, pushed = sp.circuits.ranked_with_control(
     model, on["train"], steps=5, seed=seed)
 circuits, needed = sp.circuits.minimum_circuits(model, rankings, on["validation"], 0.85)
 sp.save_table(preset, "second_fig3_minimum_faithful", needed)
 
 # %%
-fewer = {name: part.subset(n=n["validation"]) for name, part in on["test"].items()}
 interchange = sp.circuits.interchanged(model, circuits, pushed, fewer, seed=seed)
 sp.save_table(preset, "second_fig3_interchange", interchange.drop(columns="n_edges"))
 fig = sp.figures.draw_interchange(interchange)
@@ -376,7 +421,13 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # %% [markdown]
 # **Reading** (table: minimum-faithful circuits).
 #
-# <!-- reading to be written -->
+# *Qwen.* As few edges, and as little one's own, as for refusal. Smallest circuits have 4, 13 and
+# 14 % of the edges (DIM, NTP, PO; refusal's 6, 9 and 10) and carry 0.88 to 0.92 on test prompts.
+# NTP's and PO's carry 0.87 to 0.97 of any steering; DIM's, a third of their size, 0.71 and 0.73
+# of the learned ones'. Random edges carry nothing. The circuit of a random vector, with as many
+# edges as PO's, carries 0.87, 0.83 and 0.88. For refusal one could put that down to a push at
+# which random vectors steer, too. Here none turns a single prompt, and its circuit serves all the
+# same: it says which edges pass on a push, and not which push makes Chinese of it.
 
 # %% [markdown]
 # ## What do the steering value vectors say?
@@ -416,7 +467,12 @@ sp.save_figure(fig, preset, "second_svv_preference")
 # %% [markdown]
 # **Reading.**
 #
-# <!-- reading to be written -->
+# *Qwen.* In their sum svv name the language, on both scales and for every method: 0.91 to 0.99,
+# where random vectors reach 0.86. So does the vector itself on the first, if less (0.80 to 0.88
+# over 0.77), on the second DIM's alone. The heads of layer 17 do (three of DIM's and NTP's five
+# strongest, two of PO's), those of layers 13 and 14 stay within chance. Top tokens do not show
+# it: a reader finds French, code and a "china", and not one Chinese character. For refusal it was
+# the sum as well, and no single head.
 
 # %% [markdown]
 # ## How few dimensions?
@@ -488,7 +544,18 @@ sp.save_figure(fig, preset, "second_fig7_agreement")
 # %% [markdown]
 # **Reading.**
 #
-# <!-- reading to be written -->
+# *Qwen.* DIM needs two dimensions of 896: with those alone, made as long as the whole, all short
+# answers change their language, and at least nine in ten are clean. NTP keeps its effect with six
+# (its interval reaches down to none dropped, since 2 or 3 of 20 English requests stay English in
+# between). PO does not: with half of its dimensions gone 0.65 of the English requests stay
+# English, and with a tenth left 0.10 do, so that its curve is no decline, and by the rule nothing
+# can go. Refusal's vectors kept their effect to 99, 93 and 98 %. Whole answers at 80 % are less
+# clean than the dense vector's for DIM on English (0.50, from 0.80) and for PO on Chinese ones
+# (0.65, from 0.85).
+#
+# Where DIM keeps one to five dimensions there is little to agree on: with NTP p is 0.01 to 0.03,
+# with PO 0.05 to 0.23, with a random vector 0.09 to 0.31. NTP and PO agree far beyond chance, as
+# they do for refusal.
 
 # %% [markdown]
 # ## One circuit for both concepts?
@@ -520,7 +587,11 @@ shared.groupby("between", sort=False)[columns].mean().round(3)
 # %% [markdown]
 # **Reading** (points: pairs of circuits; lines: what sets of these sizes share at random).
 #
-# <!-- reading to be written -->
+# *Qwen.* Circuits of the two concepts share 0.68 to 0.85 of the smaller one's edges. Two methods
+# for one concept share 0.65 to 0.91, and either concept shares 0.61 to 0.86 with a random vector;
+# by chance it would be 0.06 to 0.13. So the two have as much in common as two vectors for one
+# thing, and no more than each has with a vector about nothing. That is one mechanism for both,
+# and it is the model's way of passing on a push at this layer, whatever the push is about.
 
 # %% [markdown]
 # ## Both vectors at once
@@ -562,7 +633,13 @@ display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
 # %% [markdown]
 # **Reading** (tables: share of clean text; the first answer of every kind).
 #
-# <!-- reading to be written -->
+# *Qwen.* They do both. On Chinese requests refusal's vector leaves the language as it is, the
+# language's makes it English, and with both all twenty answers are refusals in English, and
+# clean. Neither effect is lost in the other, though their circuits are largely the same edges. On
+# English requests both together give Chinese, as the language's does alone, whether refusals the
+# judge cannot say; only four of twenty are clean, so that there the two pushes are too much.
+# (Half of the unsteered English answers count as refusals: "As an AI language model …" is on the
+# paper's list of substrings.)
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -586,14 +663,11 @@ found = {first.name: sp.paper.cases_of(preset, first),
 verdicts = sp.paper.beside_each_other(found)
 sp.save_table(preset, "second_cases", found[second.name])
 sp.save_table(preset, "two_verdicts", verdicts)
-cells = {name: [f"{words} ({met}/{n})" for words, met, n in zip(
-    *(verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases")))]
-    for name in found}
-pd.DataFrame({"claim": verdicts.title, **cells, "about": verdicts.about}
-             ).set_index("claim")
+shown, values = sp.paper.told_beside(verdicts)
+shown.set_index("claim")
 
 # %%
-verdicts.set_index("title")[[f"{name} measured" for name in found]]
+values.set_index("claim")
 
 # %% [markdown]
 # <!-- reading to be written -->

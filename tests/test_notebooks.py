@@ -104,6 +104,7 @@ def test_an_argument_and_not_a_script(source):
     for reading in re.findall(r"^\*\*Reading\b.*?(?=\n\s*\n|\Z)", "\n\n".join(prose), re.MULTILINE | re.DOTALL):
         assert len(reading) <= 4 * 121, f"a reading has at most four lines of 120 characters:\n{reading}"
     assert sum(map(len, prose)) >= sum(len(cell.source) for cell in code_cells(notebook)), "more code than prose"
+    assert "to be written" not in "\n".join(prose)
 
 
 @each(SOURCES)

@@ -60,8 +60,8 @@ def hand_made() -> dict[str, pd.DataFrame]:
     every = types | {"from_attention_head": 60.0, "into_query": 50.0, "into_key": 25.0}
     return {
         "table2_asr": asr_table(["method", "prompts"], asr).assign(clean_share_of_base=0.9),
-        "random_control": pd.DataFrame([(draw, p, 0.02) for draw in range(3) for p in CLASSES],
-                                       columns=["draw", "prompts", "asr_change"]),
+        "random_control": pd.DataFrame([(m, draw, p, 0.02, 0.9) for m in METHODS for draw in range(3) for p in CLASSES],
+                                       columns=["as_long_as", "draw", "prompts", "asr_change", "method_change"]),
         "cosines": pd.DataFrame([(*pair, 0.3, 0.2, 0.4) for pair in PAIRS],
                                 columns=["method_a", "method_b", "cosine", "low", "high"]),
         "learned_grid": pd.DataFrame({"method": ["ntp", "po"], "batch_size": [12, 6], "learning_rate": [0.01, 0.01],
@@ -856,7 +856,7 @@ def test_findings_tell_what_was_measured(results):
     steering, circuits, shared, freezes, sparsity = found
     assert "harmless ones, steered DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) and DIM" in steering
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
-    assert "as long as DIM change ASR by -44 to 2 % of DIM's change" in steering
+    assert "Random vectors of the same length change ASR by -44 to 2 % of that" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "No position holds more than 40 % of the effect." in circuits
     assert "the circuit of a random vector 33 % of that" in shared

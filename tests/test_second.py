@@ -19,6 +19,7 @@ from steerpaper.behaviour.unsteered import nothing_turned
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.curves import faithfulness_by_class, minimum_circuit
 from steerpaper.circuits.flipped import patching_data
+from steerpaper.circuits.freezes import frozen_circuits, undone_on_logits
 from steerpaper.circuits.graph import Graph
 from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
 from steerpaper.circuits.layers import shared_above, shared_by_kind
@@ -31,7 +32,8 @@ from steerpaper.paper.page import results_page
 from steerpaper.paper.second import CENTRAL, SECOND, beside_each_other, cases_of
 from steerpaper.presets import PRESETS
 from steerpaper.steering import Steering
-from steerpaper.vectors.extraction import difference_in_means
+from steerpaper.vectors.controls import judged_random, random_control
+from steerpaper.vectors.extraction import difference_in_means, random_vector
 from steerpaper.vectors.places import chosen_places, winning_runs
 from steerpaper.vectors.selection import score_candidates, select_by_generation
 
@@ -65,8 +67,8 @@ def of_language(tables):
     return {SECOND + name: table.replace(read) for name, table in tables.items()}
 
 
-NEEDED = ("table2_asr", "fig3_minimum_faithful", "fig3_interchange", "table1_average_drop", "svv_preference",
-          "sparsity_kept", "sparse_test", "fig7_agreement", "agreement_control")
+NEEDED = ("table2_asr", "random_control", "freeze_on_logits", "fig3_minimum_faithful", "fig3_interchange",
+          "table1_average_drop", "svv_preference", "sparsity_kept", "sparse_test", "fig7_agreement", "agreement_control")
 
 
 def test_the_same_numbers_give_the_same_verdicts(results):  # noqa: F811
@@ -201,6 +203,43 @@ def test_sparse_vectors_are_judged_in_both_directions(llama, steering, prompts):
         assert own[own.method == "none"].expressed.tolist() == said(llama, texts)
         assert own[own.method == "dim"].expressed.tolist() == said(llama, texts, steered)
     assert "vector" not in found
+
+
+def test_random_vectors_are_as_long_as_each_method_s(llama, steering, prompts):
+    pushes = {"dim": steering, "po": replace(steering, vector=-2 * steering.vector, coefficient=ALPHA / 3)}
+    judged = judged_both_ways(llama, prompts, {"none": None} | pushes, concept=COUNTING, **HOW)
+    few = {name: table.head(4) for name, table in prompts.items()}
+    random = judged_random(llama, few, pushes, draws=2, seed=3, concept=COUNTING, **HOW)
+    table = random_control(random, judged).set_index(["as_long_as", "draw", "prompts"])
+    assert len(random) == 4 * len(table) == 4 * 8 and set(random.method) == {"random"}
+    for name, texts, sign in (("numeric", NUMERIC[:4], -1), ("wordy", WORDY[:4], 1)):
+        base = np.mean(said(llama, texts))
+        for method, push in pushes.items():
+            steered = np.mean(said(llama, texts, replace(push, coefficient=sign * push.coefficient)))
+            for draw in (0, 1):
+                row, other = table.loc[method, draw, name], random_vector(push.vector, 3 + draw)
+                own = said(llama, texts, replace(push, vector=other, coefficient=sign * push.coefficient))
+                kept = random[(random.as_long_as == method) & (random.draw == draw) & (random.prompts == name)]
+                assert kept.expressed.tolist() == own and set(kept.seed) == {3 + draw} == {row.seed}
+                assert (row.n, row.asr) == (4, 1 - np.mean(own)) and row.coefficient == sign * push.coefficient
+                assert (row.asr_change, row.method_change) == pytest.approx((base - np.mean(own), base - steered))
+    assert table.method_change.nunique() > 1 and (table.asr_change != table.method_change).any()
+
+
+def test_what_freezes_undo_in_logits_is_what_their_circuits_lack(llama, data):
+    flipped = data["dim"].subset(response_from="steered")
+    undone = undone_on_logits(llama, {"a": flipped, "b": flipped.subset(n=1)})
+    left = frozen_circuits(Graph.of(llama, LAYER))
+    assert undone.method.value_counts().to_dict() == {"a": 3 * len(left), "b": 3 * len(left)}
+    for method, n in (("a", None), ("b", 1)):
+        part = flipped.subset(n=n)
+        own = undone[undone.method == method]
+        assert set(own.responses) == {len(part.responses)}
+        expected = faithfulness_by_class(llama, left, part, both=True)
+        assert own.undone.tolist() == pytest.approx((1 - expected.faithfulness).tolist())
+        assert own.low.tolist() == pytest.approx((1 - expected.high).tolist(), nan_ok=True)  # one prompt has none
+        assert own.high.tolist() == pytest.approx((1 - expected.low).tolist(), nan_ok=True)
+        assert own.n_edges.tolist() == expected.n_edges.tolist()
 
 
 def test_both_vectors_at_once(llama, steering, prompts):

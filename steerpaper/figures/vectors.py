@@ -118,7 +118,8 @@ def draw_asr(table: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
         interval = [group.asr - group.asr_low, group.asr_high - group.asr]
         ax.bar(labels, group.asr, yerr=interval, color=colours, width=0.65, error_kw={"lw": 1})
         ax.set(title=f"{name} prompts, {'−' if name == concept.positive else '+'}|α|", ylim=(0, 1.03))
-    axes[0].set(ylabel=f"{ASR}\n(lines: Wilson 95 %)")
+    counted = ASR if concept == REFUSAL else f"share that do not {concept.expresses}"
+    axes[0].set(ylabel=f"{counted}\n(lines: 95 %)")
     return fig
 
 

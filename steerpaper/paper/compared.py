@@ -12,7 +12,6 @@ from steerpaper.paper.tables import average_drop, drop_contrasts, paper_graph, p
 def measured_table(preset: str, name: str, prefix: str = "") -> pd.DataFrame:
     """A table of one preset, of those whose names begin with `prefix` in front, with further columns:
 
-    * `random_control`: dim_change, how far DIM moves ASR from the unsteered model's, on all test prompts;
     * `fig3_interchange`: through_random, what the random vector's circuit carries of the same steering;
     * `fig19_single_sets`: one_token, what the circuit of one token carries, of the same size and on the same prompts;
     * `svv_preference`: vector_preference and vector_chance_high, those of the steering vector itself;
@@ -25,9 +24,6 @@ def measured_table(preset: str, name: str, prefix: str = "") -> pd.DataFrame:
     """
     table = load_table(preset, prefix + name)
     match name:
-        case "random_control":
-            rates = load_table(preset, f"{prefix}table2_asr").pivot(index="prompts", columns="method", values="asr")
-            return table.assign(dim_change=table.prompts.map(rates.dim - rates.none))
         case "fig3_interchange":
             control = table[table.circuit == "random vector"]
             return _beside(table, control, ["vector", "prompts"], {"faithfulness": "through_random"})

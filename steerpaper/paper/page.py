@@ -246,8 +246,10 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
     sections = []
     for preset in presets:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
-            shown, values = map(markdown_table, told_beside(verdicts))
-            sections += [f"### {preset}", shown, _folded("The values, with 95 % intervals in brackets", [values])]
+            shown, values = told_beside(verdicts)
+            shown = shown.replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
+            sections += [f"### {preset}", markdown_table(shown),
+                         _folded("The values, with 95 % intervals in brackets", [markdown_table(values)])]
     return [_SECOND, *sections] if sections else []
 
 

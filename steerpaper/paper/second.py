@@ -14,8 +14,8 @@ from steerpaper.paper.compared import measured_table
 
 SECOND = "second_"  # before the names of a second concept's tables
 # The claims that notebook 08 measures again.
-CENTRAL = ("effective", "few-edges", "interchangeable", "beyond-random", "ov-not-qk", "ov-not-qk-learned",
-           "svv-concepts", "sparse", "agree")
+CENTRAL = ("effective", "random-vectors", "few-edges", "interchangeable", "beyond-random", "ov-not-qk",
+           "ov-not-qk-learned", "ov-not-qk-logits", "svv-concepts", "sparse", "agree")
 
 
 def cases_of(preset: str, concept: Concept = REFUSAL, prefix: str = "") -> pd.DataFrame:
@@ -72,7 +72,7 @@ def told_beside(verdicts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     shown, values = (pd.DataFrame({"claim": verdicts.title}) for _ in range(2))
     for name in names:
         words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
-        shown[name] = [f"**{word}** ({k}/{of})" for word, k, of in zip(words, met, n)]
+        shown[name] = [f"{word} ({k}/{of})" for word, k, of in zip(words, met, n)]
         values[name] = measured
     return shown.assign(about=verdicts.about), values
 

@@ -1,5 +1,6 @@
 """Steering vectors: extracted, trained, chosen and made sparse."""
 
+from steerpaper.vectors.controls import judged_random, random_control
 from steerpaper.vectors.cosines import cosine_table
 from steerpaper.vectors.extraction import (
     LearnedVector, difference_in_means, next_token_vector, preference_vector, principal_component, random_vector,
@@ -18,7 +19,7 @@ from steerpaper.vectors.sparsify import (
 __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
     "apply_mask", "candidate_at", "chosen_places", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
-    "difference_in_means", "effect_ratio", "get_method", "next_token_vector", "preference_vector",
-    "principal_component", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
+    "difference_in_means", "effect_ratio", "get_method", "judged_random", "next_token_vector", "preference_vector",
+    "principal_component", "random_control", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
     "select_coefficient", "sparse_vectors", "sparsify", "winning_runs", "with_values",
 ]
