@@ -533,11 +533,12 @@ ranges.assign(**{"the method's": changes.method_change.first()}).round(3)
 #
 # *Qwen.* So do they here: harmful prompts answered rise from 46 to 100 %, harmless ones fall
 # from 87 to 11, 5 and 1 %. DIM pays with a fifth of the clean text on harmless prompts, NTP
-# with as much on harmful ones, PO with nothing. But random vectors are no zero: at DIM's
-# push, α = 2.5, single ones move ASR by as much as 0.44 up and 0.56 down, and their mean over
-# ten is −0.01 and −0.13. (On 16 prompts per class: two of the ten answer all harmful ones, as
-# DIM does.) An effect of one vector is to be read against that; at NTP's and PO's shorter
-# pushes random vectors were not tried.
+# with as much on harmful ones, PO with nothing. But random vectors are no zero, at any of the
+# three lengths: single ones move ASR on harmful prompts by up to 0.44, 0.31 and 0.38 (as long
+# as DIM, NTP, PO; pushes of 11.8, 6.9 and 8.6), on harmless ones by up to 0.56, 0.38 and 0.44. Their means are near zero on harmful prompts and about −0.1 on harmless ones. (On 16
+# prompts per class: at DIM's length two of the ten answer all harmful ones, as DIM does.) So
+# it is not the longest push alone: this model's refusal is easily moved, and an effect of one
+# vector is to be read against that.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's
