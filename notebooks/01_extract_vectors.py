@@ -469,7 +469,7 @@ pushes.assign(push=pushes["|α|"] * pushes["norm"]).round(2)
 # **Reading.** Learned vectors differ from DIM in length, in either
 # direction, but what they add to the stream is a longer push than DIM's on both organisms. So
 # effects at the chosen coefficients compare vectors that are as good as each can be made, and
-# not pushes of one size; random vectors have DIM's length.
+# not pushes of one size; random vectors come at the length of each.
 #
 # The vectors are saved with how they were made; later notebooks read them from there.
 
@@ -525,11 +525,12 @@ ranges = changes.asr_change.agg(["min", "mean", "max"])
 ranges.assign(**{"the method's": changes.method_change.first()}).round(3)
 
 # %% [markdown]
-# **Reading.** All three methods flip nearly every prompt in both directions, equally well; what
-# differs is the price: under +α part of the answers to harmless prompts is no longer clean.
-# PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama, where it
-# does not. Random vectors do next to nothing: of ten, none turns more than three prompts of 24,
-# which is the scale to read small effects by.
+# **Reading.** All three methods flip nearly every prompt in both directions, equally well;
+# what differs is the price: under +α part of the answers to harmless prompts is no longer
+# clean. PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama,
+# where it does not. Random vectors do little: as long as DIM none of ten turns more than
+# three prompts of 24, as long as the learned ones, which is a longer push, none more than
+# five.
 #
 # *Qwen.* So do they here: harmful prompts answered rise from 46 to 100 %, harmless ones fall
 # from 87 to 11, 5 and 1 %. DIM pays with a fifth of the clean text on harmless prompts, NTP

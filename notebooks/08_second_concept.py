@@ -307,8 +307,9 @@ examples.set_index(["prompts", "prompt"])
 # ones DIM and NTP leave none in English and PO three. The text is about as clean as without
 # steering, NTP's less (0.65 and 0.75, from 0.80 and 0.90). And of fifteen random vectors, five as
 # long as each method's, not one turns a single prompt, though they leave less of the Chinese
-# answers clean (single ones 0.30). At refusal's push random vectors moved ASR by half; at this
-# one the direction does all of it.
+# answers clean (single ones 0.30). At pushes of these lengths (5.1, 6.8 and 9.4) random vectors
+# did move refusal, by up to 0.44 at 8.6 (notebook 01). So whether a push has to be about
+# something is a matter of the behaviour, and not of how long the push is.
 
 # %% [markdown]
 # ## Attention weights or values?

@@ -60,9 +60,9 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, the circuit of a random vector "
         f"{percent('beyond-random', 0)} of that.",
         f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
-        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. In logits, where no "
-        f"push is too long to tell, freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention "
-        f"weights {percent('ov-not-qk-logits', 1)} of that.",
+        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. In logits "
+        f"freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention weights "
+        f"{percent('ov-not-qk-logits', 1)} of that.",
         f"Chosen by gradient and rescaled to the whole's length, vectors keep their effect without "
         f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
     ]
