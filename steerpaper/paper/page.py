@@ -49,10 +49,10 @@ interval reaches over the limit. The first {{n}} claims are those of the paper's
 
 _SECOND = """## About refusal, or about steering
 
-The central measurements made once more for a second concept of the same model, smaller, and held against the same rules
-([notebook 08](notebooks/08_second_concept.ipynb)). A finding is about *steering* where it holds, or mostly holds, for
-both, about one concept where it does for that one and fails for the other, about *neither* where it fails for both, and
-*open* otherwise. In brackets: cases that meet their limit, of all."""
+The central measurements made once more for a second concept of the same model, smaller, and held against the same
+rules. A finding is about *steering* where it holds, or mostly holds, for both, about one concept where it does for that
+one and fails for the other, about *neither* where it fails for both, and *open* otherwise. In brackets: cases that meet
+their limit, of all."""
 
 _LIMITS = """What is undefined does not meet a limit. *No case*: the tables hold nothing to which the claim applies. *Not
 measured*: the tables on record lack a column, and count once their notebook has run again.
@@ -248,8 +248,10 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
             shown, values = told_beside(verdicts)
             shown = shown.replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
-            sections += [f"### {preset}", markdown_table(shown),
-                         _folded("The values, with 95 % intervals in brackets", [markdown_table(values)])]
+            own = f"{preset}/" * (paths.NOTEBOOKS / preset / "08_second_concept.ipynb").exists()
+            sections += [f"### {preset}", f"From [notebook 08](notebooks/{own}08_second_concept.ipynb).",
+                         markdown_table(shown), _folded("The values, with 95 % intervals in brackets",
+                                                        [markdown_table(values)])]
     return [_SECOND, *sections] if sections else []
 
 
