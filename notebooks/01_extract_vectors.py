@@ -487,7 +487,7 @@ for name, steering in found.items():
 # mere size of the push, random vectors of the same norm and coefficient should change nothing.
 # How far they do differs from one to the next, so there are ten as long as each method's, the
 # same ten directions, on fewer prompts each. Those of DIM's length are pooled here, and each of
-# all thirty stands by itself below.
+# all thirty counts by itself, in ranges below.
 
 # %%
 tested = {"none": None, "dim": dim} | {name: found[name] for name in tuned}
@@ -529,17 +529,18 @@ ranges.assign(**{"the method's": changes.method_change.first()}).round(3)
 # what differs is the price: under +α part of the answers to harmless prompts is no longer
 # clean. PCA steers organism-gemma2, where it lies near DIM (below), and not organism-llama,
 # where it does not. Random vectors do little: as long as DIM none of ten turns more than
-# three prompts of 24, as long as the learned ones, which is a longer push, none more than
-# five.
+# three prompts of 24 on balance, as long as the learned ones, which is a longer push, none
+# more than five.
 #
 # *Qwen.* So do they here: harmful prompts answered rise from 46 to 100 %, harmless ones fall
 # from 87 to 11, 5 and 1 %. DIM pays with a fifth of the clean text on harmless prompts, NTP
 # with as much on harmful ones, PO with nothing. But random vectors are no zero, at any of the
-# three lengths: single ones move ASR on harmful prompts by up to 0.44, 0.31 and 0.38 (as long
-# as DIM, NTP, PO; pushes of 11.8, 6.9 and 8.6), on harmless ones by up to 0.56, 0.38 and 0.44. Their means are near zero on harmful prompts and about −0.1 on harmless ones. (On 16
-# prompts per class: at DIM's length two of the ten answer all harmful ones, as DIM does.) So
-# it is not the longest push alone: this model's refusal is easily moved, and an effect of one
-# vector is to be read against that.
+# three lengths (pushes of 11.8, 6.9 and 8.6 for DIM, NTP, PO): on harmful prompts single ones
+# change ASR by −0.25 to 0.44, −0.31 to 0.25 and −0.31 to 0.38, on harmless ones by −0.56,
+# −0.38 and −0.44 to 0.06. Their means are near zero on harmful prompts and about −0.1 on
+# harmless ones. (On 16 prompts per class: at DIM's length two of the ten answer all harmful
+# ones, as DIM does.) So it is not the longest push alone: this model's refusal is easily
+# moved, and an effect of one vector is to be read against that.
 
 # %% [markdown]
 # The paper judges answers to harmful prompts with Llama Guard 2. Where that is the preset's
@@ -670,7 +671,7 @@ pairs.pivot(index=["method_a", "method_b"], columns="preset", values="cosine").r
 
 # %% [markdown]
 # * **Steering works by all three methods**, in both directions, on unseen prompts, and a random
-#   push does not. That much of the claim holds on both organisms, more completely than on the
+#   push hardly does. That much of the claim holds on both organisms, more completely than on the
 #   paper's models.
 # * **The vectors differ less than the paper's.** NTP and PO share most of their direction.
 #   Whether different directions do the same work is hardly tested by them, and what later

@@ -38,7 +38,8 @@
 # other the last one won. So the sets differ in the language of the whole request
 # and in nothing else: forty topics in ten frames, each in both languages, the frames of validation
 # and test unseen in training. What remains open is whether a vector is about the language of the
-# answer or about that of the question. The steered prompts tell them apart: there both are at odds.
+# answer or about that of the question: a model that reads an English request as a Chinese one
+# would answer in Chinese, too.
 #
 # **What is smaller here.** Prompts: per class as many training and validation prompts as notebook 07
 # ranks and sizes circuits on, and `n_second` test prompts. Every other layer is scored (on
@@ -108,7 +109,7 @@ by_itself.round(2)
 # **Reading.**
 #
 # *Qwen.* As it is asked: all six Chinese requests are answered in Chinese, and none of the
-# English ones. Every prompt can flip, where of refusal's harmful ones half could not.
+# English ones. Every prompt can flip, where 7 of 24 harmful ones of notebook 01 could not.
 
 # %% [markdown]
 # ## Layer, position and coefficient
@@ -179,10 +180,11 @@ layers.round(2)
 # **Reading.**
 #
 # *Qwen.* Here the rule as printed admits nine candidates at α = 1, where of refusal's it admitted
-# none. Its winner, the last position at layer 19, turns every first token; but of the whole
-# answers a third at most are clean in both directions. The runner-up, at layer 13, turns all six
-# of both sets in clean text at α = 1.5. That is next to refusal's layer 14, at the same position,
-# the line break behind the request, and a push of 5.1 where refusal takes 11.8.
+# none. It would choose the last position at layer 19; but of its whole answers at most a third
+# are clean in the weaker direction. The second by that score, at layer 13, turns all six of both
+# sets in clean text at α = 1.5, though its scores on one token are small (pale cells). That is
+# next to refusal's layer 14, at the same position, the line break behind the request, and a push
+# of 5.1 where refusal takes 11.8.
 
 # %% [markdown]
 # ## Three vectors
@@ -250,21 +252,21 @@ cosines.pivot(index="method_b", columns="method_a", values="cosine").loc[
 # **Reading** (two layers are two streams: across concepts a cosine means something where both enter
 # at one layer, or near).
 #
-# *Qwen.* The picture is refusal's. NTP and PO have a cosine of 0.67 to each other (refusal: 0.80)
-# and of 0.30 with DIM (0.37 and 0.30); across the concepts cosines are −0.10 to 0.07, where two
-# random directions of 896 dimensions scatter by 0.03. What brings about Chinese is not what
-# brings about a refusal. PO's range is narrow: from α = 2 on its answers to English prompts are
-# in no language, and none of either set is clean.
+# *Qwen.* Much as for refusal, NTP and PO have a cosine of 0.67 to each other (refusal: 0.80) and
+# of 0.30 with DIM (0.37 and 0.30). Across the concepts cosines are −0.10 to 0.07, where two
+# random directions of 896 dimensions have 0.03 (standard deviation). PO's range is narrow: from α
+# = 2 on no English request is answered in Chinese any more, and no flipped answer to a Chinese
+# one is clean.
 
 # %% [markdown]
 # ## Does it work?
 #
 # "ASR" keeps its name and its place in the tables, so that the same rules can read them: the share
 # of answers that do *not* express the concept. −s should bring it to 1 on positive prompts, +s to 0
-# on negative ones. An answer
-# in no language at all, digits or broken bytes, counts as not Chinese, as a broken answer counts as no
-# refusal: hence clean text beside it. Random vectors tell what any push of that size would do: five
-# as long as each method's vector, those of DIM's length pooled in the figure.
+# on negative ones. An answer in no language at all, digits or broken bytes, counts as not
+# Chinese, as a broken answer counts as no refusal: hence clean text beside it. Random vectors
+# tell what any push of that size would do: five as long as each method's vector, those of DIM's
+# length pooled in the figure.
 
 # %%
 asked = {name: pd.concat([splits[split][name].assign(split=split) for split in splits],
@@ -272,10 +274,10 @@ asked = {name: pd.concat([splits[split][name].assign(split=split) for split in s
 answers = sp.behaviour.judged_both_ways(
     model, asked, {"none": None} | steerings, concept=second, **how)
 plain = answers[answers.split == "test"]
-random = sp.vectors.judged_random(
+at_random = sp.vectors.judged_random(
     model, test, steerings, draws=5, seed=seed, concept=second, **how)
-tested = pd.concat([plain, random[random.as_long_as == "dim"]])
-control = sp.vectors.random_control(random, plain)
+tested = pd.concat([plain, at_random[at_random.as_long_as == "dim"]])
+control = sp.vectors.random_control(at_random, plain)
 sp.save_table(preset, "second_random_control", control)
 table = sp.rates(tested, ["method", "prompts", "coefficient"])
 order = ["none", *methods, "random"]
@@ -303,13 +305,13 @@ examples.set_index(["prompts", "prompt"])
 # %% [markdown]
 # **Reading.**
 #
-# *Qwen.* All twenty Chinese requests are answered in English, by every method. Of the English
-# ones DIM and NTP leave none in English and PO three. The text is about as clean as without
-# steering, NTP's less (0.65 and 0.75, from 0.80 and 0.90). And of fifteen random vectors, five as
-# long as each method's, not one turns a single prompt, though they leave less of the Chinese
-# answers clean (single ones 0.30). At pushes of these lengths (5.1, 6.8 and 9.4) random vectors
-# did move refusal, by up to 0.44 at 8.6 (notebook 01). So whether a push has to be about
-# something is a matter of the behaviour, and not of how long the push is.
+# *Qwen.* No Chinese request is answered in Chinese any more, by any method, and of the English
+# ones all are by DIM and NTP, 17 of 20 by PO. The text is about as clean as without steering,
+# NTP's perhaps less (13 and 15 of 20, from 16 and 18). Of five random directions, as long as each
+# method's vector, none turns a single prompt, though fewer answers are clean (single ones 6 of
+# 20). At 6.8 and 9.4 (NTP's and PO's push) that is the length at which random directions do move
+# refusal, by up to 7 of 16 prompts (notebook 01; 6.9 and 8.6). So what a random push does is not
+# only a matter of its length.
 
 # %% [markdown]
 # ## Attention weights or values?
@@ -375,21 +377,22 @@ logits.pivot(index=["concept", "method"], columns="frozen", values="undone")[
     ["qk", "ov"]].round(2)
 
 # %% [markdown]
-# **Reading** (first table: points of ASR lost by a freeze; second: share undone in logits).
+# **Reading** (first table: points by which a freeze changes ASR, in either direction; second: share
+# undone in logits).
 #
-# *Qwen.* This is the paper's table 1, on the model whose refusal does not have it. Freezing the
-# values costs DIM 75 points and NTP 90, and freezing the attention weights none; refusal's DIM
-# lost 23 and 16. PO's steering loses 5 and 7.5, like refusal's PO: no part by itself holds it up.
-# DIM reaches the values by way of the MLPs: without what these read of it nothing is left (100
-# points), without its direct path into the values nearly all (2.5). NTP goes straight into the
-# values (77.5).
+# *Qwen.* In values against weights this is the paper's table 1, for DIM and NTP, on the model
+# whose refusal does not have it. Freezing the values costs DIM 75 points and NTP 90, freezing the
+# weights none; refusal's DIM lost 23 and 16. Of PO's steering the values undo 5 points; frozen
+# weights make it turn the last three prompts, too (the 7.5 is a gain). But the vector's direct
+# paths are not the paper's: of DIM's steering that into the MLPs undoes all, and that into the
+# values 2.5 points; of NTP's, 7.5 and 77.5.
 #
-# In logits the concepts are alike. Values undo 0.72, 0.64 and 0.55 of the effect for language
-# (DIM, NTP, PO), 0.52, 0.55 and 0.56 for refusal; weights 0.04 to 0.17 and 0.10 to 0.18. So that
-# values carry more than weights is about steering, and that refusal's answers do not show it is,
-# in part, about how far it was pushed. On harmful prompts α = 2.5 is five times what turns more
-# than half of them, and freezing the values undoes 0.15; on harmless ones it is just enough, and
-# they undo 0.50, as in logits.
+# In logits the two concepts are nearer to each other. Values undo 0.72, 0.64 and 0.55 of the
+# effect for language (DIM, NTP, PO), 0.52, 0.55 and 0.56 for refusal; weights 0.04, 0.17 and
+# 0.12, and 0.10, 0.18 and 0.18. Why refusal's answers show it less is not settled. On harmful
+# prompts α = 2.5 is five times what turns half of those that can turn, and there freezing the
+# values undoes 0.15 where it is 0.52 in logits. On harmless ones, where 2.5 is just enough, it
+# undoes 0.50, but freezing the weights 0.41, for which logits (0.09) give no reason.
 
 # %% [markdown]
 # ## Few edges, and interchangeable ones?
@@ -422,13 +425,13 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # %% [markdown]
 # **Reading** (table: minimum-faithful circuits).
 #
-# *Qwen.* As few edges, and as little one's own, as for refusal. Smallest circuits have 4, 13 and
-# 14 % of the edges (DIM, NTP, PO; refusal's 6, 9 and 10) and carry 0.88 to 0.92 on test prompts.
-# NTP's and PO's carry 0.87 to 0.97 of any steering; DIM's, a third of their size, 0.71 and 0.73
-# of the learned ones'. Random edges carry nothing. The circuit of a random vector, with as many
-# edges as PO's, carries 0.87, 0.83 and 0.88. For refusal one could put that down to a push at
-# which random vectors steer, too. Here none turns a single prompt, and its circuit serves all the
-# same: it says which edges pass on a push, and not which push makes Chinese of it.
+# *Qwen.* About as few edges as for refusal, and as little one's own. Smallest circuits have 4, 13
+# and 14 % of the edges (DIM, NTP, PO; refusal's 6, 9 and 10) and carry 0.88 to 0.92 on test
+# prompts. NTP's and PO's carry 0.87 to 0.97 of any steering; DIM's, a third of their size, 0.71
+# and 0.73 of the learned ones'. Random edges carry nothing. The circuit of a random vector, with
+# as many edges as PO's, carries 0.87, 0.83 and 0.88, where PO's carries 0.96, 0.87 and 0.92:
+# nearly as much. For refusal one could put that down to random vectors that steer by themselves.
+# Here none turns a prompt, and its circuit serves all the same.
 
 # %% [markdown]
 # ## What do the steering value vectors say?
@@ -470,10 +473,10 @@ sp.save_figure(fig, preset, "second_svv_preference")
 #
 # *Qwen.* In their sum svv name the language, on both scales and for every method: 0.91 to 0.99,
 # where random vectors reach 0.86. So does the vector itself on the first, if less (0.80 to 0.88
-# over 0.77), on the second DIM's alone. The heads of layer 17 do (three of DIM's and NTP's five
-# strongest, two of PO's), those of layers 13 and 14 stay within chance. Top tokens do not show
-# it: a reader finds French, code and a "china", and not one Chinese character. For refusal it was
-# the sum as well, and no single head.
+# over 0.77), on the second DIM's alone. Of the strongest heads those of layer 17 do, on the scale
+# of answers (by DIM's and NTP's three, and PO's two; one by little), those of layers 13 and 14 do
+# not. The tokens shown hardly do: full-width punctuation in two sums, a "china", and for the rest
+# French and code. For refusal it was the sum as well, and on that scale no head.
 
 # %% [markdown]
 # ## How few dimensions?
@@ -545,18 +548,18 @@ sp.save_figure(fig, preset, "second_fig7_agreement")
 # %% [markdown]
 # **Reading.**
 #
-# *Qwen.* DIM needs two dimensions of 896: with those alone, made as long as the whole, all short
-# answers change their language, and at least nine in ten are clean. NTP keeps its effect with six
-# (its interval reaches down to none dropped, since 2 or 3 of 20 English requests stay English in
-# between). PO does not: with half of its dimensions gone 0.65 of the English requests stay
-# English, and with a tenth left 0.10 do, so that its curve is no decline, and by the rule nothing
-# can go. Refusal's vectors kept their effect to 99, 93 and 98 %. Whole answers at 80 % are less
-# clean than the dense vector's for DIM on English (0.50, from 0.80) and for PO on Chinese ones
-# (0.65, from 0.85).
+# *Qwen.* For DIM two dimensions of 896 are enough: with those alone, made as long as the whole,
+# all short answers change their language, and at least nine in ten are clean. NTP keeps its
+# effect with six (its interval reaches down to none dropped, since in between 2 or 3 of 20
+# English requests are not answered in Chinese). PO does not: with half of its dimensions gone
+# 0.65 of the English requests are not, and with a tenth left 0.10, so that its curve is no
+# decline, and by the rule nothing can go. Refusal's vectors kept their effect to 99, 93 and 98 %.
+# In whole answers at 80 % PO leaves 0.60 of the English requests; DIM's answers to them are less
+# clean than the dense vector's (0.50, from 0.80), as are PO's to Chinese ones (0.65, from 0.85).
 #
 # Where DIM keeps one to five dimensions there is little to agree on: with NTP p is 0.01 to 0.03,
-# with PO 0.05 to 0.23, with a random vector 0.09 to 0.31. NTP and PO agree far beyond chance, as
-# they do for refusal.
+# with PO 0.05 to 0.23, with a random vector 0.09 to 0.31. NTP and PO, who are alike as vectors,
+# agree far beyond chance, as they do for refusal. (At τ = 2 nothing is left of DIM.)
 
 # %% [markdown]
 # ## One circuit for both concepts?
@@ -588,11 +591,13 @@ shared.groupby("between", sort=False)[columns].mean().round(3)
 # %% [markdown]
 # **Reading** (points: pairs of circuits; lines: what sets of these sizes share at random).
 #
-# *Qwen.* Circuits of the two concepts share 0.68 to 0.85 of the smaller one's edges. Two methods
-# for one concept share 0.65 to 0.91, and either concept shares 0.61 to 0.86 with a random vector;
-# by chance it would be 0.06 to 0.13. So the two have as much in common as two vectors for one
-# thing, and no more than each has with a vector about nothing. That is one mechanism for both,
-# and it is the model's way of passing on a push at this layer, whatever the push is about.
+# *Qwen.* Circuits of the two concepts share 0.68 to 0.85 of the smaller one's edges (0.75 on
+# average). Two methods for one concept share 0.65 to 0.90 (0.83 for refusal, 0.82 for language),
+# and either concept 0.61 to 0.86 with a random vector; by chance it would be 0.06 to 0.13. So the
+# two have nearly as much in common as two vectors for one thing, and as much as each has with a
+# vector about nothing. (The random vectors' edges are ranked on answers in the other language,
+# too, and shares of the smaller circuit grow with the larger.) At these layers the model passes
+# on a push by much the same edges, whatever the push is about.
 
 # %% [markdown]
 # ## Both vectors at once
@@ -634,13 +639,14 @@ display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
 # %% [markdown]
 # **Reading** (tables: share of clean text; the first answer of every kind).
 #
-# *Qwen.* They do both. On Chinese requests refusal's vector leaves the language as it is, the
-# language's makes it English, and with both all twenty answers are refusals in English, and
-# clean. Neither effect is lost in the other, though their circuits are largely the same edges. On
-# English requests both together give Chinese, as the language's does alone, whether refusals the
-# judge cannot say; only four of twenty are clean, so that there the two pushes are too much.
-# (Half of the unsteered English answers count as refusals: "As an AI language model …" is on the
-# paper's list of substrings.)
+# *Qwen.* Where the judges can tell, both do. On Chinese requests refusal's vector leaves the
+# language as it is, the language's makes it English, and with both all twenty answers are
+# refusals in English, and clean. On English requests both together give Chinese, as the
+# language's does alone; whether refusals, the judge cannot say, and only four of twenty are
+# clean, so that there the two pushes are too much. The two are not cleanly apart, either: the
+# language's vector alone makes the first English request a refusal in Chinese. (Half of the
+# unsteered English answers count as refusals: "As an AI language model …" is on the paper's list
+# of substrings.)
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -672,24 +678,25 @@ values.set_index("claim")
 
 # %% [markdown]
 # *Qwen.* By these rules two findings of eleven are about steering, that a tenth of the edges
-# carries it and that methods agree on dimensions; one fails for both, that a random vector's
-# circuit carries less than half of what a method's does; two hold for language and fail for
-# refusal; of six, one verdict or both lie in between.
+# carries it and that methods agree on dimensions (where DIM keeps five at most); one fails for
+# both, that a random vector's circuit carries less than half of what a method's does; two hold
+# for language and fail for refusal; of six, one verdict or both lie in between.
 #
-# **What surprised.** *The paper's table 1 is that of the other concept.* Random vectors leave the
-# language alone, and of DIM's and NTP's steering freezing the values, not the weights, undoes
-# 0.50 to 1.00. Refusal, which the paper measured, moves under four random vectors of five, and
-# freezing the values undoes 0.15 and 0.50 of DIM's steering, less of NTP's. In logits both
-# concepts go the same way, half to seven tenths by the values and hardly by the weights. That
+# **What surprised.** *Values, and not weights: of the other concept.* Of DIM's and NTP's steering
+# of the language freezing the values undoes 0.50 to 1.00, freezing the weights nothing. Of
+# refusal, which the paper measured, the values undo 0.15 and 0.50 of DIM's and less of the
+# others'. *A random push is not nothing to everything.* None turns the language of a single
+# answer; refusal it moves by more than a tenth of the method's effect in 48 of 60 cases. That
 # would fit a decision that stands close to its threshold, as refusal may in a model that refuses
-# half of what harms by itself; it is not shown. *The circuit is nobody's.* Two concepts share as
-# many edges as two methods do, and a random vector's circuit carries as much where that vector
-# does nothing. So that few edges carry steering is a finding about the model, and that circuits
-# are shared says nothing of what is steered. *And little gets in the way*: over largely the same
-# edges both vectors do both.
+# half of what harms by itself; it is not shown. *The circuit is nearly nobody's.* Two concepts
+# share nearly as many edges as two methods do, and a random vector's circuit carries nearly as
+# much as the largest of the methods', where that vector turns nothing. So that few edges carry
+# steering is a finding about the model, and that circuits are shared says little of what is
+# steered.
 #
 # What this cannot say: two concepts of one model are two, and one of them is a property of every
 # token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the
-# tables), the second concept's prompts are made of forty topics and ten frames, and learned vectors
-# were trained once. "About steering" means that two behaviours as unlike as these gave the same
-# verdict, and no more.
+# tables; six answers per set rank and size a circuit), the second concept's prompts are made of forty
+# topics, which all splits share, and ten frames, random vectors are five directions, and learned
+# vectors were trained once. The two concepts enter at two layers. "About steering" means that two
+# behaviours as unlike as these gave the same verdict, and no more.

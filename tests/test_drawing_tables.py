@@ -135,9 +135,11 @@ def test_attention_change_is_the_mean_over_heads():
 
 def test_signs_and_titles_go_by_the_concept():
     """Of answering, which is refusal the other way round: harmless prompts show it by themselves."""
-    answering = replace(REFUSAL, name="answering", positive="harmless", negative="harmful")
+    answering = replace(REFUSAL, name="answering", positive="harmless", negative="harmful", expresses="answer")
     titles = [ax.get_title() for ax in vectors.draw_asr(recorded("table2_asr"), answering).axes]
     assert titles == ["harmful prompts, +|α|", "harmless prompts, −|α|"]
+    counted = [vectors.draw_asr(recorded("table2_asr"), concept).axes[0].get_ylabel() for concept in (REFUSAL, answering)]
+    assert counted == ["attack success rate\n(lines: 95 %)", "share that do not answer\n(lines: 95 %)"]
     titles = [ax.get_title() for ax in vectors.draw_selection(recorded("dim_candidates"), 5, -2, answering).axes]
     assert titles[0] == "bypass: harmless prompts, −s\n(log odds of answering)"
     assert titles[1:] == ["induce: harmful prompts, +s\n(log odds of answering)",
@@ -146,6 +148,9 @@ def test_signs_and_titles_go_by_the_concept():
                            "undone": [0.5, 0.6], "low": 0.4, "high": 0.7})
     fig = freezing.draw_undone(shares, "toy", answering)
     assert [ax.get_title() for ax in fig.axes] == ["harmless prompts, −s", "harmful prompts, +s"]
+    paper = pd.concat([shares, shares.assign(model="gemma-2-2b-it", method="dim")])
+    told = [freezing.draw_undone(each, "toy").legends[0].get_title().get_text() for each in (shares, paper)]
+    assert ["paper" in title for title in told] == [False, True]
     assert [container.get_label() for container in fig.axes[0].containers] == ["DIM"]  # none of the paper's
     curves = recorded("table10_11_sparsity").query("rescaled")
     fig = draw_asr_by_sparsity(curves, "method", curves.head(0), answering)

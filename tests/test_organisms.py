@@ -147,7 +147,7 @@ def test_steering_both_ways_and_a_random_control(steered):
     assert harmless.asr[1] <= 0.08
     for table in (harmful, harmless):
         base, draws = table.asr[0], table[2:]
-        # Pooled. A single draw may move ASR by a little more, as `random_control.csv` reports, but by nothing that its
+        # Pooled. A single draw may move ASR by a little more, but by nothing that its
         # interval would tell from 0.05.
         assert abs(draws.asr.mean() - base) <= 0.05, draws
         assert (draws.asr_low <= base + 0.05).all() and (draws.asr_high >= base - 0.05).all(), draws

@@ -60,7 +60,8 @@ def hand_made() -> dict[str, pd.DataFrame]:
     every = types | {"from_attention_head": 60.0, "into_query": 50.0, "into_key": 25.0}
     return {
         "table2_asr": asr_table(["method", "prompts"], asr).assign(clean_share_of_base=0.9),
-        "random_control": pd.DataFrame([(m, draw, p, 0.02, 0.9) for m in METHODS for draw in range(3) for p in CLASSES],
+        "random_control": pd.DataFrame([(m, draw, p, sign * 0.02, sign * 0.9) for m in METHODS for draw in range(3)
+                                        for p, sign in zip(CLASSES, (1, -1))],
                                        columns=["as_long_as", "draw", "prompts", "asr_change", "method_change"]),
         "cosines": pd.DataFrame([(*pair, 0.3, 0.2, 0.4) for pair in PAIRS],
                                 columns=["method_a", "method_b", "cosine", "low", "high"]),
@@ -314,7 +315,7 @@ BROKEN = {
     ("effective", 0): ("table2_asr", "asr", lambda t: 0.79),
     ("effective", 1): ("table2_asr", "asr", lambda t: 0.04),
     ("effective", 2): ("table2_asr", "clean_share_of_base", lambda t: 0.79),
-    ("random-vectors", 0): ("random_control", "asr_change", lambda t: 0.2),
+    ("random-vectors", 0): ("random_control", "asr_change", lambda t: np.sign(t.method_change) * 0.2),
     ("few-edges", 0): ("fig3_minimum_faithful", "share", lambda t: 0.14),
     ("few-edges", 1): ("fig3_interchange", "faithfulness", lambda t: 0.84),
     ("whole-answers", 0): ("fig19_single_sets", "faithfulness", lambda t: t.faithfulness.clip(upper=0.74)),
@@ -856,7 +857,7 @@ def test_findings_tell_what_was_measured(results):
     steering, circuits, shared, freezes, sparsity = found
     assert "harmless ones, steered DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) and DIM" in steering
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
-    assert "Random vectors of the same length change ASR by -44 to 2 % of that" in steering
+    assert "Random vectors of the same length move ASR -44 to 2 % as far" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "No position holds more than 40 % of the effect." in circuits
     assert "the circuit of a random vector 33 % of that" in shared

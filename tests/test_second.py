@@ -29,7 +29,7 @@ from steerpaper.heads.lens import lens_logits, lens_preference
 from steerpaper.heads.ov import steering_value_vectors
 from steerpaper.heads.preference import preferences, strongest_writes
 from steerpaper.paper.page import results_page
-from steerpaper.paper.second import CENTRAL, SECOND, beside_each_other, cases_of
+from steerpaper.paper.second import CENTRAL, SECOND, beside_each_other, cases_of, told_beside
 from steerpaper.presets import PRESETS
 from steerpaper.steering import Steering
 from steerpaper.vectors.controls import judged_random, random_control
@@ -124,6 +124,12 @@ def test_results_tell_what_a_finding_is_about(results):  # noqa: F811
     page = results_page()
     section = page.partition("## About refusal, or about steering")[2].partition("## The paper's own arithmetic")[0]
     assert rows_of(section, "| claim") == ["claim", "refusal", "language", "about"]
+    shown, values = told_beside(beside_each_other(found))
+    assert shown.set_index("claim").loc["DIM acts through OV, not QK"].tolist() == [
+        "holds (2/2)", "does not hold (0/2)", "refusal"]
+    assert list(values) == ["claim", "refusal", "language"] and "3 (1 to 50)" in " ".join(values.language)
+    assert "From [notebook 08](notebooks/08_second_concept.ipynb)." in section
+    assert rows_of(section, "| Random vectors of the same length do nothing (*ours*)")[1] == "**holds** (18/18)"
     assert rows_of(section, "| DIM acts through OV, not QK") == [
         "DIM acts through OV, not QK", "**holds** (2/2)", "**does not hold** (0/2)", "refusal"]
     assert sum(line.startswith("| ") for line in section.splitlines()) == 2 * (2 + len(CENTRAL))
@@ -224,6 +230,12 @@ def test_random_vectors_are_as_long_as_each_method_s(llama, steering, prompts):
                 assert (row.n, row.asr) == (4, 1 - np.mean(own)) and row.coefficient == sign * push.coefficient
                 assert (row.asr_change, row.method_change) == pytest.approx((base - np.mean(own), base - steered))
     assert table.method_change.nunique() > 1 and (table.asr_change != table.method_change).any()
+    with pytest.raises(ValueError, match="draws must be at least 1, 0 was given"):
+        judged_random(llama, few, pushes, draws=0, concept=COUNTING, **HOW)
+    one = judged.index == judged[judged.method == "dim"].index[0]
+    for wanted, missing in (("none", judged.method == "none"), ("po", judged.method == "po"), ("dim", one)):
+        with pytest.raises(ValueError, match=f"of '{wanted}' there are not the answers to all 8 prompts of the random"):
+            random_control(random, judged[~missing])
 
 
 def test_what_freezes_undo_in_logits_is_what_their_circuits_lack(llama, data):

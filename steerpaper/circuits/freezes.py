@@ -30,10 +30,10 @@ def frozen_circuits(graph: Graph) -> pd.Series:
 
 
 def undone_on_logits(model: Model, data: Mapping[str, FlippedResponses], *, seed: int = 0) -> pd.DataFrame:
-    """Share of the effect on logits that each freeze undoes on given text: what `frozen_circuits` lack of faithfulness 1.
+    """Share of the effect on logits that each freeze undoes on given text: 1 minus the faithfulness of `frozen_circuits`.
 
     Args:
-        data: responses by method, all steered at one layer.
+        data: by method its responses, steered at one layer.
 
     Returns:
         Columns method, frozen, prompts (a set, or "both"), n_edges (left of the graph), responses, undone, low and high.

@@ -47,7 +47,7 @@ def draw_two_vectors(table: pd.DataFrame, concepts: Sequence[Concept]) -> Figure
             ax.bar(np.arange(len(runs)) + shift, own.expressed, 0.38, yerr=error_bars(own, "expressed"),
                    color=PALETTE[concept.positive], error_kw={"lw": 1}, label=concept.expresses)
         ax.set(title=f"{prompts} prompts", ylim=(0, 1.03))
-        ax.set_xticks(range(len(runs)), [run.replace(", ", ",\n") for run in runs])
+        ax.set_xticks(range(len(runs)), [run.replace(" alone", "\nalone") for run in runs])
         ax.grid(axis="x", visible=False)
     axes[0, 0].set(ylabel="share of answers that\n(lines: Wilson 95 %)")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)

@@ -49,8 +49,9 @@ def draw_undone(shares: pd.DataFrame, model: str, concept: Concept = REFUSAL) ->
         ax.set(xlabel="share of the steering undone")
         ax.hlines([part + 0.5 for part in range(len(PARTS) - 1)], 0, 1, color="#cccccc", lw=0.5)
     axes[0].set(yticks=range(len(PARTS)), yticklabels=PARTS.values(), ylabel="frozen", ylim=(len(PARTS) - 0.5, -0.5))
+    paper = "; the paper prints none" if set(_PAPER) & set(shares.model) else ""
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, title_fontsize=7,
-               title="lines: Wilson 95 % intervals of the frozen runs; the paper prints none")
+               title=f"lines: Wilson 95 % intervals of the frozen runs{paper}")
     return fig
 
 

@@ -195,10 +195,10 @@ def summary(rows: pd.DataFrame) -> str:
             texts.append(f"{quantity}: not measured")
             continue
         weakest = group.loc[group.margin.fillna(-np.inf).idxmin()]
-        value = f"{weakest.value:.3g}"
+        value = f"{weakest.value + 0.0:.3g}"  # + 0.0: no minus before a zero
         if pd.notna(weakest.low):
-            value += f" ({weakest.low:.3g} to {weakest.high:.3g})"
-        ends = f"{group.value.min():.3g}", f"{group.value.max():.3g}"
+            value += f" ({weakest.low + 0.0:.3g} to {weakest.high + 0.0:.3g})"
+        ends = f"{group.value.min() + 0.0:.3g}", f"{group.value.max() + 0.0:.3g}"
         if len(group) > 1:
             span = " to ".join(dict.fromkeys(ends))
             value = f"{span}, weakest {weakest.case} with {value}"

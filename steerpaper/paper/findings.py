@@ -54,7 +54,7 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
         f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. Random "
-        f"vectors of the same length change ASR by {percent('random-vectors', 0)} of that.",
+        f"vectors of the same length move ASR {percent('random-vectors', 0)} as far.",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
         f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on one token.",
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, the circuit of a random vector "

@@ -54,9 +54,15 @@ def _page(preset: str) -> str:
 
 def _drawn(preset: str, notebook: str) -> str:
     """Which notebook drew a section's figures: as executed on this model, where that is committed."""
-    if (paths.NOTEBOOKS / preset / f"{notebook}.ipynb").is_file():
-        return f"Drawn by [notebook {notebook[:2]}, as executed on {preset}](../notebooks/{preset}/{notebook}.ipynb)."
-    return f"Drawn by [notebook {notebook[:2]}](../notebooks/{notebook}.ipynb)."
+    where = executed(preset, notebook)
+    of = f", as executed on {preset}" if f"/{preset}/" in where else ""
+    return f"Drawn by [notebook {notebook[:2]}{of}](../{where})."
+
+
+def executed(preset: str, notebook: str) -> str:
+    """A notebook's path in the repository: as executed on this model, where that is committed."""
+    own = f"{preset}/" * (paths.NOTEBOOKS / preset / f"{notebook}.ipynb").is_file()
+    return f"notebooks/{own}{notebook}.ipynb"
 
 
 def _figure(preset: str, name: str) -> str:

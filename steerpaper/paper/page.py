@@ -16,7 +16,7 @@ from steerpaper.paper.claims import FEW, MOST, Claim, claims
 from steerpaper.paper.departures import departures_page
 from steerpaper.paper.errata import arithmetic_csv, errata_page, possible_errata
 from steerpaper.paper.findings import ABOUT, findings, side_by_side
-from steerpaper.paper.gallery import captions, gallery_pages
+from steerpaper.paper.gallery import captions, executed, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.second import told_beside
 from steerpaper.paper.tables import MODELS
@@ -247,11 +247,11 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
     for preset in presets:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
             shown, values = told_beside(verdicts)
-            shown = shown.replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
-            own = f"{preset}/" * (paths.NOTEBOOKS / preset / "08_second_concept.ipynb").exists()
-            sections += [f"### {preset}", f"From [notebook 08](notebooks/{own}08_second_concept.ipynb).",
-                         markdown_table(shown), _folded("The values, with 95 % intervals in brackets",
-                                                        [markdown_table(values)])]
+            names = shown.columns[1:-1]
+            shown[names] = shown[names].replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
+            sections += [f"### {preset}", f"From [notebook 08]({executed(preset, '08_second_concept')}).",
+                         markdown_table(shown),
+                         _folded("The values, with 95 % intervals in brackets", [markdown_table(values)])]
     return [_SECOND, *sections] if sections else []
 
 

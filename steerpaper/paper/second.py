@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from steerpaper.concepts import REFUSAL, Concept
@@ -69,7 +70,9 @@ def told_beside(verdicts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The verdicts of `beside_each_other` as a page shows them: claim, a column per concept and what the finding is
     about; and the values behind them, with their intervals."""
     names = [column.removesuffix(" verdict") for column in verdicts if column.endswith(" verdict")]
-    shown, values = (pd.DataFrame({"claim": verdicts.title}) for _ in range(2))
+    ours = {claim.id for claim in claims() if claim.ours}
+    titles = verdicts.title + np.where(verdicts.claim.isin(ours), " (*ours*)", "")
+    shown, values = (pd.DataFrame({"claim": titles}) for _ in range(2))
     for name in names:
         words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
         shown[name] = [f"{word} ({k}/{of})" for word, k, of in zip(words, met, n)]
