@@ -98,7 +98,7 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Con
             ax.set_xticks(x, [_signed(name, signs[method, name]) for name in group.vector], rotation=90)
             if ax in grid[0]:
                 ax.set(title=method_label(method))
-        order = f"{words[one]} before {words[other]}"
+        order = " before ".join(words[kind].removeprefix("to ") for kind in (one, other))  # of an infinitive the verb
         order = order if len(order) < 30 else order.replace(" before ", "\nbefore ")
         axes[0].set(ylabel=f"preference for\n{order}", ylim=(0, 1))
     fig.legend([luck], ["95 % of random vectors"], loc="outside upper center")

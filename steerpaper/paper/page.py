@@ -246,7 +246,8 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
     sections = []
     for preset in presets:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
-            shown, values = told_beside(verdicts)
+            shown, values = (table.assign(claim=table.claim.str.replace("(ours)", "(*ours*)", regex=False))
+                             for table in told_beside(verdicts))
             names = shown.columns[1:-1]
             shown[names] = shown[names].replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
             sections += [f"### {preset}", f"From [notebook 08]({executed(preset, '08_second_concept')}).",

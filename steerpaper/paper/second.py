@@ -71,7 +71,7 @@ def told_beside(verdicts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     about; and the values behind them, with their intervals."""
     names = [column.removesuffix(" verdict") for column in verdicts if column.endswith(" verdict")]
     ours = {claim.id for claim in claims() if claim.ours}
-    titles = verdicts.title + np.where(verdicts.claim.isin(ours), " (*ours*)", "")
+    titles = verdicts.title + np.where(verdicts.claim.isin(ours), " (ours)", "")
     shown, values = (pd.DataFrame({"claim": titles}) for _ in range(2))
     for name in names:
         words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
