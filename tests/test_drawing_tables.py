@@ -171,6 +171,6 @@ def test_words_are_called_by_the_concept():
     signs = pd.Series(1.0, pd.MultiIndex.from_product([("dim", "ntp", "po"), ["SV"]]))
     grid = draw_svv_preference(preference, signs, answering).axes
     assert [grid[i].get_ylabel() for i in (0, 3)] == [
-        "preference for\nto answer before to refuse", "preference for\nharmless prompts\nbefore harmful prompts"]
+        "preference for\nanswer before refuse", "preference for\nharmless prompts\nbefore harmful prompts"]
     assert [ax.get_title() for ax in grid] == ["DIM", "NTP", "PO", "", "", ""]
     assert [len(ax.lines) for ax in grid] == [2] * 6
