@@ -68,7 +68,7 @@ def test_what_is_returned_is_the_picture_saved(folder):
 def test_a_saved_figure_is_closed_and_may_be_saved_again(folder):
     figure, other = plt.figure(), plt.figure()
     first = save_figure(figure, "tiny", "a")
-    assert plt.get_fignums() == [other.number]
+    assert not plt.fignum_exists(figure.number) and plt.fignum_exists(other.number)
     assert save_figure(figure, "organism-llama", "a").data == first.data
     plt.close(other)
 
