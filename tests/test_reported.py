@@ -281,6 +281,8 @@ def test_the_summary_shows_the_weakest_case():
     table = pd.DataFrame({"name": ["a", "b"], "v": [0.9, 0.6], "low": [0.8, 0.4], "high": [0.95, 0.7]})
     rows = cases(Claim("c", "", "", "", "", (check,)), lambda name: table)
     assert summary(rows) == "q: 0.6 to 0.9, weakest b with 0.6 (0.4 to 0.7)"
+    zeros = rows.assign(value=-0.0, low=-0.0, high=0.0)
+    assert summary(zeros).endswith(" with 0 (0 to 0)") and "-0" not in summary(zeros)
     assert rows.margin.tolist() == pytest.approx([0.4, 0.1])
     assert rows.clear.tolist() == [True, False]
 

@@ -26,6 +26,5 @@ __all__ = [
     "circuits_by_layer", "differences", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of",
     "flipped_responses", "frozen_circuits", "interchanged", "minimum_circuit", "minimum_circuits", "minimum_faithful",
     "overlap", "patch_edges", "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like",
-    "ranked_with_control", "shared_above", "shared_by_kind", "top_circuits", "undone_on_logits",
-    "unsteered_gradient",
+    "ranked_with_control", "shared_above", "shared_by_kind", "top_circuits", "undone_on_logits", "unsteered_gradient",
 ]

@@ -32,10 +32,11 @@ def draw_undone(shares: pd.DataFrame, model: str, concept: Concept = REFUSAL) ->
     own = shares[shares.model == model]
     series = [(own[own.method == method], dict(fmt="o", color=PALETTE[method]), method_label(method))
               for method in own.method.unique()]
-    for name, (marker, label) in _PAPER.items():
+    papers = [name for name in _PAPER if name != model and name in shares.model.unique()]
+    for name in papers:
+        marker, label = _PAPER[name]
         looks = dict(fmt=marker, color=PALETTE["base"], mfc="white", ms=5)
-        if name != model and name in shares.model.unique():
-            series.append((shares[shares.model == name], looks, label))
+        series.append((shares[shares.model == name], looks, label))
     fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 3.2), sharex=True, sharey=True)
     for ax, (prompts, sign) in zip(axes, zip(concept.sets, ("−s", "+s"))):
         for at, label in ((0, "intact"), (1, "not steered")):
@@ -49,9 +50,8 @@ def draw_undone(shares: pd.DataFrame, model: str, concept: Concept = REFUSAL) ->
         ax.set(xlabel="share of the steering undone")
         ax.hlines([part + 0.5 for part in range(len(PARTS) - 1)], 0, 1, color="#cccccc", lw=0.5)
     axes[0].set(yticks=range(len(PARTS)), yticklabels=PARTS.values(), ylabel="frozen", ylim=(len(PARTS) - 0.5, -0.5))
-    paper = "; the paper prints none" if set(_PAPER) & set(shares.model) else ""
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, title_fontsize=7,
-               title=f"lines: Wilson 95 % intervals of the frozen runs{paper}")
+               title="lines: Wilson 95 % intervals of the frozen runs" + "; the paper prints none" * bool(papers))
     return fig
 
 

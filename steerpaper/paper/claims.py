@@ -195,15 +195,18 @@ def summary(rows: pd.DataFrame) -> str:
             texts.append(f"{quantity}: not measured")
             continue
         weakest = group.loc[group.margin.fillna(-np.inf).idxmin()]
-        value = f"{weakest.value + 0.0:.3g}"  # + 0.0: no minus before a zero
+        value = _number(weakest.value)
         if pd.notna(weakest.low):
-            value += f" ({weakest.low + 0.0:.3g} to {weakest.high + 0.0:.3g})"
-        ends = f"{group.value.min() + 0.0:.3g}", f"{group.value.max() + 0.0:.3g}"
+            value += f" ({_number(weakest.low)} to {_number(weakest.high)})"
         if len(group) > 1:
-            span = " to ".join(dict.fromkeys(ends))
+            span = " to ".join(dict.fromkeys(map(_number, (group.value.min(), group.value.max()))))
             value = f"{span}, weakest {weakest.case} with {value}"
         texts.append(f"{quantity}: {value}")
     return "; ".join(texts)
+
+
+def _number(value: float) -> str:
+    return f"{value + 0.0:.3g}"  # + 0.0: no minus before a zero
 
 
 def _check(claim: str, entry: dict) -> Check:

@@ -246,13 +246,9 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
     sections = []
     for preset in presets:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
-            shown, values = (table.assign(claim=table.claim.str.replace("(ours)", "(*ours*)", regex=False))
-                             for table in told_beside(verdicts))
-            names = shown.columns[1:-1]
-            shown[names] = shown[names].replace(r"^(.+)( \(\d+/\d+\))$", r"**\1**\2", regex=True)
-            sections += [f"### {preset}", f"From [notebook 08]({executed(preset, '08_second_concept')}).",
-                         markdown_table(shown),
-                         _folded("The values, with 95 % intervals in brackets", [markdown_table(values)])]
+            shown, values = map(markdown_table, told_beside(verdicts, markdown=True))
+            sections += [f"### {preset}", f"From [notebook 08]({executed(preset, '08_second_concept')}).", shown,
+                         _folded("The values, with 95 % intervals in brackets", [values])]
     return [_SECOND, *sections] if sections else []
 
 

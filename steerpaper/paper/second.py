@@ -66,16 +66,17 @@ def beside_each_other(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told_beside(verdicts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The verdicts of `beside_each_other` as a page shows them: claim, a column per concept and what the finding is
-    about; and the values behind them, with their intervals."""
+def told_beside(verdicts: pd.DataFrame, *, markdown: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The verdicts of `beside_each_other` as they are shown: claim, a column per concept and what the finding is about;
+    and the values behind them, with their intervals. In Markdown verdicts are bold."""
+    bold, italic = ("**", "*") if markdown else ("", "")
     names = [column.removesuffix(" verdict") for column in verdicts if column.endswith(" verdict")]
     ours = {claim.id for claim in claims() if claim.ours}
-    titles = verdicts.title + np.where(verdicts.claim.isin(ours), " (ours)", "")
+    titles = verdicts.title + np.where(verdicts.claim.isin(ours), f" ({italic}ours{italic})", "")
     shown, values = (pd.DataFrame({"claim": titles}) for _ in range(2))
     for name in names:
         words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
-        shown[name] = [f"{word} ({k}/{of})" for word, k, of in zip(words, met, n)]
+        shown[name] = [f"{bold}{word}{bold} ({k}/{of})" for word, k, of in zip(words, met, n)]
         values[name] = measured
     return shown.assign(about=verdicts.about), values
 

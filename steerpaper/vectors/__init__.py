@@ -20,6 +20,6 @@ __all__ = [
     "METHODS", "SPARSIFIERS", "ContrastPairs", "Extracted", "Ingredients", "LearnedVector", "Method", "admissible",
     "apply_mask", "candidate_at", "chosen_places", "conditions", "contrast_pairs", "cosine_table", "count_conditions",
     "difference_in_means", "effect_ratio", "get_method", "judged_random", "next_token_vector", "preference_vector",
-    "principal_component", "random_control", "random_vector", "score_candidates", "score_coefficients", "select_by_generation",
-    "select_coefficient", "sparse_vectors", "sparsify", "winning_runs", "with_values",
+    "principal_component", "random_control", "random_vector", "score_candidates", "score_coefficients",
+    "select_by_generation", "select_coefficient", "sparse_vectors", "sparsify", "winning_runs", "with_values",
 ]
