@@ -12,7 +12,7 @@ from steerpaper.figures.attribution import (
 )
 from steerpaper.figures.circuits import draw_circuit, layout
 from steerpaper.figures.faithfulness import (
-    draw_faithfulness, draw_interchange, draw_overlap, draw_random_circuits,
+    draw_faithfulness, draw_interchange, draw_overlap, draw_random_circuits, draw_random_vector_circuits,
 )
 from steerpaper.figures.heads import (
     draw_svv_coefficient, draw_svv_cosines, draw_svv_explained, draw_svv_preference, draw_svv_tokens,
@@ -117,6 +117,24 @@ def test_every_random_circuit_is_a_point_filled_where_it_leads_straight_to_the_l
         straight, other = (ax.collections[i].get_offsets() for i in (0, 1))
         assert straight[:, 1].tolist() == pytest.approx([0.3]) and other[:, 1].tolist() == pytest.approx([0, 0.1, 0.2])
         assert len(ax.collections[0].get_facecolors()) and not len(ax.collections[1].get_facecolors())
+    plt.close(fig)
+
+
+def test_a_random_vectors_circuit_is_a_point_filled_where_the_vector_steers_by_itself():
+    moved = {0: 0.0, 1: -0.05, 2: 0.5, 3: -0.5}  # of a method that moves ASR by as much as 1, either way
+    table = pd.DataFrame([(method, seed, prompts, seed / 10 + 0.4, 0.3, 0.9, change, sign)
+                          for method in ("dim", "po") for seed, change in moved.items()
+                          for prompts, sign in (("harmful", 1), ("harmless", -1))],
+                         columns=["method", "seed", "prompts", "other_share", "other_share_low", "other_share_high",
+                                  "asr_change", "method_change"])
+    fig = draw_random_vector_circuits(table.sample(frac=1, random_state=0).sort_values("method", kind="stable"))
+    for ax in fig.axes:
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["DIM", "PO"]
+        for bars, steers, not_so in (ax.collections[:3], ax.collections[3:]):
+            assert len(bars.get_segments()) == 4 and {tuple(part[:, 1]) for part in bars.get_segments()} == {(0.3, 0.9)}
+            assert steers.get_offsets()[:, 1].tolist() == pytest.approx([0.6, 0.7])
+            assert not_so.get_offsets()[:, 1].tolist() == pytest.approx([0.4, 0.5])
+            assert not_so.get_facecolors().tolist() == [[1, 1, 1, 1]] and steers.get_facecolors()[0].min() < 1
     plt.close(fig)
 
 

@@ -16,12 +16,15 @@ from steerpaper.behaviour.effects import beside_unsteered, judged_both_ways, jud
 from steerpaper.behaviour.first_tokens import first_token_ids
 from steerpaper.behaviour.together import judged_together
 from steerpaper.behaviour.unsteered import nothing_turned
+from steerpaper.circuits.attribution import attribute
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.curves import faithfulness_by_class, minimum_circuit
 from steerpaper.circuits.flipped import patching_data
 from steerpaper.circuits.freezes import frozen_circuits, undone_on_logits
 from steerpaper.circuits.graph import Graph
-from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
+from steerpaper.circuits.interchange import (
+    interchanged, minimum_circuits, random_vector_circuits, ranked_with_control,
+)
 from steerpaper.circuits.layers import shared_above, shared_by_kind
 from steerpaper.concepts import LANGUAGE, REFUSAL
 from steerpaper.figures import draw_two_circuits, draw_two_vectors
@@ -68,7 +71,8 @@ def of_language(tables):
 
 
 NEEDED = ("table2_asr", "random_control", "freeze_on_logits", "fig3_minimum_faithful", "fig3_interchange",
-          "table1_average_drop", "svv_preference", "sparsity_kept", "sparse_test", "fig7_agreement", "agreement_control")
+          "random_vector_circuits", "table1_average_drop", "svv_preference", "sparsity_kept", "sparse_test",
+          "fig7_agreement", "agreement_control")
 
 
 def test_the_same_numbers_give_the_same_verdicts(results):  # noqa: F811
@@ -293,6 +297,32 @@ def test_circuits_of_methods_and_of_random_vectors(llama, steering, data):
     assert set(found.prompts) == {"both", "numeric", "wordy"} and set(found.vector) == {"dim"}
     alone = faithfulness_by_class(llama, pd.Series({"dim": expected}).rename_axis("circuit"), data["dim"], both=True)
     assert found[found.circuit == "dim"].faithfulness.tolist() == pytest.approx(alone.faithfulness.tolist())
+
+
+def test_circuits_of_several_random_vectors_beside_the_methods_own(llama, steering, data):
+    """Each direction by hand: pushed along as long, its strongest edges cut to the circuit's size, and run."""
+    own = Circuit.top(attribute(llama, data["dim"].responses, data["dim"].steerings, steps=2), 40)
+    found = random_vector_circuits(llama, {"dim": own}, data, data, draws=2, steps=2, seed=3)
+    assert list(found.columns[:7]) == ["method", "seed", "n_edges", "prompts", "faithfulness", "low", "high"]
+    assert found[["seed", "prompts"]].to_records(index=False).tolist() == [
+        (3, "numeric"), (3, "wordy"), (4, "numeric"), (4, "wordy")]
+    assert set(found.method) == {"dim"} and set(found.n_edges) == {40}
+
+    def carried(circuit):
+        circuits = pd.Series({"it": circuit}).rename_axis("circuit")
+        return faithfulness_by_class(llama, circuits, data["dim"]).set_index("prompts").faithfulness
+
+    for seed, rows in found.groupby("seed"):
+        pushes = [replace(push, vector=random_vector(steering.vector, seed)) for push in data["dim"].steerings]
+        other = carried(Circuit.top(attribute(llama, data["dim"].responses, pushes, steps=2), 40))
+        rows = rows.set_index("prompts")
+        assert rows.faithfulness.to_dict() == pytest.approx(other.to_dict())
+        assert rows.difference.to_dict() == pytest.approx((carried(own) - other).to_dict())
+        assert rows.other_share.to_dict() == pytest.approx((other / carried(own)).to_dict())
+        assert (rows.other_share_low <= rows.other_share).all() and (rows.other_share <= rows.other_share_high).all()
+    assert found.groupby("prompts").faithfulness.nunique().eq(2).all()  # two directions, two circuits
+    with pytest.raises(ValueError, match="draws"):
+        random_vector_circuits(llama, {"dim": own}, data, data, draws=0)
 
 
 def test_circuits_of_two_concepts_share_what_two_layers_share():

@@ -12,7 +12,7 @@ from steerpaper.circuits.differences import differences
 from steerpaper.circuits.flipped import FlippedResponses, NothingFlips, flipped_responses, patching_data
 from steerpaper.circuits.freezes import frozen_circuits, undone_on_logits
 from steerpaper.circuits.graph import Graph, edge_types
-from steerpaper.circuits.interchange import interchanged, minimum_circuits, ranked_with_control
+from steerpaper.circuits.interchange import interchanged, minimum_circuits, random_vector_circuits, ranked_with_control
 from steerpaper.circuits.layers import circuits_by_layer, shared_above, shared_by_kind
 from steerpaper.circuits.metrics import DirectionalKL, LogitDifference
 from steerpaper.circuits.patching import patch_edges
@@ -26,5 +26,6 @@ __all__ = [
     "circuits_by_layer", "differences", "edge_types", "faithfulness", "faithfulness_by_class", "faithfulness_of",
     "flipped_responses", "frozen_circuits", "interchanged", "minimum_circuit", "minimum_circuits", "minimum_faithful",
     "overlap", "patch_edges", "patching_data", "position_effects", "quantiles_of_draws", "random_draws", "random_like",
-    "ranked_with_control", "shared_above", "shared_by_kind", "top_circuits", "undone_on_logits", "unsteered_gradient",
+    "random_vector_circuits", "ranked_with_control", "shared_above", "shared_by_kind", "top_circuits",
+    "undone_on_logits", "unsteered_gradient",
 ]

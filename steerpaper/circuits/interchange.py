@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pandas as pd
 
+from steerpaper import arguments
 from steerpaper.circuits.attribution import Attribution, attribute
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.curves import faithfulness_by_class, minimum_circuit
+from steerpaper.circuits.differences import differences
 from steerpaper.circuits.flipped import FlippedResponses
+from steerpaper.circuits.recovery import faithfulness_of
 from steerpaper.models.model import Model
 from steerpaper.vectors.extraction import random_vector
 
@@ -66,3 +69,47 @@ def interchanged(
         tables[method] = faithfulness_by_class(model, pd.Series(through).rename_axis("circuit"), part, both=True,
                                                against="random vector", seed=seed)
     return pd.concat(tables, names=["vector"]).reset_index("vector").reset_index(drop=True)
+
+
+def random_vector_circuits(
+    model: Model, circuits: Mapping[str, Circuit], ranked_on: Mapping[str, FlippedResponses],
+    judged_on: Mapping[str, FlippedResponses], *, draws: int = 5, steps: int = 10, seed: int = 0,
+) -> pd.DataFrame:
+    """What the circuits of several random vectors carry of every method's steering, beside that method's own circuit.
+
+    A random vector's circuit are its strongest edges, as many as the method's circuit has, when it is pushed along as
+    the method's vector is, with its length and on its answers. Directions are the same for all methods, and those of
+    `judged_random` with the same seed.
+
+    Args:
+        circuits: by method.
+        ranked_on: by method, answers on which edges are ranked.
+        judged_on: by method, what to measure faithfulness on.
+        draws: number of directions.
+        steps: as for `attribute`.
+        seed: of the first direction; the next have the seeds that follow.
+
+    Returns:
+        Columns method, seed (of the direction), n_edges, prompts, faithfulness, low and high of the random vector's
+        circuit, and those of `differences`: the method's circuit minus this one, and what this one carries as a share.
+
+    Raises:
+        ValueError: less than one draw.
+    """
+    seeds, tables = range(seed, seed + arguments.integer("draws", draws, 1)), []
+    for method, circuit in circuits.items():
+        part, on = ranked_on[method], judged_on[method]
+        random = []
+        for each in seeds:
+            pushes = [replace(push, vector=random_vector(push.vector, each)) for push in part.steerings]
+            random.append(Circuit.top(attribute(model, part.responses, pushes, steps=steps), circuit.n_edges))
+        own, *found = faithfulness_of(model, [circuit, *random], on.responses, on.steerings)
+        pairs = {("own", each): own for each in seeds} | {("random", each): one for each, one in zip(seeds, found)}
+        compared = differences(pd.Series(pairs).rename_axis(["circuit", "seed"]), "random", on.labels, seed=seed)
+        through = pd.concat({each: one.by(on.labels.prompts, seed=seed) for each, one in zip(seeds, found)},
+                            names=["seed"]).reset_index("seed").drop(columns="responses")
+        both = through.merge(compared[compared.circuit == "own"].drop(columns="circuit"), on=["seed", "prompts"],
+                             validate="one_to_one")
+        tables.append(both.assign(method=method, n_edges=circuit.n_edges))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["method", "seed", "n_edges", *table.columns.drop(["method", "seed", "n_edges"])]]

@@ -9,10 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, with_labels
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label, with_labels
 
 FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _RANDOM = 0.1  # below which it sees random circuits
+_FAR, _STILL = 0.5, 0.1  # claims of ours: less than half of another circuit's is far, a tenth of a vector's is nothing
 BANDS = {"same size": ("as many random edges", PALETTE["random"]), "same kinds": ("as many of every kind", "#CC6677"),
           "twice the size": ("twice as many", "#332288")}
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100)
@@ -96,6 +97,31 @@ def draw_interchange(table: pd.DataFrame) -> Figure:
     fig = _heatmap(both, "faithfulness", (4.6, 3.0))
     fig.axes[0].set(xlabel="circuit of", ylabel="steering by, on its answers")
     fig.axes[0].tick_params(axis="x", rotation=30)
+    return fig
+
+
+def draw_random_vector_circuits(table: pd.DataFrame) -> Figure:
+    """What the circuit of each random vector carries of a method's steering, as a share of what the method's own circuit
+    does; filled where the random vector by itself moves ASR by more than a tenth of what the method's moves it.
+
+    Args:
+        table: as of `random_vector_circuits`, with asr_change and method_change of `random_control`.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(DOUBLE_COLUMN, 2.6), sharex=True, sharey=True)
+    methods = list(table.method.unique())
+    for ax, (prompts, group) in zip(axes, table.groupby("prompts")):
+        for x, method in enumerate(methods):
+            own, colour = group[group.method == method].sort_values("seed"), PALETTE[method]
+            aside = x + np.linspace(-0.3, 0.3, len(own))
+            ax.vlines(aside, own.other_share_low, own.other_share_high, color=colour, lw=1)
+            steers = (own.asr_change.abs() > _STILL * own.method_change.abs()).to_numpy()
+            for those, face in ((steers, colour), (~steers, "white")):
+                ax.scatter(aside[those], own.other_share[those], s=18, lw=0.8, ec=colour, fc=face, zorder=3)
+        ax.axhline(1, color="black", lw=0.8)
+        ax.axhline(_FAR, color="black", ls=":", lw=1)
+        ax.set(title=f"{prompts} test prompts", xticks=range(len(methods)), xlabel="steering by")
+        ax.set_xticklabels(map(method_label, methods))
+    axes[0].set(ylabel="carried by a random vector's circuit,\nshare of the method's (bars: 95 %)", ylim=(0, None))
     return fig
 
 

@@ -21,7 +21,7 @@ _ROWS = {
     "its faithfulness": (("few-edges",), 1, 2, ""),
     "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
     "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
-    "the same of a random vector's circuit, of that": (("beyond-random",), 0, 0, " %"),
+    "five random vectors' circuits, of the method's own": (("beyond-random",), 1, 0, " %"),
     "points undone, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
     "points undone, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
     "points undone, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
@@ -70,8 +70,9 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         return numbers
     numbers[0] += " (Below 0 is the other way.)"
     numbers[1] += f" No position holds more than {percent('whole-answers', 1)} of the effect."
-    numbers[2] += (" Random edges, twice as many as in DIM's, carry at most "
-                   f"{told('controls', 1)} in 97.5 % of draws.")
+    numbers[2] += (f" The circuits of five random directions, each as large as the method's own, carry "
+                   f"{percent('beyond-random', 1)} of what that does. Random edges, twice as many as in DIM's, carry at "
+                   f"most {told('controls', 1)} in 97.5 % of draws.")
     numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
