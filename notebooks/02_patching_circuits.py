@@ -801,7 +801,42 @@ beyond.filter(regex="difference|other_share").round(3)
 # 0.85), and says less about refusal than it seems to: most of what these circuits share is
 # how this model passes on a push. One caution: a random direction is not always about
 # nothing. NTP's control has the direction of draw 1 of notebook 01's ten, which at DIM's
-# longer push does steer; DIM's and PO's, draws 0 and 2, do not.
+# longer push does steer; DIM's and PO's, draws 0 and 2, do not. So more of them.
+
+# %% [markdown]
+# One direction per method is a thin control, and one of these steers by itself. So the same for
+# five of the ten directions of [notebook 01](01_extract_vectors.ipynb), the same five for all
+# methods, and with as many edges as the method's *own* circuit, not the largest. Points are open
+# where the random vector by itself moves ASR by no more than a tenth of what the method does. An
+# open point high up is the clearest sign of a circuit that is the model's and not the concept's;
+# below the dotted line the method's circuit goes far beyond it.
+
+# %%
+ranked_on = {name: data[name, "train"].subset(response_from="steered") for name in methods}
+random_ones = sp.circuits.random_vector_circuits(
+    model, circuits, ranked_on, judged_on, draws=5, seed=seed)
+moved = sp.load_table(preset, "random_control").rename(columns={"as_long_as": "method"})
+by = ["method", "seed", "prompts"]
+random_ones = random_ones.merge(moved[[*by, "asr_change", "method_change"]], on=by)
+sp.save_table(preset, "random_vector_circuits", random_ones)
+fig = sp.figures.draw_random_vector_circuits(random_ones)
+display(sp.save_figure(fig, preset, "random_vector_circuits"),
+        random_ones.groupby(["method", "prompts"]).other_share.describe().round(2))
+
+# %% [markdown]
+# **Reading.** On the organisms hardly any of these vectors steers, and their circuits serve all
+# the same: of sixty 57 carry more than half of what the method's own does, with as many edges. On
+# organism-llama 0.40 to 0.66 for DIM, 0.56 to 0.72 for NTP, 0.76 to 0.90 for PO, whose circuits
+# are the larger ones in that order; on organism-gemma2 0.50 to 0.80, 0.86 to 0.92 and 0.73 to
+# 0.87, most for the two directions that move any answer. All stay behind the method's own beyond
+# chance. Directions differ by more than prompts do (bars): one was a thin control.
+#
+# *Qwen.* 0.73 to 1.03, whatever the direction, and all but two stay behind the method's own beyond
+# chance. Here most vectors move ASR by themselves, on harmful prompts all, but that is not why:
+# the two that move it as far as DIM does have circuits that carry 0.81 and 0.84 of what DIM's
+# does, the two that push it the other way 0.80 and 0.80. So the caution above falls: with one
+# direction as with another, seven tenths or more of a circuit's work is this model's way of
+# passing on a push.
 
 # %% [markdown]
 # Figure 4: how many edges do the circuits share, size by size? By chance two
@@ -1070,7 +1105,7 @@ for own, name, keys, values in beside:
 #
 # What this cannot say: the organisms are small, their prompts few, and their
 # answers made of templates; each was trained once, with one seed; random
-# vectors were drawn once per method. None of it is evidence about the paper's
+# vectors are five directions. None of it is evidence about the paper's
 # models, whose numbers stand above under "reported".
 #
 # The verdicts of [06](06_scorecard.ipynb) on the claims of this notebook, and

@@ -425,13 +425,39 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # %% [markdown]
 # **Reading** (table: minimum-faithful circuits).
 #
-# *Qwen.* About as few edges as for refusal, and as little one's own. Smallest circuits have 4, 13
+# *Qwen.* About as few edges as for refusal. Smallest circuits have 4, 13
 # and 14 % of the edges (DIM, NTP, PO; refusal's 6, 9 and 10) and carry 0.88 to 0.92 on test
 # prompts. NTP's and PO's carry 0.87 to 0.97 of any steering; DIM's, a third of their size, 0.71
 # and 0.73 of the learned ones'. Random edges carry nothing. The circuit of a random vector, with
 # as many edges as PO's, carries 0.87, 0.83 and 0.88, where PO's carries 0.96, 0.87 and 0.92:
 # nearly as much. For refusal one could put that down to random vectors that steer by themselves.
 # Here none turns a prompt, and its circuit serves all the same.
+
+# %% [markdown]
+# That column is one direction per method, and as many edges as the largest circuit has. Now five
+# directions, the same for all methods, with as many edges as the method's own circuit; filled where
+# the vector by itself turns more than a tenth of what the method does.
+
+# %%
+random_ones = sp.circuits.random_vector_circuits(
+    model, circuits, on["train"], fewer, draws=5, steps=5, seed=seed)
+moved = control.rename(columns={"as_long_as": "method"})
+by = ["method", "seed", "prompts"]
+random_ones = random_ones.merge(moved[[*by, "asr_change", "method_change"]], on=by)
+sp.save_table(preset, "second_random_vector_circuits", random_ones)
+fig = sp.figures.draw_random_vector_circuits(random_ones)
+sp.save_figure(fig, preset, "second_random_vector_circuits")
+
+# %% [markdown]
+# **Reading.**
+#
+# *Qwen.* At equal size the small circuit is different. Circuits of random vectors that have the 4 %
+# of the edges that DIM's has carry 0.19 to 0.68 of what that does, four of ten less than half, and all
+# stay behind it beyond chance. At the 13 and 14 % of NTP's and PO's they carry 0.76 to 1.01, four of
+# these twenty within chance of the method's own. None of these vectors turns a prompt. So what DIM's
+# circuit does is in part its own; the column above, where a random circuit three times as large
+# stands beside it, does not show that. For refusal DIM's 6 % are no more its own than the larger
+# circuits (0.80 to 0.88, [notebook 02](02_patching_circuits.ipynb)).
 
 # %% [markdown]
 # ## What do the steering value vectors say?
@@ -678,9 +704,9 @@ values.set_index("claim")
 
 # %% [markdown]
 # *Qwen.* By these rules two findings of eleven are about steering, that a tenth of the edges
-# carries it and that methods agree on dimensions (where DIM keeps five at most); one fails for
-# both, that a random vector's circuit carries less than half of what a method's does; two hold
-# for language and fail for refusal; of six, one verdict or both lie in between.
+# carries it and that methods agree on dimensions (where DIM keeps five at most); one fails or
+# mostly fails for both, that a random vector's circuit carries less than half of what a method's
+# does; two hold for language and fail for refusal; of six, one verdict or both lie in between.
 #
 # **What surprised.** *Values, and not weights: of the other concept.* Of DIM's and NTP's steering
 # of the language freezing the values undoes 0.50 to 1.00, freezing the weights nothing. Of
@@ -688,11 +714,11 @@ values.set_index("claim")
 # others'. *A random push is not nothing to everything.* None turns the language of a single
 # answer; refusal it moves by more than a tenth of the method's effect in 48 of 60 cases. That
 # would fit a decision that stands close to its threshold, as refusal may in a model that refuses
-# half of what harms by itself; it is not shown. *The circuit is nearly nobody's.* Two concepts
-# share nearly as many edges as two methods do, and a random vector's circuit carries nearly as
-# much as the largest of the methods', where that vector turns nothing. So that few edges carry
-# steering is a finding about the model, and that circuits are shared says little of what is
-# steered.
+# half of what harms by itself; it is not shown. *A circuit is nearly nobody's, unless it is
+# small.* Two concepts share nearly as many edges as two methods do, and with as many edges as
+# NTP's or PO's circuit has, those of vectors that turn nothing carry 0.76 to 1.01 as much; with
+# DIM's 4 %, 0.19 to 0.68. So that a tenth of the edges carries steering is a finding about the
+# model, and that circuits of that size are shared says little of what is steered.
 #
 # What this cannot say: two concepts of one model are two, and one of them is a property of every
 # token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the
