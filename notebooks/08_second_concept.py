@@ -51,7 +51,7 @@
 #
 # *Reads* the model, the concept's prompts, and of refusal what the other notebooks have written.
 # *Writes* the tables `second_…`, named after those of notebooks 01 to 05, the tables `two_…`, and
-# eight figures. The record of a concept is [`concepts.py`](../steerpaper/concepts.py), how claims
+# nine figures. The record of a concept is [`concepts.py`](../steerpaper/concepts.py), how claims
 # read another concept's tables [`second.py`](../steerpaper/paper/second.py).
 
 # %% tags=["parameters"]
@@ -430,7 +430,7 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # prompts. NTP's and PO's carry 0.87 to 0.97 of any steering; DIM's, a third of their size, 0.71
 # and 0.73 of the learned ones'. Random edges carry nothing. The circuit of a random vector, with
 # as many edges as PO's, carries 0.87, 0.83 and 0.88, where PO's carries 0.96, 0.87 and 0.92:
-# nearly as much. For refusal one could put that down to random vectors that steer by themselves.
+# nearly as much. For refusal one might put that down to random vectors that steer by themselves.
 # Here none turns a prompt, and its circuit serves all the same.
 
 # %% [markdown]
@@ -443,7 +443,8 @@ random_ones = sp.circuits.random_vector_circuits(
     model, circuits, on["train"], fewer, draws=5, steps=5, seed=seed)
 moved = control.rename(columns={"as_long_as": "method"})
 by = ["method", "seed", "prompts"]
-random_ones = random_ones.merge(moved[[*by, "asr_change", "method_change"]], on=by)
+random_ones = random_ones.merge(
+    moved[[*by, "asr_change", "method_change"]], "left", on=by, validate="one_to_one")
 sp.save_table(preset, "second_random_vector_circuits", random_ones)
 fig = sp.figures.draw_random_vector_circuits(random_ones)
 sp.save_figure(fig, preset, "second_random_vector_circuits")
@@ -451,13 +452,15 @@ sp.save_figure(fig, preset, "second_random_vector_circuits")
 # %% [markdown]
 # **Reading.**
 #
-# *Qwen.* At equal size the small circuit is different. Circuits of random vectors that have the 4 %
-# of the edges that DIM's has carry 0.19 to 0.68 of what that does, four of ten less than half, and all
-# stay behind it beyond chance. At the 13 and 14 % of NTP's and PO's they carry 0.76 to 1.01, four of
-# these twenty within chance of the method's own. None of these vectors turns a prompt. So what DIM's
+# *Qwen.* At equal size DIM's circuit is different. Circuits of random vectors that have as many
+# edges, 4 %, carry 0.19 to 0.68 of what it does, four of ten less than half, and all stay behind
+# it beyond chance. At the 13 and 14 % of NTP's and PO's they carry 0.76 to 1.01, four of these
+# twenty within chance of the method's own. None of these vectors turns a prompt. So what DIM's
 # circuit does is in part its own; the column above, where a random circuit three times as large
-# stands beside it, does not show that. For refusal DIM's 6 % are no more its own than the larger
-# circuits (0.80 to 0.88, [notebook 02](02_patching_circuits.ipynb)).
+# stands beside it, does not show that. It is the smallest circuit and DIM's the shortest push, and
+# which of these it is owed to cannot be told. Size alone it is not: for refusal DIM's 6 % are
+# hardly more its own than the larger circuits (0.80 to 0.88, [notebook
+# 02](02_patching_circuits.ipynb)).
 
 # %% [markdown]
 # ## What do the steering value vectors say?
@@ -679,7 +682,7 @@ display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
 #
 # The same rules, applied to the tables of both concepts. *About* says what a finding is about:
 # **steering** where it holds, or mostly holds, for both; a concept's name where it does for that one
-# and fails for the other; **neither** where it fails for both; **open** where one of the verdicts is
+# and fails for the other; **neither** where it fails or mostly fails for both; **open** where one of the verdicts is
 # in between. In brackets: cases that meet their limit, of all.
 #
 # No rule was written for the second concept. Where a claim names harmful and harmless prompts, its
@@ -714,11 +717,11 @@ values.set_index("claim")
 # others'. *A random push is not nothing to everything.* None turns the language of a single
 # answer; refusal it moves by more than a tenth of the method's effect in 48 of 60 cases. That
 # would fit a decision that stands close to its threshold, as refusal may in a model that refuses
-# half of what harms by itself; it is not shown. *A circuit is nearly nobody's, unless it is
-# small.* Two concepts share nearly as many edges as two methods do, and with as many edges as
-# NTP's or PO's circuit has, those of vectors that turn nothing carry 0.76 to 1.01 as much; with
+# half of what harms by itself; it is not shown. *A circuit is nearly nobody's, except DIM's for
+# the language.* Two concepts share nearly as many edges as two methods do, and with as many edges
+# as NTP's or PO's circuit has, those of vectors that turn nothing carry 0.76 to 1.01 as much; with
 # DIM's 4 %, 0.19 to 0.68. So that a tenth of the edges carries steering is a finding about the
-# model, and that circuits of that size are shared says little of what is steered.
+# model, and that circuits as large as NTP's and PO's are shared says little of what is steered.
 #
 # What this cannot say: two concepts of one model are two, and one of them is a property of every
 # token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the

@@ -121,10 +121,10 @@ def test_every_random_circuit_is_a_point_filled_where_it_leads_straight_to_the_l
 
 
 def test_a_random_vectors_circuit_is_a_point_filled_where_the_vector_steers_by_itself():
-    moved = {0: 0.0, 1: -0.05, 2: 0.5, 3: -0.5}  # of a method that moves ASR by as much as 1, either way
+    moved = {0: 0.0, 1: -0.03, 2: 0.05, 3: -0.05}  # of a method that moves ASR by 0.4, either way
     table = pd.DataFrame([(method, seed, prompts, seed / 10 + 0.4, 0.3, 0.9, change, sign)
                           for method in ("dim", "po") for seed, change in moved.items()
-                          for prompts, sign in (("harmful", 1), ("harmless", -1))],
+                          for prompts, sign in (("harmful", 0.4), ("harmless", -0.4))],
                          columns=["method", "seed", "prompts", "other_share", "other_share_low", "other_share_high",
                                   "asr_change", "method_change"])
     fig = draw_random_vector_circuits(table.sample(frac=1, random_state=0).sort_values("method", kind="stable"))
@@ -135,6 +135,8 @@ def test_a_random_vectors_circuit_is_a_point_filled_where_the_vector_steers_by_i
             assert steers.get_offsets()[:, 1].tolist() == pytest.approx([0.6, 0.7])
             assert not_so.get_offsets()[:, 1].tolist() == pytest.approx([0.4, 0.5])
             assert not_so.get_facecolors().tolist() == [[1, 1, 1, 1]] and steers.get_facecolors()[0].min() < 1
+    filled, open_ = fig.legends[0].legend_handles
+    assert filled.get_markerfacecolor() == "black" and open_.get_markerfacecolor() == "white"
     plt.close(fig)
 
 

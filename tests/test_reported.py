@@ -866,7 +866,8 @@ def test_findings_tell_what_was_measured(results):
     assert "Random vectors of the same length move ASR -44 to 2 % as far" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "No position holds more than 40 % of the effect." in circuits
-    assert "the circuit of a random vector 33 % of that" in shared
+    assert "a random vector's 30 % of what the method's own does." in shared
+    assert "(These are equally large; one as large as the largest carries 33 % of what another method's does.)" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
     assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
     assert "the values undoes 70 % (65 to 75 %) of the effect, the attention weights 7 % of that." in freezes

@@ -300,29 +300,37 @@ def test_circuits_of_methods_and_of_random_vectors(llama, steering, data):
 
 
 def test_circuits_of_several_random_vectors_beside_the_methods_own(llama, steering, data):
-    """Each direction by hand: pushed along as long, its strongest edges cut to the circuit's size, and run."""
-    own = Circuit.top(attribute(llama, data["dim"].responses, data["dim"].steerings, steps=2), 40)
-    found = random_vector_circuits(llama, {"dim": own}, data, data, draws=2, steps=2, seed=3)
-    assert list(found.columns[:7]) == ["method", "seed", "n_edges", "prompts", "faithfulness", "low", "high"]
-    assert found[["seed", "prompts"]].to_records(index=False).tolist() == [
-        (3, "numeric"), (3, "wordy"), (4, "numeric"), (4, "wordy")]
-    assert set(found.method) == {"dim"} and set(found.n_edges) == {40}
+    """Each direction by hand: pushed along as far as the method's, its strongest edges cut to the size of that circuit,
+    and run on other answers than they were ranked on."""
+    def twice(part):
+        return replace(part, steerings=[replace(push, vector=2 * push.vector) for push in part.steerings])
 
-    def carried(circuit):
+    ranked = data["dim"].subset(response_from="steered")
+    ranked_on, judged_on = {"dim": ranked, "po": twice(ranked)}, {"dim": data["dim"], "po": twice(data["dim"])}
+    assert 0 < len(ranked.responses) < len(data["dim"].responses)
+    own = {method: Circuit.top(attribute(llama, part.responses, part.steerings, steps=2), n_edges)
+           for (method, part), n_edges in zip(ranked_on.items(), (40, 60))}
+    found = random_vector_circuits(llama, own, ranked_on, judged_on, draws=2, steps=2, seed=3)
+    assert found[["method", "seed", "n_edges", "prompts"]].to_numpy().tolist() == [
+        [method, seed, n_edges, prompts] for method, n_edges in (("dim", 40), ("po", 60)) for seed in (3, 4)
+        for prompts in ("numeric", "wordy")]
+
+    def carried(method, circuit):
         circuits = pd.Series({"it": circuit}).rename_axis("circuit")
-        return faithfulness_by_class(llama, circuits, data["dim"]).set_index("prompts").faithfulness
+        return faithfulness_by_class(llama, circuits, judged_on[method]).set_index("prompts").faithfulness
 
-    for seed, rows in found.groupby("seed"):
-        pushes = [replace(push, vector=random_vector(steering.vector, seed)) for push in data["dim"].steerings]
-        other = carried(Circuit.top(attribute(llama, data["dim"].responses, pushes, steps=2), 40))
-        rows = rows.set_index("prompts")
+    for (method, seed), rows in found.groupby(["method", "seed"]):
+        part = ranked_on[method]
+        pushes = [replace(push, vector=random_vector(push.vector, seed)) for push in part.steerings]
+        random = Circuit.top(attribute(llama, part.responses, pushes, steps=2), own[method].n_edges)
+        its, other, rows = carried(method, own[method]), carried(method, random), rows.set_index("prompts")
         assert rows.faithfulness.to_dict() == pytest.approx(other.to_dict())
-        assert rows.difference.to_dict() == pytest.approx((carried(own) - other).to_dict())
-        assert rows.other_share.to_dict() == pytest.approx((other / carried(own)).to_dict())
+        assert rows.difference.to_dict() == pytest.approx((its - other).to_dict())
+        assert rows.other_share.to_dict() == pytest.approx((other / its).to_dict())
         assert (rows.other_share_low <= rows.other_share).all() and (rows.other_share <= rows.other_share_high).all()
-    assert found.groupby("prompts").faithfulness.nunique().eq(2).all()  # two directions, two circuits
+    assert found.groupby(["method", "prompts"]).faithfulness.nunique().eq(2).all()  # two directions, two circuits
     with pytest.raises(ValueError, match="draws"):
-        random_vector_circuits(llama, {"dim": own}, data, data, draws=0)
+        random_vector_circuits(llama, own, ranked_on, judged_on, draws=0)
 
 
 def test_circuits_of_two_concepts_share_what_two_layers_share():

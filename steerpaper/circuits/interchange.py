@@ -77,9 +77,9 @@ def random_vector_circuits(
 ) -> pd.DataFrame:
     """What the circuits of several random vectors carry of every method's steering, beside that method's own circuit.
 
-    A random vector's circuit are its strongest edges, as many as the method's circuit has, when it is pushed along as
-    the method's vector is, with its length and on its answers. Directions are the same for all methods, and those of
-    `judged_random` with the same seed.
+    A random vector's circuit is its strongest edges, as many as the method's circuit has. The vector is as long as the
+    method's, has its coefficients, and is attributed on its answers. Directions are the same for all methods, and those
+    of `judged_random` with the same seed.
 
     Args:
         circuits: by method.
@@ -87,29 +87,26 @@ def random_vector_circuits(
         judged_on: by method, what to measure faithfulness on.
         draws: number of directions.
         steps: as for `attribute`.
-        seed: of the first direction; the next have the seeds that follow.
+        seed: of the first direction, the next have the seeds that follow; and of all intervals.
 
     Returns:
         Columns method, seed (of the direction), n_edges, prompts, faithfulness, low and high of the random vector's
         circuit, and those of `differences`: the method's circuit minus this one, and what this one carries as a share.
 
     Raises:
-        ValueError: less than one draw.
+        ValueError: less than one draw, or as for `attribute` and `faithfulness_of`.
     """
     seeds, tables = range(seed, seed + arguments.integer("draws", draws, 1)), []
     for method, circuit in circuits.items():
-        part, on = ranked_on[method], judged_on[method]
-        random = []
+        part, on, random = ranked_on[method], judged_on[method], []
         for each in seeds:
             pushes = [replace(push, vector=random_vector(push.vector, each)) for push in part.steerings]
             random.append(Circuit.top(attribute(model, part.responses, pushes, steps=steps), circuit.n_edges))
         own, *found = faithfulness_of(model, [circuit, *random], on.responses, on.steerings)
-        pairs = {("own", each): own for each in seeds} | {("random", each): one for each, one in zip(seeds, found)}
-        compared = differences(pd.Series(pairs).rename_axis(["circuit", "seed"]), "random", on.labels, seed=seed)
-        through = pd.concat({each: one.by(on.labels.prompts, seed=seed) for each, one in zip(seeds, found)},
-                            names=["seed"]).reset_index("seed").drop(columns="responses")
-        both = through.merge(compared[compared.circuit == "own"].drop(columns="circuit"), on=["seed", "prompts"],
-                             validate="one_to_one")
-        tables.append(both.assign(method=method, n_edges=circuit.n_edges))
-    table = pd.concat(tables, ignore_index=True)
-    return table[["method", "seed", "n_edges", *table.columns.drop(["method", "seed", "n_edges"])]]
+        for each, other in zip(seeds, found):
+            both = pd.Series({"own": own, "random": other}).rename_axis("circuit")
+            apart = differences(both, "random", on.labels, seed=seed).query("circuit == 'own'").drop(columns="circuit")
+            through = other.by(on.labels.prompts, seed=seed).drop(columns="responses")
+            through = through.merge(apart, on="prompts", validate="one_to_one")
+            tables.append(pd.DataFrame({"method": method, "seed": each, "n_edges": circuit.n_edges, **through}))
+    return pd.concat(tables, ignore_index=True)

@@ -8,12 +8,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label, with_labels
 
 FAITHFUL = 0.85  # what the paper calls faithful (§5.2)
 _RANDOM = 0.1  # below which it sees random circuits
-_FAR, _STILL = 0.5, 0.1  # claims of ours: less than half of another circuit's is far, a tenth of a vector's is nothing
+_FAR, _STEERS = 0.5, 0.1  # the limits of our own claims: less than half is far, and a tenth of an effect is no steering
 BANDS = {"same size": ("as many random edges", PALETTE["random"]), "same kinds": ("as many of every kind", "#CC6677"),
           "twice the size": ("twice as many", "#332288")}
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 100)
@@ -101,8 +102,8 @@ def draw_interchange(table: pd.DataFrame) -> Figure:
 
 
 def draw_random_vector_circuits(table: pd.DataFrame) -> Figure:
-    """What the circuit of each random vector carries of a method's steering, as a share of what the method's own circuit
-    does; filled where the random vector by itself moves ASR by more than a tenth of what the method's moves it.
+    """What each random vector's circuit carries of a method's steering, as a share of what the method's own does;
+    filled where the random vector by itself moves ASR by more than a tenth of what the method's moves it.
 
     Args:
         table: as of `random_vector_circuits`, with asr_change and method_change of `random_control`.
@@ -114,7 +115,7 @@ def draw_random_vector_circuits(table: pd.DataFrame) -> Figure:
             own, colour = group[group.method == method].sort_values("seed"), PALETTE[method]
             aside = x + np.linspace(-0.3, 0.3, len(own))
             ax.vlines(aside, own.other_share_low, own.other_share_high, color=colour, lw=1)
-            steers = (own.asr_change.abs() > _STILL * own.method_change.abs()).to_numpy()
+            steers = (own.asr_change.abs() > _STEERS * own.method_change.abs()).to_numpy()
             for those, face in ((steers, colour), (~steers, "white")):
                 ax.scatter(aside[those], own.other_share[those], s=18, lw=0.8, ec=colour, fc=face, zorder=3)
         ax.axhline(1, color="black", lw=0.8)
@@ -122,6 +123,9 @@ def draw_random_vector_circuits(table: pd.DataFrame) -> Figure:
         ax.set(title=f"{prompts} test prompts", xticks=range(len(methods)), xlabel="steering by")
         ax.set_xticklabels(map(method_label, methods))
     axes[0].set(ylabel="carried by a random vector's circuit,\nshare of the method's (bars: 95 %)", ylim=(0, None))
+    fig.legend(handles=[Line2D([], [], marker="o", ls="", ms=4, mec="black", mfc=face, label=label) for face, label in
+                        (("black", "the random vector moves ASR, too"), ("white", "it hardly does"))],
+               loc="outside upper center", ncols=2)
     return fig
 
 

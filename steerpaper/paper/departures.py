@@ -44,7 +44,8 @@ _IN_WORDS = """## What is no number
   ([`contrast_pairs`](../steerpaper/vectors/pairs.py)).
 * **Baselines.** PCA, centred, with DIM's norm and sign ([`principal_component`](../steerpaper/vectors/extraction.py)),
   and a random vector of DIM's norm (`random_vector`) stand beside the paper's three methods, as baselines only; ten as
-  long as each method's are a control of ASR ([`judged_random`](../steerpaper/vectors/controls.py)).
+  long as each method's are a control of ASR ([`judged_random`](../steerpaper/vectors/controls.py)), five of circuits
+  ([`random_vector_circuits`](../steerpaper/circuits/interchange.py)).
 * **Circuits** are ranked on training prompts, their size is chosen on validation prompts, and they are judged on test
   prompts ([notebook 02](../notebooks/02_patching_circuits.py)). As we read the paper, one set of prompts serves for all
   three.

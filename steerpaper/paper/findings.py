@@ -21,7 +21,7 @@ _ROWS = {
     "its faithfulness": (("few-edges",), 1, 2, ""),
     "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
     "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
-    "five random vectors' circuits, of the method's own": (("beyond-random",), 1, 0, " %"),
+    "random vectors' circuits, of the method's own": (("beyond-random",), 1, 0, " %"),
     "points undone, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
     "points undone, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
     "points undone, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
@@ -57,8 +57,8 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         f"vectors of the same length move ASR {percent('random-vectors', 0)} as far.",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
         f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on one token.",
-        f"Another method's circuit carries {told('interchangeable', 0)} of the steering, the circuit of a random vector "
-        f"{percent('beyond-random', 0)} of that.",
+        f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
+        f"{percent('beyond-random', 1)} of what the method's own does.",
         f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
         f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. In logits "
         f"freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention weights "
@@ -70,9 +70,9 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
         return numbers
     numbers[0] += " (Below 0 is the other way.)"
     numbers[1] += f" No position holds more than {percent('whole-answers', 1)} of the effect."
-    numbers[2] += (f" The circuits of five random directions, each as large as the method's own, carry "
-                   f"{percent('beyond-random', 1)} of what that does. Random edges, twice as many as in DIM's, carry at "
-                   f"most {told('controls', 1)} in 97.5 % of draws.")
+    numbers[2] += (f" (These are equally large; one as large as the largest carries {percent('beyond-random', 0)} of what "
+                   f"another method's does.) Random edges, twice as many as in DIM's, carry at most "
+                   f"{told('controls', 1)} in 97.5 % of draws.")
     numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}

@@ -52,7 +52,7 @@ def beside_each_other(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         One row per claim: claim, title; per concept `<name> verdict`, `<name> met` and `<name> cases` (those that meet
         their limit, of all) and `<name> measured`, the values in words; and about: "steering" if the claim holds or
         mostly holds of both, a concept's name if it does so of that one and fails or mostly fails of the other,
-        "neither" if it fails of both, "open" otherwise.
+        "neither" if it fails or mostly fails of both, "open" otherwise.
     """
     rows = []
     for claim in (claim for claim in claims() if claim.id in CENTRAL):
