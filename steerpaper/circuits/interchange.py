@@ -27,13 +27,14 @@ def ranked_with_control(
         steps: as for `attribute`.
         seed: of the first random vector; each method has its own.
     """
-    own, random = {}, {}
-    for i, (method, part) in enumerate(data.items()):
-        as_long = random_vector(part.steerings[0].vector, seed + i)
-        pushes = [replace(push, vector=as_long) for push in part.steerings]
-        own[method] = attribute(model, part.responses, part.steerings, steps=steps)
-        random[method] = attribute(model, part.responses, pushes, steps=steps)
-    return own, random
+    own = {method: attribute(model, part.responses, part.steerings, steps=steps) for method, part in data.items()}
+    return own, {method: _random(model, part, steps, seed + i) for i, (method, part) in enumerate(data.items())}
+
+
+def _random(model: Model, part: FlippedResponses, steps: int, seed: int) -> Attribution:
+    """The attribution, on a method's answers, of a random vector as long as the method's and with its coefficients."""
+    pushes = [replace(push, vector=random_vector(push.vector, seed)) for push in part.steerings]
+    return attribute(model, part.responses, pushes, steps=steps)
 
 
 def minimum_circuits(
@@ -98,10 +99,8 @@ def random_vector_circuits(
     """
     seeds, tables = range(seed, seed + arguments.integer("draws", draws, 1)), []
     for method, circuit in circuits.items():
-        part, on, random = ranked_on[method], judged_on[method], []
-        for each in seeds:
-            pushes = [replace(push, vector=random_vector(push.vector, each)) for push in part.steerings]
-            random.append(Circuit.top(attribute(model, part.responses, pushes, steps=steps), circuit.n_edges))
+        part, on = ranked_on[method], judged_on[method]
+        random = [Circuit.top(_random(model, part, steps, each), circuit.n_edges) for each in seeds]
         own, *found = faithfulness_of(model, [circuit, *random], on.responses, on.steerings)
         for each, other in zip(seeds, found):
             both = pd.Series({"own": own, "random": other}).rename_axis("circuit")
