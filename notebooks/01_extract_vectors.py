@@ -255,11 +255,11 @@ fig = sp.figures.draw_selection(scores, layer, position, concept)
 sp.save_figure(fig, preset, "dim_selection")
 
 # %% [markdown]
-# **Reading.** From some layer in the first half on every layer and position flips the first
-# token, but removing the direction there disturbs harmless prompts more than the paper allows:
-# with its limit nothing is left on organism-llama, and on organism-gemma2 a few early
-# candidates that hardly induce refusal. Whole answers prefer the earliest layer that flips the
-# token, and a coefficient below 1 on both: deeper candidates win on one token and break the
+# **Reading.** From the middle on at the latest every layer and position flips the first token,
+# but removing the direction there disturbs harmless prompts more than the paper allows: with
+# its limit nothing is left on organism-llama, and on organism-gemma2 a few early candidates
+# that hardly induce refusal. Whole answers prefer the earliest layer that they are asked
+# about, and a coefficient below 1 on both: deeper candidates win on one token and break the
 # text.
 #
 # *Qwen.* The rule as printed chooses none of the 95 candidates that it scores: at α = 1 none
@@ -305,9 +305,9 @@ sp.save_figure(fig, preset, "dim_sweep")
 # %% [markdown]
 # **Reading.** On both organisms ASR makes one step on each kind of prompts, harmful ones at a
 # negative and harmless ones at a positive α, and the chosen ±α lie just beyond it. Text stays
-# clean between them and breaks soon after, on harmless prompts first. At the upper end of the
-# sweep "success" comes back on prompts that were refused: there texts are broken, and one that
-# does not refuse still counts.
+# clean between them and breaks soon after, on harmless prompts first but for +α on
+# organism-llama. At the upper end of the sweep "success" comes back on prompts that were
+# refused: there texts are broken, and one that does not refuse still counts.
 #
 # *Qwen.* No clear step: ASR falls gradually, on harmful prompts over the whole range and
 # steepest just below 0, on harmless ones from 0 on. So −s alone removes refusals at any
@@ -432,11 +432,11 @@ chosen_runs = runs[runs.chosen].drop(columns="chosen")
 chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 
 # %% [markdown]
-# **Reading.** No validation loss turns up. At the higher learning rate the curves flatten
-# within the few epochs, at the lower one they still fall, so the grid's best runs lie at its
-# edge on both organisms, where a larger rate might do better yet. Seeds hardly differ. PO's
-# smaller φ reaches the lower loss with longer vectors that match the responses worse: its loss
-# is won by making losers unlikely.
+# **Reading.** No validation loss ends on a rise (two runs on organism-llama pass through one).
+# At the higher learning rate the curves flatten within the few epochs, at the lower one they
+# still fall, so the grid's best runs lie at its edge on both organisms, where a larger rate
+# might do better yet. Seeds hardly differ. PO's smaller φ reaches the lower loss with longer
+# vectors that match the responses worse: its loss is won by making losers unlikely.
 #
 # *Qwen.* The same at the edge of the grid; of the chosen runs NTP's has levelled off, PO's
 # still falls. One seed and one φ were in the grid.

@@ -458,9 +458,9 @@ sp.save_figure(fig, preset, "fig2_faithfulness")
 # %% [markdown]
 # **Reading.** On both organisms the circuit is faithful at a tenth of the edges or less, sooner on
 # harmful than on harmless prompts on organism-llama, and its complement carries next to nothing
-# from there on. Nearly all circuits of as many random edges stay below a fifth of the effect, but
-# those of as many of every kind climb with the circuit, an octave of size behind it: at a fifth of
-# all edges they are hardly to be told apart.
+# from there on. Up to there nearly all circuits of as many random edges stay below a fifth of the
+# effect, but those of as many of every kind climb with the circuit, an octave of size behind it on
+# organism-llama, two on organism-gemma2: at a fifth of all edges none of a hundred reaches it.
 #
 # *Qwen.* The paper's figure 2, on a third family: 5 % of the edges carry 0.82 to 0.85, a
 # tenth 0.95, the complement nothing. Random edges carry nothing, less than the organisms'.
@@ -673,9 +673,9 @@ fig = sp.figures.draw_faithfulness(kl, "metric", looks)
 sp.save_figure(fig, preset, "fig20_kl")
 
 # %% [markdown]
-# **Reading.** The four curves lie on each other on both organisms, far within their intervals:
-# which metric ranks the edges makes no difference that these prompts could show, although the
-# highest threshold counts only a small share of the positions.
+# **Reading.** The four curves lie within 0.02 of each other on both organisms, mostly well
+# within their intervals: which metric ranks the edges makes hardly a difference here, although
+# the highest threshold counts only a small share of the positions.
 #
 # *Qwen.* KL ranks as well as the logit difference, a little better where edges are few. Only
 # with the highest threshold, which six positions pass, is something lost: 0.04 to 0.08.
@@ -921,7 +921,8 @@ apart[paired].round(3)
 # %% [markdown]
 # **Reading.** It costs nothing: dashed and solid curves of a colour lie within 0.05 of each other.
 # What difference there is goes the other way: where the two can be told apart, the ranking without
-# the Jacobian carries *more* twice as often as less, and nearly always where edges are few.
+# the Jacobian carries *more* twice as often as less, and on organism-llama always where edges are
+# few.
 #
 # Sizes and interchange: each vector's steering through each vector's
 # minimum-faithful circuit, all test prompts, by either attribution. The *share*
@@ -1003,11 +1004,11 @@ display(types.round(1), paper)
 # and MLPs are enriched, and among the targets MLPs and logits. Queries and keys are rare in every
 # circuit, and rarer among the strongest edges, as the paper says.
 #
-# *Qwen.* Of all edges 92 % leave heads, and of the circuits' 72 %: what is enriched are the
-# steering node, the logits and MLPs, these threefold as sources and seven- to eightfold as
-# targets. Of the hundred strongest edges three quarters arrive at MLPs, a tenth at values,
-# and two at most at queries. Into these circuits most ways lead by MLPs, as the freezes of
-# notebook 03 say for DIM.
+# *Qwen.* Of all edges 92 % leave heads, and of the circuits' 72 to 73 %: what is enriched
+# are the steering node, the logits and MLPs, these threefold as sources and seven- to
+# eightfold as targets, and values, not twofold. Of the hundred strongest edges three
+# quarters arrive at MLPs, a tenth at values, and two at most at queries. Most of the
+# strongest ways lead by MLPs, as the freezes of notebook 03 say for DIM.
 
 # %% [markdown]
 # The paper's table 7 for Llama cannot be right: its share of edges into MLPs
@@ -1047,8 +1048,8 @@ for file, name in zip(files, methods):
 # arrives at a query or key.
 #
 # *Qwen.* From the steering into values of the first layer and into most MLPs, above all those
-# of layers 14 to 16, and from the MLPs of layers 19 to 21 to the logits. The last MLP works
-# against the steering, strongly, under all three methods.
+# of layers 14 to 16 (15 and 16 under DIM), and from the MLPs of layers 19 to 21 to the
+# logits. The last MLP works against the steering, strongly, under all three methods.
 
 # %% [markdown]
 # ## Beside the paper
@@ -1081,18 +1082,18 @@ for own, name, keys, values in beside:
 # * **Attribution can be trusted** to find it. It is complete, by hand and by
 #   the package the same, and ranks edges as exact patching does; ten steps are
 #   more than enough.
-# * **Whole answers are not what makes the difference here.** Half of the effect
-#   and more sits at one position, and the circuit of one token serves nearly as
-#   well. With the organisms' short, formulaic answers that is no evidence about
-#   longer ones.
+# * **Whole answers are not what makes the difference here.** About half of the
+#   effect or more sits at one position, and the circuit of one token serves
+#   nearly as well. With the organisms' short, formulaic answers that is no
+#   evidence about longer ones.
 # * **"One circuit for all vectors" needs its control.** The circuits are
 #   interchangeable, but with as many edges the circuit of a random vector does 0.40 to
 #   0.92 of the work, nearly always more than half, so that interchange alone is weak
 #   evidence about refusal.
-# * **Random edges are a weak control**, and not one that passes: now and then
-#   they hold the edge from the steering node to the logits. As many edges of
-#   every kind, drawn at random, carry half to three quarters of the effect, though
-#   none of a hundred draws as much as the circuit.
+# * **Random edges are a weak control**, and not one that passes: now and then they
+#   hold the edge from the steering node to the logits. As many edges of every
+#   kind, drawn at random, carry half to three quarters of what the circuit does,
+#   though none of a hundred draws as much.
 # * **The authors' shortcut is harmless here**: without the norm's Jacobian other
 #   edges come first, a tenth of them, and circuits are as small and as faithful.
 # * **Heads are depleted, MLPs enriched.** Most of the graph's edges leave

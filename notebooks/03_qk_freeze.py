@@ -212,8 +212,8 @@ told.loc[kinds[1:]].round(2)
 # **Reading.** Attention weights come last under every vector; which part comes first depends on
 # it. Under DIM values lead on both organisms. Values and MLPs together drop more than there is
 # to drop, so they are no separate channels: each needs what the other adds. On organism-llama
-# the MLPs' direct path outweighs that of the values, against the paper's order. No freeze
-# breaks the text.
+# the MLPs' direct path outweighs that of the values under DIM and NTP, against the paper's
+# order; under PO it does not. No freeze breaks the text.
 #
 # *Qwen.* For DIM, NTP and PO the values drop 23, 16 and 2 points, where the paper has 72, and
 # their direct path 12, 10 and 1 (54). The MLPs come first, clearly so under DIM alone: 55, 19
@@ -300,9 +300,9 @@ controls[controls.frozen != "none"].pivot(
 
 # %% [markdown]
 # **Reading.** Taking out a random vector undoes next to nothing, but for the values on
-# organism-llama, where it undoes up to a quarter and the vector two thirds. The text stays clean.
-# What the freezes of direct paths undo is owed to the vector, and not to the size of what is taken
-# out.
+# organism-llama, where it undoes up to a quarter and the vector two thirds. Most of the text stays
+# clean (0.78 and more). What the freezes of direct paths undo is owed to the vector, and not to
+# the size of what is taken out.
 #
 # *Qwen.* Of DIM's steering its direct path into the MLPs undoes 0.67 on harmful and 0.50 on
 # harmless prompts, a random one 0.00 and 0.22, of the three harmful and six harmless prompts
@@ -348,12 +348,12 @@ undone.set_index(["method", "prompts", "frozen"])[["undone", "low", "high"]].uns
 # the steering under every vector: 0.52, 0.57 and 0.60 on harmful prompts (DIM, NTP, PO) and
 # 0.53, 0.46 and 0.37 on harmless ones, where answers have 0.15, 0.09 and 0.00, and 0.50, 0.33
 # and 0.05. Most of that goes by the direct path. Freezing the attention weights undoes 0.09
-# to 0.22, a half to a sixth of what values do; by the paper's averages it is a seventh and
-# less. The MLPs' direct path is worth 0.33 to 0.50, six to eight tenths of the values over
-# both sets, and all that they write 0.81 to 1.00. So values carry about as much of the
-# steering here as on the organisms, and that answers need no part of PO is how far it pushes.
-# But a threshold is not all: of DIM's push on harmful prompts values and MLPs' path are worth
-# half each in logits, and in answers 0.15 and all of it. Which tokens lose it matters, too.
+# to 0.22, a half to a sixth of what values do; by the paper's averages it is an eighth. The
+# MLPs' direct path is worth 0.33 to 0.50, six to eight tenths of the values over both sets,
+# and all that they write 0.81 to 1.00. So values carry about as much of the steering here as
+# on the organisms, and that answers need no part of PO is how far it pushes. But a threshold
+# is not all: of DIM's push on harmful prompts values and MLPs' path are worth half each in
+# logits, and in answers 0.15 and all of it. Which tokens lose it matters, too.
 #
 # ## Which layers?
 #
@@ -387,8 +387,8 @@ sp.save_figure(fig, preset, "freeze_by_layer")
 # do stand in for each other, and a layer-by-layer ablation would have found little.
 #
 # *Qwen.* On harmful prompts no choice of layers undoes anything, be it of weights or of
-# values. On harmless ones curves move, by one or two prompts of eight, only where layers are
-# frozen together from ℓ on.
+# values. On harmless ones freezes undo something, one or two prompts of eight, only where
+# layers are frozen together from ℓ on.
 
 # %% [markdown]
 # ## The same prompts, frozen and not

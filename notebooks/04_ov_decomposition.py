@@ -201,9 +201,10 @@ sp.save_figure(fig, preset, "svv_explained")
 
 # %% [markdown]
 # **Reading** (dots: heads; lines: all heads of the layer by the size of their change). The direct
-# term explains most of the change at layer ℓ and less and less from there on, on both organisms.
-# Over all layers that is more than half on organism-gemma2 and about half, often less, on
-# organism-llama (table at the end): "mostly direct" holds for the first layers.
+# term explains most of the change at layer ℓ and less later, on both organisms, though not less
+# with every layer: in the last it mostly rises again. Over all layers that is more than half on
+# organism-gemma2 and about half, often less, on organism-llama (table at the end): "mostly
+# direct" holds for the first layers.
 #
 # Dots at the lower edge lie below it: heads for which the direct term points
 # away from what steering does to them, so that taking it for the change is
