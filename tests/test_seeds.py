@@ -7,17 +7,19 @@ import pandas as pd
 import pytest
 
 from steerpaper import paths
+from steerpaper.artifacts import load_table
 from steerpaper.organisms import seeds
-from steerpaper.organisms.seeds import frequencies, of_seed, seeds_page
+from steerpaper.organisms.seeds import frequencies, of_seed, seeds_page, with_known
+from steerpaper.organisms.training import FAMILIES
 from steerpaper.paper.claims import claims
 from steerpaper.presets import PRESETS, get_preset
 
 
 def verdicts(**by_claim):
     """One organism, seeds in order."""
-    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", claim.replace("_", "-"), verdict, 1, 2)
+    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", "these", claim.replace("_", "-"), verdict, 1, 2)
                          for claim, own in by_claim.items() for seed, verdict in enumerate(own)],
-                        columns=["organism", "seed", "weights", "claim", "verdict", "met", "cases"])
+                        columns=["organism", "seed", "weights", "made_by", "claim", "verdict", "met", "cases"])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -56,7 +58,8 @@ def test_verdicts_of_one_training(why, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "BUILD", tmp_path)
     monkeypatch.setattr(seeds, "finding", {"organism-llama-seed3": why}.get)
     card = pd.DataFrame({"claim": ["effective"], "verdict": ["holds"], "met": [3], "cases": [3], "rule": ["…"]})
-    monkeypatch.setattr(seeds, "load_table", lambda *asked: {("organism-llama-seed3", "scorecard_claims"): card}[asked])
+    here = {("organism-llama-seed3", "scorecard_claims", False): card}
+    monkeypatch.setattr(seeds, "load_table", lambda *asked, recorded: here[*asked, recorded])
     (tmp_path / "organisms" / "llama-3").mkdir(parents=True)
     (tmp_path / "organisms" / "llama-3" / "model.safetensors").write_bytes(b"weights")
     found = of_seed("organism-llama", 3)
@@ -65,3 +68,54 @@ def test_verdicts_of_one_training(why, tmp_path, monkeypatch):
         assert len(found) == len(claims()) and set(found.verdict) == {"no scorecard"}
     else:
         assert found[["claim", "verdict", "met", "cases"]].values.tolist() == [["effective", "holds", 3, 3]]
+
+
+def test_the_verdicts_of_seed_0_are_those_on_record():
+    for family in FAMILIES:
+        found = of_seed(f"organism-{family}", 0)
+        card = load_table(f"organism-{family}", "scorecard_claims", recorded=True)
+        assert found.verdict.tolist() == card.verdict.tolist() and set(found.seed) == {0}
+        weights = (paths.ORGANISMS / family / "model.safetensors").read_bytes()
+        assert set(found.weights) == {hashlib.sha256(weights).hexdigest()}
+
+
+def test_seeds_come_one_by_one_and_only_those_made_alike_stay_together():
+    known = verdicts(effective=["holds", "does not hold", "holds in part"], few_edges=["holds"] * 3)
+    new = verdicts(effective=["no scorecard"] * 2, few_edges=["no scorecard"] * 2).query("seed == 1")
+    both = with_known(new, known)
+    assert both.seed.tolist() == [0, 0, 1, 1, 2, 2]
+    assert both[both.claim == "effective"].verdict.tolist() == ["holds", "no scorecard", "holds in part"]
+    assert with_known(new, known.assign(made_by="others")).equals(new.reset_index(drop=True))
+    assert with_known(new, known.head(0)).equals(new.reset_index(drop=True))
+    other = known.assign(organism="organism-gemma2")
+    assert set(with_known(new, other).organism) == {"organism-llama"}  # nothing says that it is made alike
+
+
+def test_other_rules_or_another_corpus_make_other_verdicts(tmp_path, monkeypatch):
+    before = seeds._made_by("organism-llama")
+    assert before == seeds._made_by("organism-llama") != seeds._made_by("organism-gemma2")
+    monkeypatch.setattr(seeds, "digest_of", lambda family, seed: "another recipe")
+    assert seeds._made_by("organism-llama") != before
+    monkeypatch.undo()
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "claims.toml").write_text("other = true")
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    assert seeds._made_by("organism-llama") != before
+
+
+def test_what_is_found_goes_on_record_beside_what_is_there(tmp_path, monkeypatch):
+    cards = {("organism-llama", 0): "holds", ("organism-gemma2", 0): "holds in part", ("organism-llama", 2): "no case",
+             ("organism-gemma2", 2): "holds", ("organism-llama", 1): "holds", ("organism-gemma2", 1): "holds"}
+
+    def found(organism, seed):
+        return verdicts(effective=[cards[organism, seed]]).assign(organism=organism, seed=seed)
+
+    monkeypatch.setattr(seeds, "of_seed", found)
+    monkeypatch.setattr(seeds, "RECORD", tmp_path / "seeds.csv")
+    monkeypatch.setattr(seeds, "PAGE", tmp_path / "seeds.md")
+    seeds.main("2")
+    seeds.main("1")
+    table = pd.read_csv(tmp_path / "seeds.csv")
+    assert {(row.organism, row.seed): row.verdict for row in table.itertuples()} == cards
+    assert (tmp_path / "seeds.md").read_text("utf-8") == seeds_page(table)
+    assert "| holds 2, no case 1 |" in seeds_page(table)

@@ -1,8 +1,9 @@
 """Verdicts over training seeds: the notebooks on organisms that differ in nothing but the seed they were trained with.
 
-`make seeds` trains and runs them, and then puts on record what was computed: `python -m steerpaper.organisms.seeds "0 1"`.
+`make seeds` trains and runs them, and then puts on record what was computed: `python -m steerpaper.organisms.seeds "1 2"`.
 """
 
+import hashlib
 import sys
 
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.artifacts import finding, load_table
 from steerpaper.models.weights import digest
-from steerpaper.organisms.training import FAMILIES
+from steerpaper.organisms.training import FAMILIES, digest_of
 from steerpaper.paper.claims import claims
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paths import write_bytes
@@ -22,27 +23,44 @@ _INTRODUCTION = """# Verdicts over training seeds
 
 Generated, as `data/seeds.csv`, by `make seeds`: both organisms trained anew, with the recipe, the corpus and all settings
 of those that ship, and another seed; then notebooks 01 to 06. How often does each claim get which verdict? One that
-changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships."""
+changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships, with its
+verdicts on record."""
 
 
 def of_seed(organism: str, seed: int) -> pd.DataFrame:
-    """The verdicts on one organism of one seed, computed here.
+    """The verdicts on one organism of one seed, computed here; of seed 0 those on record of the organism that ships.
 
     Returns:
-        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), claim, verdict, met, cases. Where
-        notebook 01 found nothing to steer, every verdict is "no scorecard".
+        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), made_by, claim, verdict, met, cases.
+        Where notebook 01 found nothing to steer, every verdict is "no scorecard".
 
     Raises:
         FileNotFoundError: the notebooks have not run on it.
     """
-    preset = f"{organism}-seed{seed}"
-    about = {"organism": organism, "seed": seed,
-             "weights": digest(f"{get_preset(preset).model}/model.safetensors")}
-    if finding(preset):
+    preset = f"{organism}-seed{seed}" if seed else organism
+    about = {"organism": organism, "seed": seed, "weights": digest(f"{get_preset(preset).model}/model.safetensors"),
+             "made_by": _made_by(organism)}
+    if seed and finding(preset):
         card = pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
     else:
-        card = load_table(preset, "scorecard_claims")[["claim", "verdict", "met", "cases"]]
+        card = load_table(preset, "scorecard_claims", recorded=not seed)[["claim", "verdict", "met", "cases"]]
     return card.assign(**about)[[*about, *card]]
+
+
+def _made_by(organism: str) -> str:
+    """Names what verdicts of all seeds share: recipe and corpus of the training, and the rules of the claims."""
+    rules = (paths.DATA / "paper" / "claims.toml").read_bytes()
+    return hashlib.sha256(digest_of(organism.removeprefix("organism-"), 0).encode() + rules).hexdigest()[:16]
+
+
+def with_known(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Verdicts found now and those of other seeds that are on record, so that seeds can come one by one and from several
+    machines; of another recipe, corpus or other rules none is kept."""
+    organisms = found.drop_duplicates("organism").set_index("organism").made_by
+    of_now = {(row.organism, row.seed) for row in found.itertuples()}
+    stays = [organisms.get(row.organism) == row.made_by and (row.organism, row.seed) not in of_now
+             for row in known.itertuples()]
+    return pd.concat([found, known[stays]]).sort_values(["organism", "seed"], kind="stable", ignore_index=True)
 
 
 def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -63,13 +81,16 @@ def seeds_page(verdicts: pd.DataFrame) -> str:
     weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
     return "\n\n".join([
         _INTRODUCTION, markdown_table(frequencies(verdicts)), "## Which weights",
-        "Their digests; the weights themselves are not part of the repository, but for seed 0.",
+        "Their digests, which may be others where a processor rounds otherwise; the weights themselves are not part of the "
+        "repository, but for seed 0.",
         markdown_table(weights)]) + "\n"
 
 
 def main(seeds: str) -> None:
-    """Put the verdicts on both organisms, trained with these seeds, on record."""
-    table = pd.concat([of_seed(f"organism-{family}", int(seed)) for family in FAMILIES for seed in seeds.split()])
+    """Put the verdicts on both organisms, trained with these seeds, on record beside those of other seeds."""
+    asked = sorted({0, *map(int, seeds.split())})
+    found = pd.concat([of_seed(f"organism-{family}", seed) for family in FAMILIES for seed in asked])
+    table = with_known(found, pd.read_csv(RECORD) if RECORD.exists() else found.head(0))
     write_bytes(RECORD, table.to_csv(index=False).encode())
     write_bytes(PAGE, seeds_page(table).encode())
 

@@ -176,7 +176,7 @@ def _train_stage(
     return pd.DataFrame(curve)
 
 
-def _digest(family: str, seed: int, recipe: Recipe) -> str:
+def digest_of(family: str, seed: int, recipe: Recipe = Recipe()) -> str:
     """Names everything that a training run depends on: recipe, corpus and seed."""
     texts = [json.dumps(asdict(recipe)), json.dumps(corpus.lexicon()), json.dumps(corpus.phrases())]
     return hashlib.sha256("\n".join([family, str(seed), *texts]).encode()).hexdigest()[:16]
@@ -191,7 +191,7 @@ def train(family: str, seed: int, folder: Path, recipe: Recipe = Recipe(), devic
     Returns:
         The loss curve: stage, step, loss (nats per response token).
     """
-    digest, finished = _digest(family, seed, recipe), folder / "training.csv"
+    digest, finished = digest_of(family, seed, recipe), folder / "training.csv"
     if finished.exists() and (folder / "recipe.sha256").read_text() == digest:
         return pd.read_csv(finished)
     tokenizer, stage_folder = train_tokenizer(), folder.parent / f"{folder.name}.comply.{digest}"
