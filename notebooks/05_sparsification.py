@@ -172,7 +172,7 @@ sp.save_figure(fig, preset, "sparsity_by_threshold")
 # show both.
 #
 # What the paper claims is the gradient's choice, so that is tried on all prompts, a
-# hundred per set for the models on record, and so are the dense vectors and the
+# hundred per set for the organisms and 32 for Qwen, and so are the dense vectors and the
 # unsteered model. The other three sparsifiers, which it is compared with, get every
 # fourth prompt. Dropout has four random masks, which share these prompts out among them.
 #
@@ -293,9 +293,9 @@ sp.save_figure(fig, preset, "asr_by_sparsity_not_rescaled")
 
 # %% [markdown]
 # **Reading.** Rescaled, the gradient's choice reaches at least as far as any other for every method on both organisms,
-# and dropout never further than smallest first. NTP's comes to about 90 % on both, PO's on organism-llama,
-# DIM's on neither. Not rescaled, everything ends earlier, and the gradient's choice reaches no further than smallest
-# first: half of the claim is rescaling.
+# and dropout never further than smallest first. NTP's comes to about 90 % on both, PO's on organism-llama, DIM's on
+# neither. Not rescaled, gradient and indirect effect end earlier throughout, and the gradient's choice reaches no
+# further than smallest first: half of the claim is rescaling.
 #
 # *Qwen.* Here is the paper's result, on a third family. Rescaled, the gradient's choice keeps
 # the effect to 99, 93 and 98 % of the dimensions dropped (DIM, NTP, PO; no interval begins
@@ -423,10 +423,11 @@ others.pivot(index=keys, columns="prompts", values=["asr", "clean"]).round(2)
 about.set_index(keys).round(2)
 
 # %% [markdown]
-# **Reading.** Random values steer little or not at all, so it does matter what stands there. But
-# signs are enough, and the gradient alone steers as well as the vector, if with less clean text:
-# where it is known, which takes the tokens that steering chooses, the vector's own values are not
-# needed. A support found without steering does nearly as well, DIM's on organism-gemma2 the least.
+# **Reading.** Random values steer far less, half of the prompts at most, so it does matter what
+# stands there. But signs are enough, and the gradient alone steers as well as the vector, if with
+# less clean text: where it is known, which takes the tokens that steering chooses, the vector's
+# own values are not needed. A support found without steering does nearly as well, DIM's on
+# organism-gemma2 the least.
 #
 # *Qwen.* Random values are no zero here: they move ASR up or down, as random vectors do in
 # notebook 01, but of 16 harmless requests they have 2 to 6 refused, where 2 are without
@@ -635,7 +636,7 @@ sp.save_figure(fig, preset, "side_effects")
 # **Reading.** Bands are 95 % intervals, of shares by Wilson, of the KL by resampling prompts. To the left of 0 a sparse
 # vector disturbs the next token as much as the dense one or more, with DIM on organism-gemma2 the exception, and PO's
 # on organism-llama breaks half of the answers. To the right DIM's lower KL comes with weaker steering. Most of these
-# differences lie within the intervals of so few prompts, but none says that sparsity buys a milder push.
+# differences lie within the intervals of so few prompts, but only that exception, left of 0, is a milder push.
 #
 # *Qwen.* No milder push here either: to the left of 0 the sparse vectors disturb the next
 # token as much, PO's more, and of eight answers fewer are clean, DIM's at half strength

@@ -107,10 +107,10 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # %% [markdown]
 # **Reading.** On both organisms steering works and DIM passes through OV and hardly through
 # QK; NTP on organism-gemma2 passes through neither. Circuits are interchangeable, but a
-# random vector's carries more than half of what another method's does, and one token finds
-# nearly the same circuit as whole answers. Sparsity is a matter of rescaling: without it no
-# method comes near. Of the finer claims few hold: how much circuits share, how vectors
-# differ, what svv name.
+# random vector's carries more than half of what another method's does, and one token's
+# circuit carries nearly what whole answers' does. Sparsity is a matter of rescaling:
+# without it no method comes near. Of the finer claims few hold: how much circuits share,
+# how vectors differ, what svv name.
 #
 # *Qwen2.5-Coder-0.5B, a real model, [on its own
 # page](qwen2.5-coder-0.5b-instruct/06_scorecard.ipynb).* Small circuits hold here as on the

@@ -163,10 +163,10 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
     [(name, kind) for name in concept.sets for kind in ("none", *kinds)]].round(2)
 
 # %% [markdown]
-# **Reading.** Freezing attention weights undoes next to nothing at any layer, under any method, on both
-# organisms. Which part does carry the steering depends on the layer: at the earliest the values,
-# at the chosen one values and MLPs, at the last the MLPs: there freezing the values leaves what
-# the learned vectors do as it is (organism-gemma2), or half of it (organism-llama).
+# **Reading.** Freezing attention weights undoes little at any layer, a fifth at most, under any method,
+# on both organisms. Which part does carry the steering depends on the layer: at the earliest the
+# values, at the chosen one values and MLPs, at the last the MLPs on organism-gemma2, and both alike on
+# organism-llama: there freezing the values leaves what the learned vectors do as it is, or half of it.
 
 # %% [markdown]
 # The total freezes say less than they seem to, and that is what they are for. The residual path
@@ -400,9 +400,9 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 
 # %% [markdown]
 # **Reading.** Steering outlasts what it steers: after two harmless turns the unsteered organisms
-# comply with nearly all harmful requests, and there is nothing left to turn. Where there is, −s turns
-# all of it. +s is weaker without a template, and turns only a fifth to two fifths of wrapped
-# questions, though these name harm.
+# comply with nearly all harmful requests, and there is nothing left to turn, or two prompts. Where
+# there is, −s turns all but one. +s is weaker without a template, and turns only a fifth to two
+# fifths of wrapped questions, though these name harm.
 #
 # *Qwen.* Here, too, refusal is what breaks first. With another system prompt than its own, or
 # without a template, Qwen answers all eight harmful prompts unsteered, after harmless turns

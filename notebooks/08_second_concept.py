@@ -505,7 +505,7 @@ sp.save_figure(fig, preset, "second_svv_preference")
 # over 0.77), on the second DIM's alone. Of the strongest heads those of layer 17 do, on the scale
 # of answers (by DIM's and NTP's three, and PO's two; one by little), those of layers 13 and 14 do
 # not. The tokens shown hardly do: full-width punctuation in two sums, a "china", and for the rest
-# French and code. For refusal it was the sum as well, and on that scale no head.
+# European words and code. For refusal it was the sum as well, and on that scale no head.
 
 # %% [markdown]
 # ## How few dimensions?
