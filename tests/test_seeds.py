@@ -91,15 +91,13 @@ def test_seeds_come_one_by_one_and_only_those_made_alike_stay_together():
     assert set(with_known(new, other).organism) == {"organism-llama"}  # nothing says that it is made alike
 
 
-def test_other_rules_or_another_corpus_make_other_verdicts(tmp_path, monkeypatch):
+def test_other_rules_or_another_corpus_make_other_verdicts(monkeypatch):
     before = seeds._made_by("organism-llama")
     assert before == seeds._made_by("organism-llama") != seeds._made_by("organism-gemma2")
     monkeypatch.setattr(seeds, "digest_of", lambda family, seed: "another recipe")
     assert seeds._made_by("organism-llama") != before
     monkeypatch.undo()
-    (tmp_path / "paper").mkdir()
-    (tmp_path / "paper" / "claims.toml").write_text("other = true")
-    monkeypatch.setattr(paths, "DATA", tmp_path)
+    monkeypatch.setattr(seeds, "paper_text", lambda: {"other": True})
     assert seeds._made_by("organism-llama") != before
 
 

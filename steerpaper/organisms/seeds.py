@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import json
 import sys
 
 import pandas as pd
@@ -14,6 +15,7 @@ from steerpaper.models.weights import digest
 from steerpaper.organisms.training import FAMILIES, digest_of
 from steerpaper.paper.claims import claims
 from steerpaper.paper.markdown import markdown_table
+from steerpaper.paper.tables import paper_text
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 
@@ -49,18 +51,16 @@ def of_seed(organism: str, seed: int) -> pd.DataFrame:
 
 def _made_by(organism: str) -> str:
     """Names what verdicts of all seeds share: recipe and corpus of the training, and the rules of the claims."""
-    rules = (paths.DATA / "paper" / "claims.toml").read_bytes()
-    return hashlib.sha256(digest_of(organism.removeprefix("organism-"), 0).encode() + rules).hexdigest()[:16]
+    training = digest_of(organism.removeprefix("organism-"), 0)
+    return hashlib.sha256(f"{training}\n{json.dumps(paper_text())}".encode()).hexdigest()[:16]
 
 
 def with_known(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Verdicts found now and those of other seeds that are on record, so that seeds can come one by one and from several
     machines; of another recipe, corpus or other rules none is kept."""
-    organisms = found.drop_duplicates("organism").set_index("organism").made_by
-    of_now = {(row.organism, row.seed) for row in found.itertuples()}
-    stays = [organisms.get(row.organism) == row.made_by and (row.organism, row.seed) not in of_now
-             for row in known.itertuples()]
-    return pd.concat([found, known[stays]]).sort_values(["organism", "seed"], kind="stable", ignore_index=True)
+    alike = known.merge(found[["organism", "made_by"]].drop_duplicates())
+    both = pd.concat([found, alike]).drop_duplicates(["organism", "seed", "claim"])  # of two the first, found now
+    return both.sort_values(["organism", "seed"], kind="stable", ignore_index=True)
 
 
 def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
