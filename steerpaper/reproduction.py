@@ -27,8 +27,12 @@ from steerpaper.presets import get_presets
 # largest number of its kind: in its column, and where a table has several quantities in one column, of that quantity.
 # Numbers within prose: their last digit. Pictures: RMS over all pixels, of 255. All else, settings included: nothing.
 RELATIVE, SMALL, PICTURE = 1e-3, 1e-5, 1.5
+# A generated word may turn, too, and with it one answer of the n of a rate: in one of RATES rates at most. Only then,
+# what has an interval may differ by FOLLOWS of its width, and a picture by a whole answer's bar or point.
+RATES, FOLLOWS, PICTURE_FOLLOWS = 400, 0.5, 5.0
 TOLERANCE = (f"{RELATIVE:g} of a number, or {SMALL:g} of the largest of its kind; the last digit of numbers within prose; "
-             f"{PICTURE:g} of 255 (RMS) in pictures; none in text, whole numbers and settings")
+             f"{PICTURE:g} of 255 (RMS) in pictures; none in text, whole numbers and settings; one answer in one of {RATES} "
+             f"rates at most, and then {FOLLOWS:g} of its interval for a number, {PICTURE_FOLLOWS:g} in pictures")
 _SETTINGS = ("phi", "learning_rate")
 _KIND = "quantity"
 # Standing by themselves: the 3 of "llama-3.2-3b" or of a version is a name.
@@ -45,6 +49,8 @@ class Difference:
         size: relative, of the number and of SMALL / RELATIVE of the largest of its kind together; infinite where no
             difference is allowed.
         within: whether it is within tolerance.
+        answer: whether it is one answer of a rate's.
+        follows: whether it is no larger than what may follow from one answer's turn.
     """
 
     where: str
@@ -52,6 +58,8 @@ class Difference:
     computed: object
     size: float
     within: bool
+    answer: bool = False
+    follows: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.recorded} on record, {self.computed} here"
@@ -64,26 +72,37 @@ class Comparison:
     preset: str
     tables: int = 0
     numbers: int = 0
+    rates: int = 0
     pictures: int = 0
     differences: list[Difference] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
 
     @property
+    def turned(self) -> list[Difference]:
+        """The rates in which one answer has turned, if they are as few as another processor turns."""
+        turned = [difference for difference in self.differences if difference.answer]
+        return turned if len(turned) * RATES <= self.rates else []
+
+    @property
     def beyond(self) -> list[Difference]:
         """What is not within tolerance."""
-        return [difference for difference in self.differences if not difference.within]
+        return [difference for difference in self.differences
+                if not (difference.within or self.turned and (difference.answer or difference.follows))]
 
     def __str__(self) -> str:
         own = f"{self.preset}: {self.tables} tables ({self.numbers:,} numbers) and {self.pictures} figures"
         verdicts = "; verdicts changed: " + "; ".join(self.verdicts) if self.verdicts else "; no verdict changed"
         if self.beyond:
-            lines = [f"  {difference}" for difference in self.beyond[:20]]
-            if len(self.beyond) > 20:
-                lines.append(f"  and {len(self.beyond) - 20} more")
-            return "\n".join([f"{own} compared, {len(self.beyond)} differences beyond tolerance{verdicts}", *lines])
-        largest = max(self.differences, key=lambda difference: difference.size, default=None)
+            head = f"{own} compared, {len(self.beyond)} differences beyond tolerance{verdicts}"
+            return "\n".join([head, *_lines(self.beyond)])
+        close = [difference for difference in self.differences if difference.within]
+        largest = max(close, key=lambda difference: difference.size, default=None)
         found = f"largest difference {largest.size:.1e}, {largest}" if largest and largest.size else "no difference"
-        return f"{own} are as on record, {found}{verdicts}"
+        if not self.turned:
+            return f"{own} are as on record, {found}{verdicts}"
+        following = len(self.differences) - len(close) - len(self.turned)
+        return "\n".join([f"{own} are as on record, but for one answer in {len(self.turned)} of {self.rates:,} rates and "
+                          f"{following} numbers and pictures that follow; else {found}{verdicts}", *_lines(self.turned)])
 
 
 def compare(preset: str) -> Comparison:
@@ -99,6 +118,7 @@ def compare(preset: str) -> Comparison:
             tables = [load_table(preset, name, recorded=recorded) for recorded in (True, False)]
             found.tables += 1
             found.numbers += int(tables[0].select_dtypes("number").count().sum())
+            found.rates += sum(int(tables[0][column].count()) for column in tables[0] if _is_rate(tables[0], column))
             found.differences += compare_tables(f"{name}.csv", *tables)
             if name == "scorecard_claims":
                 found.verdicts = _verdicts(*tables)
@@ -126,7 +146,8 @@ def compare_tables(name: str, recorded: pd.DataFrame, computed: pd.DataFrame) ->
         sizes = _distances(old, new, column) if column in measured else _unequal(old[column], new[column])
         for i in np.flatnonzero(sizes > 0):
             where = f"{name}, {_row(old, labels, i)}, {column}"
-            difference = Difference(where, old[column][i], new[column][i], float(sizes[i]), bool(sizes[i] <= RELATIVE))
+            difference = Difference(where, old[column][i], new[column][i], float(sizes[i]), bool(sizes[i] <= RELATIVE),
+                                    **_turn(old, new, column, i) if column in measured else {})
             (within if difference.within else beyond).append(difference)
     return beyond + sorted(within, key=lambda difference: difference.size)[-1:]
 
@@ -138,7 +159,8 @@ def compare_pictures(name: str, recorded: Path, computed: Path) -> list[Differen
         sizes = (f"{width} x {height} pixels" for height, width, _ in (one.shape for one in pixels))
         return [Difference(name, *sizes, np.inf, False)]
     rms = calculate_rms(*pixels)
-    return [Difference(name, "the picture", f"one with RMS {rms:.1f} from it", np.inf, False)] if rms > PICTURE else []
+    return [Difference(name, "the picture", f"one with RMS {rms:.1f} from it", np.inf, False,
+                       follows=rms <= PICTURE_FOLLOWS)] if rms > PICTURE else []
 
 
 def record(preset: str) -> list[str]:
@@ -256,6 +278,29 @@ def _row(table: pd.DataFrame, labels: list[str], i: int) -> str:
     values = ((label, table[label][i]) for label in labels[:n])
     told = [f"{label} {reprlib.repr(value) if isinstance(value, str) else value}" for label, value in values]
     return ", ".join(told) or f"row {i}"
+
+
+def _lines(differences: list[Difference]) -> list[str]:
+    """The first of them, one in a line."""
+    more = [f"  and {len(differences) - 20} more"] if len(differences) > 20 else []
+    return [*(f"  {difference}" for difference in differences[:20]), *more]
+
+
+def _is_rate(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column has shares of the n answers of its row."""
+    return {"n", f"{column}_low", f"{column}_high"} <= set(table)
+
+
+def _turn(recorded: pd.DataFrame, computed: pd.DataFrame, column: str, i: int) -> dict[str, bool]:
+    """Whether a number differs by one answer of its row's n, and whether by no more than may follow from one: FOLLOWS of
+    the width of its interval, which is that of an interval's ends, too."""
+    apart = abs(computed[column][i] - recorded[column][i])
+    columns = list(recorded)
+    ends = ("low", "high") if column in ("low", "high") or columns[columns.index(column) + 1:][:1] == ["low"] else tuple(
+        f"{re.sub('_(low|high)$', '', column)}_{end}" for end in ("low", "high"))
+    width = recorded[ends[1]][i] - recorded[ends[0]][i] if set(ends) <= set(columns) else 0.0
+    return {"answer": _is_rate(recorded, column) and bool(np.isclose(apart * recorded["n"][i], 1, atol=0.01)),
+            "follows": bool(apart <= FOLLOWS * width)}
 
 
 def _distances(recorded: pd.DataFrame, computed: pd.DataFrame, column: str) -> np.ndarray:

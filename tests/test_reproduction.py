@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from safetensors.torch import save_file
 
 import steerpaper.outputs
@@ -16,7 +17,7 @@ from steerpaper import paths, presets, reproduction
 from steerpaper.artifacts import load_table, load_tensors, save_table, save_tensors
 from steerpaper.figures import save_figure
 from steerpaper.outputs import outputs, writing
-from steerpaper.reproduction import RELATIVE, SMALL, compare_pictures, compare_tables, main
+from steerpaper.reproduction import RELATIVE, SMALL, Comparison, compare_pictures, compare_tables, main
 
 TABLE = pd.DataFrame({
     "set": ["a", "b", "c"], "n": [3, 4, 5], "score": [0.5, -2.0, 0.001],
@@ -121,6 +122,70 @@ def test_other_rows_or_columns_are_one_difference():
     assert str(rows) == "t.csv, rows: 3 on record, 2 here" and not rows.within
     (columns,) = compare_tables("t.csv", TABLE, TABLE.drop(columns="n"))
     assert columns.where == "t.csv, columns" and not columns.within
+
+
+# -- an answer that turns ----------------------------------------------------------------------------------
+
+RATES = pd.DataFrame({"prompts": [f"set {i:03}" for i in range(400)], "n": 25, "asr": 0.08, "asr_low": 0.02, "asr_high": 0.25})
+DROPS = pd.DataFrame({"method": ["dim", "po"], "drop_points": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.5],
+                      "share": [0.5, 0.25]})
+
+
+def turned(rows, by=0.04) -> pd.DataFrame:
+    return RATES.assign(asr=RATES.asr.where(~RATES.index.isin(rows), 0.08 - by),
+                        asr_low=RATES.asr_low.where(~RATES.index.isin(rows), 0.01))
+
+
+def both(rates, drops=DROPS, verdicts=(), picture=()) -> Comparison:
+    found = Comparison("tiny", rates=len(RATES), verdicts=list(verdicts))
+    found.differences = compare_tables("r.csv", RATES, rates) + compare_tables("d.csv", DROPS, drops) + list(picture)
+    return found
+
+
+def test_one_answer_of_a_rate_may_turn_and_is_told_with_what_follows():
+    followed = DROPS.assign(drop_points=[0.29, 0.4], high=[0.38, 0.5])
+    found = both(turned([7]), followed)
+    assert not found.beyond and [str(d) for d in found.turned] == ["r.csv, prompts 'set 007', asr: 0.08 on record, 0.04 here"]
+    assert "one answer in 1 of 400 rates and 3 numbers and pictures that follow; else no difference" in str(found)
+    assert "r.csv, prompts 'set 007', asr: 0.08 on record, 0.04 here" in str(found)
+
+
+def test_nothing_may_follow_where_no_answer_has_turned():
+    found = both(RATES, DROPS.assign(drop_points=[0.21, 0.4]))
+    assert [d.where for d in found.beyond] == ["d.csv, method 'dim', drop_points"] and not found.turned
+
+
+@pytest.mark.parametrize("rates", [turned([7, 8]), turned([7], by=0.08), turned([7], by=0.03)])
+def test_more_answers_than_that_or_a_part_of_one_are_beyond(rates):
+    assert "asr" in {d.where.rpartition(", ")[2] for d in both(rates).beyond}
+
+
+@pytest.mark.parametrize("column, value", [
+    ("drop_points", 0.31), ("low", 0.21), ("high", 0.41), ("share", 0.51), ("drop_points", np.nan)])
+def test_what_has_no_interval_or_leaves_half_of_it_does_not_follow(column, value):
+    drops = DROPS.copy()
+    drops.loc[0, column] = value
+    assert [d.where for d in both(turned([7]), drops).beyond] == [f"d.csv, method 'dim', {column}"]
+
+
+@pytest.mark.parametrize("column", ["n", "prompts"])
+def test_counts_and_labels_do_not_follow(column):
+    rates = turned([7])
+    rates.loc[7, column] = {"n": 24, "prompts": "another"}[column]
+    assert both(rates).beyond
+
+
+def test_pictures_follow_up_to_a_limit(tmp_path):
+    pixels = np.zeros((50, 50, 3))
+    imsave(tmp_path / "a.png", pixels)
+    found = {}
+    for name, height in (("small", 3 / 255), ("large", 6 / 255)):
+        imsave(tmp_path / f"{name}.png", pixels * 0 + height)
+        (found[name],) = compare_pictures(f"{name}.png", tmp_path / "a.png", tmp_path / f"{name}.png")
+    assert [d.follows for d in found.values()] == [True, False]
+    assert not both(turned([7]), picture=[found["small"]]).beyond
+    assert both(turned([7]), picture=[found["large"]]).beyond == [found["large"]]
+    assert both(RATES, picture=[found["small"]]).beyond == [found["small"]]
 
 
 # -- a whole preset ----------------------------------------------------------------------------------------
@@ -242,6 +307,17 @@ def test_beyond_it_table_row_and_values_are_told_and_the_record_stays(preset, tm
     assert committed(tmp_path) == before
     assert main("record", "tiny") == 0 and main("compare", "tiny") == 0
     assert committed(tmp_path) != before
+
+
+def test_a_run_with_an_answer_that_turned_passes_and_says_so(preset, capsys):
+    preset(table=RATES.assign(score=1.0))
+    main("record", "tiny")
+    preset(table=turned([7]).assign(score=1.0))
+    assert main("compare", "tiny") == 0
+    said = capsys.readouterr().out
+    assert "tiny: 2 tables (2,000 numbers) and 1 figures are as on record, but for one answer in 1 of 400 rates" in said
+    preset(table=turned([7, 8]).assign(score=1.0))
+    assert main("compare", "tiny") == 1 and "4 differences beyond tolerance" in capsys.readouterr().out
 
 
 def test_a_record_that_was_changed_by_hand_is_refused_by_name(preset, tmp_path, capsys):
