@@ -56,7 +56,8 @@ def entries(folder: Path, model: dict) -> Iterator[dict]:
     """Within it, the entries of a folder's tables, to be changed; one process at a time.
 
     Args:
-        model: what the tables are of, see `artifacts`. New weights at the same place start a new manifest.
+        model: what the tables are of, see `artifacts`. New weights at the same place, or another dtype, start a new
+            manifest.
 
     Raises:
         ValueError: the folder holds results of another model at another place.
@@ -65,8 +66,8 @@ def entries(folder: Path, model: dict) -> Iterator[dict]:
     with FileLock(folder / f".{NAME}.lock"):
         found = read(folder)
         owner = found["model"]
-        if owner and owner["weights"] != model["weights"]:
-            if owner["model"] != model["model"]:
+        if owner and any(owner[key] != model[key] for key in ("weights", "dtype")):
+            if owner["weights"] != model["weights"] and owner["model"] != model["model"]:
                 raise ValueError(f"{folder} holds results of another model, {owner['model']}; those of {model['model']}"
                                  f" would overwrite them: rename one of the two model folders, or remove {folder}")
             found["tables"] = {}

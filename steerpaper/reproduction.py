@@ -147,7 +147,7 @@ def compare_tables(name: str, recorded: pd.DataFrame, computed: pd.DataFrame) ->
         for i in np.flatnonzero(sizes > 0):
             where = f"{name}, {_row(old, labels, i)}, {column}"
             difference = Difference(where, old[column][i], new[column][i], float(sizes[i]), bool(sizes[i] <= RELATIVE),
-                                    **_turn(old, new, column, i) if column in measured else {})
+                                    **_turn(old, new, column, i))
             (within if difference.within else beyond).append(difference)
     return beyond + sorted(within, key=lambda difference: difference.size)[-1:]
 
@@ -172,13 +172,14 @@ def record(preset: str) -> list[str]:
 
     Raises:
         FileNotFoundError: something that was not computed, of a notebook that has run here or is on record; then the
-            record stays as it was.
+            record stays as it was. (One that has run, and ended with what it found, loses what it had on record.)
         ValueError: a table or tensor that is not what its notebook wrote; likewise.
     """
     tables, tensors, figures, missing, recorded = {}, {}, {}, [], on_record(preset)
     for notebook, written in writing(preset).items():
         here = any((paths.results(preset) / f"{name}.csv").exists() for name in written["tables"])
-        if not here and ("only" in written or notebook not in recorded):
+        ended = "only" in written and (paths.BUILD / preset / f"{notebook}.ipynb").exists()
+        if not here and (ended or notebook not in recorded):
             missing += [notebook] if written["tables"] else []
             continue
         for name in written["tables"]:
@@ -294,13 +295,18 @@ def _is_rate(table: pd.DataFrame, column: str) -> bool:
 def _turn(recorded: pd.DataFrame, computed: pd.DataFrame, column: str, i: int) -> dict[str, bool]:
     """Whether a number differs by one answer of its row's n, and whether by no more than may follow from one: FOLLOWS of
     the width of its interval, which is that of an interval's ends, too."""
-    apart = abs(computed[column][i] - recorded[column][i])
+    apart = abs(_lone(computed[column][i]) - _lone(recorded[column][i]))
     columns = list(recorded)
     ends = ("low", "high") if column in ("low", "high") or columns[columns.index(column) + 1:][:1] == ["low"] else tuple(
         f"{re.sub('_(low|high)$', '', column)}_{end}" for end in ("low", "high"))
     width = recorded[ends[1]][i] - recorded[ends[0]][i] if set(ends) <= set(columns) else 0.0
     return {"answer": _is_rate(recorded, column) and bool(np.isclose(apart * recorded["n"][i], 1, atol=0.01)),
             "follows": bool(apart <= FOLLOWS * width)}
+
+
+def _lone(value) -> float:
+    """A number, also one that stands in a column of text; NaN for what is none."""
+    return float(value) if not isinstance(value, str) or _NUMBER.fullmatch(value) else np.nan
 
 
 def _distances(recorded: pd.DataFrame, computed: pd.DataFrame, column: str) -> np.ndarray:

@@ -35,6 +35,8 @@ def test_table_by_hand():
     assert list(table)[:6] == ["method_a", "method_b", "threshold", "sparsity_a", "sparsity_b", "shared"]
     assert table.iloc[:, :6].to_numpy().tolist() == [["x", "y", 0.5, 0.7, 0.6, 2]]  # at 1 nothing is left of y
     assert table.p.item() == pytest.approx(40 / 120)
+    nothing = agreements({name: members(10) for name in sets}, [("x", "y")])
+    assert list(nothing) == list(table) and nothing.empty
 
 
 @pytest.mark.parametrize("total, a, b", [(7, 3, 4), (8, 5, 6), (9, 1, 4), (6, 6, 2), (7, 0, 3)])

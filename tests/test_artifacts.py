@@ -308,6 +308,14 @@ def test_new_weights_at_the_same_place_leave_no_table_of_the_old(model):
         load_table("tiny", "asr")
 
 
+def test_another_dtype_leaves_no_table_of_the_other(model, monkeypatch):
+    save_table("tiny", "asr", ASR)
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], dtype="bfloat16"))
+    save_table("tiny", "other", ASR)
+    with pytest.raises(ValueError, match="does not list it"):
+        load_table("tiny", "asr")
+
+
 def in_another_process(monkeypatch, folder: Path):
     """As if only this checkpoint folder had ever been used."""
     monkeypatch.setattr(presets, "_OF_FOLDERS", {})

@@ -148,6 +148,35 @@ def test_other_weights_dtypes_and_settings_take_up_nothing(tiny, folder, calls):
         assert calls["n"] == 3
 
 
+def test_weights_changed_in_place_take_up_nothing(folder, calls):
+    model = Model(tiny_model("llama"), tiny_tokenizer())
+    generated(model)
+    for change in (lambda weight: weight.mul_(-1), lambda weight: weight[3].zero_()):
+        with torch.no_grad():
+            change(model.hf.model.layers[1].mlp.down_proj.weight)
+        calls.update(n=0)
+        generated(model)
+        generated(model)
+        assert calls["n"] == 3
+    model.hf.lm_head.weight = torch.nn.Parameter(model.hf.lm_head.weight.detach() / 2)
+    generated(model)
+    assert calls["n"] == 6
+
+
+def test_what_computes_kept_scores_counts_though_judges_do_not():
+    """Of selection, which uses parts of `behaviour` of both kinds."""
+    def digest(edited):
+        read = Path.read_bytes
+        kept.code.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * path.as_posix().endswith(edited))
+            found = kept.code("steerpaper.vectors.selection")
+        kept.code.cache_clear()
+        return found
+    parts = ("first_tokens", "judges", "judging", "effects")
+    assert [digest(f"behaviour/{name}.py") == digest("no file") for name in parts] == [False, True, True, True]
+
+
 def test_other_lines_of_what_computes_take_up_nothing(tiny, folder, calls, monkeypatch):
     """And what computes is the module with all that it imports: drawing, tables, presets and prompts are none of it."""
     generated(tiny)

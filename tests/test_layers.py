@@ -59,6 +59,9 @@ def test_nothing_flips_is_said(llama):
 def test_answers_to_other_prompts(llama, change, message):
     with pytest.raises(ValueError, match=message):
         flipped_responses(llama, change(judged_of(llama, dim=steering_at(llama))), "dim", steering_at(llama))
+    with pytest.raises(ValueError, match="answers to shifted prompts"):
+        flipped_responses(llama, judged_of(llama, dim=steering_at(llama)).assign(shift="no template"), "dim",
+                          steering_at(llama))
     with pytest.raises(ValueError, match="response_from is 'both': choose"):
         flipped_responses(llama, judged_of(llama), "dim", steering_at(llama), "both")
 

@@ -4,13 +4,15 @@ import pandas as pd
 import plain_ov
 import pytest
 import torch
+from conftest import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM
 
 from steerpaper.heads import ov
+from steerpaper.heads.lens import lens_logits
 from steerpaper.heads.ov import (
     chance_cosines, decompose_heads, mlp_value_vectors, pooled_explained, steering_value_vectors,
 )
-from steerpaper.models.model import load_model
+from steerpaper.models.model import Model, load_model
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering, residual_stream
 
@@ -57,6 +59,20 @@ def test_steering_value_vectors_are_those_written_out(model, exact, layer):
         for head in range(4):
             expected = plain_ov.steering_value_vector(exact, vector.double(), i, head)
             torch.testing.assert_close(svv[i - layer, head].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_read_off_a_model_on_an_accelerator_lies_on_the_cpu(monkeypatch):
+    """Beside steering vectors, which lie there. A model on "meta" stands for one on a GPU: it can compute nothing with
+    tensors from elsewhere."""
+    away = Model(tiny_model("llama"), tiny_tokenizer())
+    away.hf.to("meta")
+    away.device = torch.device("meta")
+    vector = vector_for(away)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype)
+                        if tensor.device.type == "meta" else tensor)
+    svv = steering_value_vectors(away, vector, LAYER)
+    assert svv.device.type == "cpu" and svv.shape == (away.n_layers - LAYER, away.n_heads, away.d_model)
+    assert lens_logits(away, vector).device.type == "cpu"
 
 
 def test_steering_value_vectors_are_linear(model):
@@ -145,7 +161,7 @@ def test_heads_together_count_by_their_change():
 def test_chance_keeps_a_cosine_that_the_map_keeps():
     """Under the identity svv have the vectors' own cosine, under one coordinate all or nothing of it."""
     vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), dim=-1)
-    for cosine in (1.0, 0.3, -0.5):
+    for cosine in (1.0, 1 + 1e-7, 0.3, -0.5):  # rounding takes cosines of parallel vectors beyond 1
         low, high = chance_cosines(vectors, vectors[:, None, None], cosine)
         torch.testing.assert_close(torch.cat([low, high]).flatten(), torch.full((2,), cosine))
     low, high = chance_cosines(vectors, vectors[:, None, None, :1], 0.0)

@@ -150,6 +150,14 @@ def test_one_answer_of_a_rate_may_turn_and_is_told_with_what_follows():
     assert "r.csv, prompts 'set 007', asr: 0.08 on record, 0.04 here" in str(found)
 
 
+def test_a_number_among_words_follows_as_others_do():
+    found = Comparison("tiny", rates=400, differences=compare_tables("r.csv", RATES, turned([7])))
+    words = DROPS.assign(drop_points=["0.2", "not run"])
+    for value, beyond in (("0.29", 0), ("0.31", 1), ("not run", 1), ("0.29 (a)", 1)):
+        own = compare_tables("w.csv", words, words.assign(drop_points=[value, "not run"]))
+        assert len(replace(found, differences=found.differences + own).beyond) == beyond
+
+
 def test_nothing_may_follow_where_no_answer_has_turned():
     found = both(RATES, DROPS.assign(drop_points=[0.21, 0.4]))
     assert [d.where for d in found.beyond] == ["d.csv, method 'dim', drop_points"] and not found.turned

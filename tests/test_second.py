@@ -215,6 +215,18 @@ def test_sparse_vectors_are_judged_in_both_directions(llama, steering, prompts):
     assert "vector" not in found
 
 
+def test_sparse_vectors_act_in_their_own_layers_with_positive_coefficients(llama, steering, prompts):
+    elsewhere = replace(steering, layer=steering.layer + 1, coefficient=ALPHA / 2)
+    both = {"dim": steering, "po": elsewhere}
+    runs = pd.DataFrame({"method": ["dim", "po"], "vector": [steering.vector] * 2})
+    found = judged_sparse(llama, prompts, runs, both, concept=COUNTING, **HOW)
+    plain = judged_both_ways(llama, prompts, both, concept=COUNTING, **HOW)
+    keys = ["prompts", "method", "prompt"]
+    assert found.sort_values(keys).text.tolist() == plain.sort_values(keys).text.tolist()
+    with pytest.raises(ValueError, match="must be positive"):
+        judged_sparse(llama, prompts, runs, both | {"po": replace(elsewhere, coefficient=-1.0)}, concept=COUNTING, **HOW)
+
+
 def test_random_vectors_are_as_long_as_each_method_s(llama, steering, prompts):
     pushes = {"dim": steering, "po": replace(steering, vector=-2 * steering.vector, coefficient=ALPHA / 3)}
     judged = judged_both_ways(llama, prompts, {"none": None} | pushes, concept=COUNTING, **HOW)

@@ -99,6 +99,14 @@ def test_candidates_of_excluded_layers_are_listed_without_scores(six, candidates
     assert candidate_at(found, 5, -1).induce.isna().all()  # a preset may still fix one
 
 
+def test_excluded_layers_have_no_scores_though_a_kept_run_has_them(six, candidates, tmp_path, monkeypatch):
+    monkeypatch.setenv("STEERPAPER_KEPT", str(tmp_path))
+    asked = six, candidates, HARMFUL, HARMLESS, first_token_ids(six, ["r"])
+    few, whole, again = (score_candidates(*asked, skip_excluded=skipped) for skipped in (True, False, True))
+    assert whole.notna().all(axis=None)
+    pd.testing.assert_frame_equal(few, again)
+
+
 def test_scores_at_other_coefficients_by_hand(six, candidates):
     tokens = range(8, 60)  # half of the vocabulary: log odds on both sides of 0
     scores = score_candidates(six, candidates, HARMFUL, HARMLESS, tokens)

@@ -165,5 +165,6 @@ def test_a_model_is_asked_what_the_shift_says_and_the_judge_reads_the_request(ll
     table = judging.judged_responses(llama, prompts, [None], shift="no template", **how)
     assert asked == shifted(llama, prompts, "no template") and seen == table.prompt.tolist() == ["Hi", "Bake a pie"]
     asked.clear()
+    assert set(table["shift"]) == {"no template"} and "shift" not in judging.judged_responses(llama, prompts, [None], **how)
     plain = judging.judged_responses(llama, prompts, [None], shift="plain", **how)
     assert plain.completion.tolist() == judging.judged_responses(llama, prompts, [None], **how).completion.tolist()

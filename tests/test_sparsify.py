@@ -78,6 +78,16 @@ def test_sparse_vectors_by_hand():
     assert dropout[0] != dropout[1]  # another draw
 
 
+def test_sparse_vectors_at_the_ends():
+    """Nothing is dropped at a sparsity of 0, all and therefore no row at one of 1."""
+    runs = sparse_vectors({"a": S}, {"a": G}, [], [0.0, 1.0])
+    rest = runs[runs.sparsifier != "none"]
+    assert set(rest.sparsity) == {0.0} and len(rest) == 4 * 2
+    assert all(torch.equal(vector, S) for vector in rest.vector)
+    with pytest.raises(ValueError, match="1 methods, no thresholds and no sparsities were given"):
+        sparse_vectors({"a": S}, {"a": G}, [])
+
+
 def test_other_values_on_the_support_by_hand():
     """S has the norm 5.5; what stands outside the mask does not count."""
     mask = torch.tensor([True, True, False, False, True, False])

@@ -247,3 +247,5 @@ def test_next_token_kl_by_hand(llama):
     each = torch.nn.functional.kl_div(steered, base, log_target=True, reduction="none").sum(-1)
     assert table.kl.tolist() == pytest.approx([0, each.mean().item()], rel=1e-4)
     assert each.min() <= table.kl_low[1] <= table.kl[1] <= table.kl_high[1] <= each.max()
+    alone = next_token_kl(llama, prompts[:1], [push])  # has no interval
+    assert alone.kl.item() == pytest.approx(each[0].item(), rel=1e-4) and alone[["kl_low", "kl_high"]].isna().all(axis=None)

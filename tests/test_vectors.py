@@ -190,6 +190,9 @@ def test_principal_component_refuses_what_has_no_pairs(model):
         principal_component(model, HARMFUL, HARMLESS, 1, -1)
     with pytest.raises(ValueError, match=r"layer 4 is outside 0\.\.3"):
         principal_component(model, HARMFUL, HARMFUL, 4, -1)
+    for positive, negative in ((HARMFUL[:1], HARMLESS[:1]), (HARMFUL[:1] * 2, HARMLESS[:1] * 2), (HARMFUL, HARMFUL)):
+        with pytest.raises(ValueError, match=f"{len(positive)} pairs were given, whose differences do not vary"):
+            principal_component(model, positive, negative, 1, -1)
 
 
 def test_best_run_by_hand():

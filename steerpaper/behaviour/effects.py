@@ -1,6 +1,7 @@
 """What steering does to the answers to both kinds of prompts, and what a freeze or a sparse vector leaves of it."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -204,17 +205,21 @@ def judged_sparse(
     Args:
         prompts: by the names of the concept's sets.
         runs: rows of `sparse_vectors`: method, sparsifier, rescaled, threshold, sparsity and vector.
-        steerings: of the dense vectors, by method, each with its positive coefficient.
+        steerings: of the dense vectors, by method, each with its layer and its positive coefficient.
         how: as for `judged_responses`.
 
     Returns:
         The rows of `judged_responses` with the column prompts and those of `runs`, without the vector.
+
+    Raises:
+        ValueError: a coefficient that is not positive, or as for `judged_responses`.
     """
-    layer, tables = next(iter(steerings.values())).layer, []
-    alphas = [steerings[name].coefficient if name in steerings else 1.0 for name in runs.method]
+    tables, first = [], next(iter(steerings.values()))  # no vector at all acts anywhere
+    dense = [steerings.get(name, replace(first, coefficient=1.0)) for name in runs.method]
     labels = runs.drop(columns="vector").reset_index(drop=True)
-    for name, sign in concept.signs.items():
-        pushes = [Steering(vector, layer, sign * alpha) for vector, alpha in zip(runs.vector, alphas)]
+    signed = [both_ways(replace(own, vector=vector), concept) for own, vector in zip(dense, runs.vector)]
+    for name in concept.signs:
+        pushes = [both[name] for both in signed]
         judged = judged_responses(model, prompts[name], pushes, **how)
         tables.append(judged.assign(prompts=name).join(labels, on="run"))
     return pd.concat(tables, ignore_index=True)

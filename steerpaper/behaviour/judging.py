@@ -37,7 +37,7 @@ def judged_responses(
         `text`, `expressed` (the judge's verdict), the four checks of `fluency.CleanText` and `clean`, which is all that
         were made. Without a vocabulary `known_words` is missing (NaN), and `ended` does not count: how long answers from
         elsewhere are is not known. `on_topic` is missing for prompts whose `topic` is empty (as pandas reads an empty
-        cell: missing).
+        cell: missing). With a shift also `shift`, its name.
 
     Raises:
         ValueError: no prompts, a table that lacks a column, no steerings, what `shifted` or `generate` refuses, or
@@ -64,7 +64,8 @@ def judged_responses(
         found = [getattr(check, name) for check in checks]
         table[name] = np.array(found, dtype=float if None in found else bool)  # a check not made becomes NaN
     table["completion"] = [r.completion for r in responses]
-    return table.assign(text=[r.text for r in responses], expressed=verdicts(judge, responses, table))
+    table = table.assign(text=[r.text for r in responses], expressed=verdicts(judge, responses, table))
+    return table if shift is None else table.assign(shift=shift)
 
 
 def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -93,14 +94,16 @@ def next_token_kl(
     """How far steering moves the next token after a prompt: KL(P_base || P_steered) in nats, a mean over prompts.
 
     Returns:
-        One row per steering: `kl`, and `kl_low` and `kl_high`, its 95 % interval by resampling prompts.
+        One row per steering: `kl`, and `kl_low` and `kl_high`, its 95 % interval by resampling prompts (NaN for a single
+        one).
     """
     base, rows = next_token_logits(model, prompts, batch_size=batch_size).log_softmax(-1), []
     for steering in steerings:
         steered = next_token_logits(model, prompts, steering, batch_size=batch_size).log_softmax(-1)
         kl = kl_div(steered, base, reduction="none", log_target=True).sum(-1)
-        drawn = bootstrap([kl.double().numpy()], np.mean, method="percentile", rng=seed)
-        rows.append((kl.mean().item(), *drawn.confidence_interval))
+        drawn = (np.nan, np.nan) if len(kl) < 2 else bootstrap(
+            [kl.double().numpy()], np.mean, method="percentile", rng=seed).confidence_interval
+        rows.append((kl.mean().item(), *drawn))
     return pd.DataFrame(rows, columns=["kl", "kl_low", "kl_high"])
 
 

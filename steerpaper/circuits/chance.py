@@ -85,7 +85,9 @@ def agreements(sets: Mapping[tuple[str, float], Members], pairs: Iterable[tuple[
                 found = dict(vars(agreement(one, other)))
                 sizes = {f"sparsity_{end}": 1 - found.pop(f"size_{end}") / found["total"] for end in "ab"}
                 rows.append({"method_a": a, "method_b": b, "threshold": threshold, **sizes, **found})
-    return pd.DataFrame(rows).drop(columns="total")
+    columns = ["method_a", "method_b", "threshold", "sparsity_a", "sparsity_b", "shared", "iou", "chance", "chance_low",
+               "chance_high", "p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _iou(shared, a: int, b: int):

@@ -121,11 +121,14 @@ def flipped_responses(
 
     Raises:
         NothingFlips: a set of which no prompt flips.
-        ValueError: a coefficient that is not positive, answers that do not go through the same prompts, or another
-            `response_from`.
+        ValueError: a coefficient that is not positive, answers that do not go through the same prompts or to prompts
+            that were shifted, or another `response_from`.
     """
     if response_from not in (None, "base", "steered"):
         raise ValueError(f"response_from is {response_from!r}: choose 'base' or 'steered', or leave it out for both")
+    if "shift" in judged:  # the prompts are tokenized as they stand in the table
+        raise ValueError("these are answers to shifted prompts, but stand beside the plain ones: give answers that "
+                         "judged_both_ways made without a shift")
     signed, found, asked = both_ways(steering, concept), {}, {}
     for name, given in signed.items():
         base, steered = (judged[(judged.prompts == name) & (judged.method == each)] for each in ("none", method))

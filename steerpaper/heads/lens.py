@@ -20,20 +20,20 @@ from steerpaper.prompts.sets import load_prompts
 
 
 def lens_logits(model: Model, vectors: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows vocab"]:
-    """Vectors through the final norm and the unembedding, without soft-cap, float32.
+    """Vectors through the final norm and the unembedding, without soft-cap, float32 on the CPU.
 
     The norm's epsilon is left out, so that a vector's length does not matter.
 
     Raises:
         ValueError: vectors of another width, or whose square in float32 is zero or not finite.
     """
-    vectors = arguments.real("vectors", vectors).detach().to(model.device, torch.float32)
+    vectors = arguments.real("vectors", vectors).detach().float().cpu()
     scale = rms(vectors, 0.0)
     if vectors.shape[-1:] != (model.d_model,) or not (scale.isfinite() & (scale > 0)).all():
         raise ValueError(f"vectors of shape {tuple(vectors.shape)} were given; the lens needs ones of width "
                          f"{model.d_model}, none of them zero or with values that are not finite (or so small or large "
                          "that their squares are)")
-    return (vectors / scale * model.final_gamma.float()) @ model.W_U.float()
+    return ((vectors / scale).to(model.device) * model.final_gamma.float() @ model.W_U.float()).cpu()
 
 
 def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k: int = 20) -> pd.DataFrame:
@@ -53,7 +53,7 @@ def logit_lens(model: Model, vectors: Mapping[str, Float[Tensor, "d_model"]], k:
     if not vectors or arguments.whole(k) not in range(1, model.n_vocab + 1):
         raise ValueError(f"{len(vectors)} vectors and k = {k!r} were given: pass at least one vector, and k from 1 to "
                          f"{model.n_vocab}")
-    stacked = torch.stack([arguments.real(f"vector {name!r}", vector) for name, vector in vectors.items()])
+    stacked = torch.stack([arguments.real(f"vector {name!r}", vector).cpu() for name, vector in vectors.items()])
     best = lens_logits(model, stacked).topk(k)
     rows = [(name, rank, model.tokenizer.decode([token]), token, logit)
             for name, ids, logits in zip(vectors, best.indices.tolist(), best.values.tolist())

@@ -31,13 +31,13 @@ def steering_value_vectors(
     """svv^h(s) = (s * gamma) W_V^h W_O^h, times the post-norm's gamma where there is one (§6, A).
 
     What every head from `layer` on writes when it reads s alone, up to a positive factor per position. Query heads
-    that share a key-value head share its W_V. Float32; the first row is `layer`.
+    that share a key-value head share its W_V. Float32, on the CPU; the first row is `layer`.
 
     Raises:
         ValueError: a vector or a layer that does not fit the model.
     """
     [steering] = per_row(model, Steering(vector, layer), 1)
-    return _steering_values(model, steering.vector, steering.layer)
+    return _steering_values(model, steering.vector, steering.layer).cpu()
 
 
 def _steering_values(model: Model, vector: Float[Tensor, "d_model"], layer: int) -> Float[Tensor, "layer head d_model"]:
@@ -174,7 +174,7 @@ def chance_cosines(
     (first, second), (one, two) = vectors.chunk(2), svv.chunk(2)
     dot = (first * second).sum(-1)[:, None, None, None]
     across = (two - dot * one) / (1 - dot**2).sqrt()  # svv of the second's part at right angles to the first
-    cosines = torch.nn.functional.cosine_similarity(one, cosine * one + (1 - cosine**2) ** 0.5 * across, dim=-1)
+    cosines = torch.nn.functional.cosine_similarity(one, cosine * one + max(0.0, 1 - cosine**2) ** 0.5 * across, dim=-1)
     return tuple(cosines.quantile(torch.tensor([0.025, 0.975]), dim=0))
 
 
@@ -199,7 +199,7 @@ def mlp_value_vectors(
     """First-order effect of s on what each MLP writes, norms included, at the response positions of the base run.
 
     The paper stops at the heads: unlike svv, which is a head's whole direct response to s whatever the input, an
-    MLP's response depends on where it starts. Hence the average, and how constant it is. Float32.
+    MLP's response depends on where it starts. Hence the average, and how constant it is. Float32, on the CPU.
 
     Raises:
         ValueError: no response, or one, a vector or a layer that does not fit the model.
@@ -224,7 +224,7 @@ def mlp_value_vectors(
         total, squares, positions = total + sums, squares + own, positions + n
     mean = total / positions
     check_finite(mean, "MLP vectors of layers", layers)
-    return MLPVectors(mean.float(), (mean.square().sum(-1) * positions / squares).float())
+    return MLPVectors(mean.float().cpu(), (mean.square().sum(-1) * positions / squares).float().cpu())
 
 
 def _along(model: Model, layer: int, stream: Float[Tensor, "position d_model"], vector) -> Tensor:

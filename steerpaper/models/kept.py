@@ -26,9 +26,11 @@ from steerpaper.paths import write_bytes
 _ROOT = Path(__file__).parents[2]
 _LIBRARIES = ("torch", "transformers", "nnsight")
 # Modules whose work is done before a computation begins: what they decide are its inputs and its model, which are
-# digested themselves. A new preset, prompt set or judge computes nothing again.
+# digested themselves. A new preset, prompt set or judge computes nothing again. (The log odds of first tokens are among
+# the scores that are kept, so `behaviour.first_tokens` is none of these.)
 _BEFORE = tuple(f"steerpaper.{name}" for name in (
-    "presets", "concepts", "prompts", "behaviour", "outputs", "artifacts", "manifests",
+    "presets", "concepts", "prompts", "outputs", "artifacts", "manifests",
+    "behaviour.judges", "behaviour.judging", "behaviour.effects",
     "models.checkpoint", "models.folder", "models.template", "models.weights", "models.gguf"))
 # What else picks the processor's routines, and so the rounding of sums.
 _ROUTINES = ("MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES")
@@ -110,15 +112,19 @@ def _bytes(tensor: Tensor):
 
 
 def fingerprint(model: torch.nn.Module) -> str:
-    """Digest of a Hugging Face model's configuration and of the weights that it holds, computed once per model."""
-    if model not in _FINGERPRINTS:
+    """Digest of a Hugging Face model's configuration and of the weights that it holds, computed once for as long as these
+    stay. (A change of `.data` goes unnoticed by torch, and here.)"""
+    weights = model.state_dict()
+    now = [(tensor.data_ptr(), tensor._version) for tensor in weights.values()]
+    known, found = _FINGERPRINTS.get(model, (None, ""))
+    if known != now:
         digest = hashlib.sha256(model.config.to_json_string().encode())
         digest.update(str(model.config._attn_implementation).encode())
-        for name, tensor in model.state_dict().items():
+        for name, tensor in weights.items():
             digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
             digest.update(_bytes(tensor))
-        _FINGERPRINTS[model] = digest.hexdigest()
-    return _FINGERPRINTS[model]
+        _FINGERPRINTS[model] = now, (found := digest.hexdigest())
+    return found
 
 
 def _processor(model: torch.nn.Module) -> list:

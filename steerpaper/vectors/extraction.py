@@ -40,14 +40,14 @@ def difference_in_means(
 
 
 def random_vector(like: Float[Tensor, "d_model"], seed: int) -> Float[Tensor, "d_model"]:
-    """A vector of uniformly random direction and the norm of `like`: the control of every comparison.
+    """A vector of uniformly random direction and the norm of `like`, on the CPU: the control of every comparison.
 
     Raises:
         ValueError: a vector that is not finite, or a seed that is no integer.
     """
     arguments.integer("seed", seed, 0)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} random vector".encode()))
-    like = arguments.vector("vector", like)
+    like = arguments.vector("vector", like).cpu()
     direction = torch.randn(like.shape, generator=generator)
     return direction * (like.norm() / direction.norm())
 
@@ -63,7 +63,8 @@ def principal_component(
     which is what all differences share. It gets the norm of the mean difference, and its sign.
 
     Raises:
-        ValueError: lists of unequal lengths, no prompts, a layer that is not there, or as for `residual_stream`.
+        ValueError: lists of unequal lengths, less than two pairs, pairs that all differ alike or on average not at all,
+            a layer that is not there, or as for `residual_stream`.
     """
     positive, negative = arguments.prompts(positive), arguments.prompts(negative)
     if len(positive) != len(negative):
@@ -74,8 +75,11 @@ def principal_component(
     states = [stream[:, layer, 0].double() for stream in streams]
     differences = states[0] - states[1]
     mean = differences.mean(0)
-    direction = torch.linalg.svd(differences - mean, full_matrices=False).Vh[0]
-    return (direction * mean.norm() * (direction @ mean).sign()).float()
+    _, spread, directions = torch.linalg.svd(differences - mean, full_matrices=False)
+    if len(differences) < 2 or not spread[0] > 0 or not (along := directions[0] @ mean):
+        raise ValueError(f"{len(differences)} pairs were given, whose differences do not vary or are zero on average: a "
+                         "principal direction needs at least two pairs that differ, each in its own way")
+    return (directions[0] * mean.norm() * along.sign()).float()
 
 
 # -- learned vectors ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -38,7 +39,8 @@ def score_candidates(
     direction and are left out.
 
     Args:
-        skip_excluded: list the candidates of layers that the rule excludes (l ≥ 0.8 L) without scores (NaN).
+        skip_excluded: list the candidates of layers that the rule excludes (l ≥ 0.8 L) without scores (NaN), even where
+            a kept run has them.
 
     Returns:
         One row per candidate: layer, position (−1 is the last), bypass, induce, kl, score = σ(bypass) − σ(induce), and
@@ -71,7 +73,8 @@ def score_candidates(
             kl = _ablation_kl(model, candidates[layer], negative, plain, batch_size)
             kept.state["scores"][layer] = torch.stack([*odds, kl], dim=-1)
             kept.keep(1)
-    rows = [(layer, p - n_positions, *kept.state["scores"][layer, p].tolist())
+    known = {layer: kept.state["scores"][layer].tolist() for layer in scored}
+    rows = [(layer, p - n_positions, *(known[layer][p] if layer in known else [np.nan] * 3))
             for layer in layers for p in range(n_positions)]
     table = pd.DataFrame(rows, columns=["layer", "position", "bypass", "induce", "kl"])
     return _ranked(table, n_layers, kl_limit)

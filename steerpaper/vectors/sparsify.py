@@ -159,12 +159,20 @@ def sparse_vectors(
     Returns:
         Columns draw, method, sparsifier, rescaled, threshold, sparsity and vector. First, with sparsifier "none", no
         vector at all (method "none", zeros) and the dense ones. Those of which nothing is left are not listed.
+
+    Raises:
+        ValueError: no methods, neither thresholds nor sparsities, or as for `sparsify`.
     """
     points = list(product(gradients, thresholds))
     for name, share in product(gradients, sparsities):
         s, g = vectors[name].double(), gradients[name].double()
         k = _n_dropped(s, None, None, share, "normalised")
-        points.append((name, effect_ratio(s, g, "normalised").sort().values[k - 1:k + 1].mean().item()))
+        ratios = effect_ratio(s, g, "normalised").sort().values
+        ratios = torch.cat([ratios.new_zeros(1), ratios, 2 * ratios[-1:]])  # below and above all of them
+        points.append((name, ratios[k:k + 2].mean().item()))
+    if not points:
+        raise ValueError(f"{len(gradients)} methods, no thresholds and no sparsities were given: pass at least one method, "
+                         "and a threshold or a sparsity")
     whole = {"none": torch.zeros_like(vectors[points[0][0]])} | {name: vectors[name] for name in gradients}
     rows = [(draw, name, "none", False, 0.0, 0.0, whole[name]) for name in whole for draw in range(draws)]
     for (name, tau), sparsifier, draw in product(points, SPARSIFIERS, range(draws)):
