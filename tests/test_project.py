@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,14 +183,35 @@ def test_mutations_still_fit_the_package(mutation):
     assert mutation.notebook in outputs()
 
 
+CI_TARGETS = ("site", "test", "processors", "mutations", "figures PRESETS=organism-llama")
+
+
 def test_ci_runs_what_a_person_runs():
     assert ".ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
     assert "run: make site" in (ROOT / ".github/workflows/site.yml").read_text()
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    lines = [line for line in script.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [line.strip() for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {"make site", "make test", "make processors", "make mutations", "make figures PRESETS=organism-llama"} <= set(lines)
+    assert {f"make {target}" for target in CI_TARGETS} <= set(lines)
+
+
+@pytest.mark.parametrize("failing", [None, *CI_TARGETS])
+def test_ci_fails_where_one_of_its_parts_does(tmp_path, failing):
+    """Also one that runs beside another."""
+    (tmp_path / ".ci").mkdir()
+    (tmp_path / "build").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    for name, line in (("make", f'[ "$*" != "{failing}" ] && echo "made $*"'), ("chromium", ":"), ("git", ":")):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    path = os.pathsep.join((str(tmp_path / "bin"), os.environ["PATH"]))
+    run = subprocess.run([tmp_path / ".ci" / "run"], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert (run.returncode == 0) == (failing is None), run.stderr
+    if failing is None:
+        assert sorted(run.stdout.splitlines()) == sorted(f"made {target}" for target in CI_TARGETS)
 
 
 def test_imports_go_down_the_map():
