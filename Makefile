@@ -12,13 +12,16 @@ export PROFILE ?= profiles/local-gpu
 export KILLS ?= 10
 export SEEDS ?= 1 2 3 4
 
-# A variable that no target reads would leave the defaults to run.
+# A variable that the target does not read would leave the defaults to run.
+reading = $(if $(filter $(2),$(or $(MAKECMDGOALS),$(2))),$(1))
+READ := $(call reading,PRESETS,figures record restore kill) $(call reading,MODEL,weights paper) \
+  $(call reading,PROFILE,paper) $(call reading,KILLS,kill) $(call reading,SEEDS,seeds) VENV
 UNKNOWN := import sys; sys.path.insert(0, "steerpaper"); from choices import unknown; \
-  print(unknown("variable", sys.argv[1], ["PRESETS", "MODEL", "PROFILE", "VENV", "KILLS", "SEEDS"], \
+  print(unknown("variable of make $(MAKECMDGOALS)", sys.argv[1], sys.argv[2:], \
   "; what is for a library goes before the command, NAME=value make figures"))
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
-WRONG := $(firstword $(filter-out PRESETS MODEL PROFILE VENV KILLS SEEDS,$(GIVEN)))
-$(if $(WRONG),$(error $(or $(shell python3 -c '$(UNKNOWN)' '$(WRONG)'),unknown variable $(WRONG))))
+WRONG := $(firstword $(filter-out $(READ),$(GIVEN)))
+$(if $(WRONG),$(error $(or $(shell python3 -c '$(UNKNOWN)' '$(WRONG)' $(READ)),unknown variable $(WRONG))))
 
 space := $() $()
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -143,6 +146,9 @@ kill: $(INSTALLED) ## kill the workflow at KILLS random moments: every rerun mus
 	python benchmarks/kill.py "$$KILLS" "$$PRESETS"
 
 clean: ## remove what was computed and is not committed (keeps the environment)
+	@if [ -n "$${STEERPAPER_BUILD:-}" ]; then \
+	  echo "STEERPAPER_BUILD is $$STEERPAPER_BUILD: make clean removes build/ alone; remove that folder yourself" >&2; exit 1; \
+	fi
 	rm -rf build .snakemake .pytest_cache data/results/tiny figures/tiny
 
 $(INSTALLED): requirements.txt pyproject.toml

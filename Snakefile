@@ -48,6 +48,16 @@ except ValueError as error:
     raise WorkflowError(str(error))
 PRESETS = list({preset.name: preset for preset in FOUND.values()}.values())
 NAMES = {preset.name: name if name == preset.name else preset.model for name, preset in FOUND.items()}
+OWN = [preset.name for preset in PRESETS if preset.name not in KNOWN and paths.results(preset.name).exists()]
+if OWN and workflow.is_main_process:
+    # Now, since Snakemake removes what a notebook has written before it starts. (Imported here: it takes seconds.)
+    from steerpaper.artifacts import check_owner
+
+    try:
+        for name in OWN:
+            check_owner(name)
+    except (FileNotFoundError, ValueError) as error:
+        raise WorkflowError(str(error))
 if not PRESETS:
     raise WorkflowError(f"no preset: make figures PRESETS=... or make paper MODEL=... takes one of {', '.join(KNOWN)}")
 

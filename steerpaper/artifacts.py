@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from steerpaper.concepts import get_concept
 from steerpaper.models import checkpoint, gguf, weights
 from steerpaper.outputs import writer, writing
 from steerpaper.paths import write_bytes
-from steerpaper.presets import PRESETS, REFERENCE, get_preset
+from steerpaper.presets import PRESETS, REFERENCE, as_given, get_preset
 from steerpaper.steering import Steering
 from steerpaper.vectors.methods import get_method
 
@@ -54,6 +55,17 @@ def save_tensors(preset: str, name: str, tensors: dict[str, Tensor], manifest: d
         write_bytes(path, safetensors.torch.save(tensors, metadata))
 
 
+def check_owner(preset: str) -> None:
+    """Check that what was computed here under a preset's name is of its model, before anything is written over it.
+
+    Raises:
+        ValueError: it is of another model, whose folder or file has the same name.
+    """
+    record = get_preset(preset)
+    if manifests.read(paths.results(record.name))["model"]:
+        manifests.check_owner(paths.results(record.name), _model(preset))
+
+
 def load_tensors(preset: str, name: str) -> tuple[dict[str, Tensor], dict]:
     """Tensors and manifest as saved by `save_tensors`.
 
@@ -62,7 +74,7 @@ def load_tensors(preset: str, name: str) -> tuple[dict[str, Tensor], dict]:
         ValueError: a name that no notebook writes, damaged, or made with another model than the preset's present one.
     """
     path, notebook = _existing("tensors", paths.artifacts, preset, name)
-    remedy = f"run notebook {notebook} with preset {preset!r} again"
+    remedy = f"run notebook {notebook} with preset {as_given(preset)!r} again"
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             manifest = json.loads(file.metadata()["manifest"])
@@ -148,6 +160,7 @@ def load_recorded(name: str) -> pd.DataFrame:
         FileNotFoundError: no preset has it.
         ValueError: as for `load_table`.
     """
+    writer("tables", name)
     listed = {preset: _tables_on_record(preset) for preset in PRESETS if preset != REFERENCE}
     kept = [preset for preset, names in listed.items() if {name, _VERDICTS} <= names]
     if not kept:
@@ -221,8 +234,9 @@ def _existing(kind: str, folder: Callable[[str], Path], preset: str, name: str) 
     if not path.is_file():
         if folder is not paths.recorded_results and (why := finding(preset)):
             raise FileNotFoundError(f"{_shown(path)} is not made: notebook 01 ends with what it found: {why}")
-        raise FileNotFoundError(f"{_shown(path)} is missing: run notebook {notebook} with preset {preset!r}, "
-                                f"or all of them with `make figures PRESETS={preset}`")
+        given = as_given(preset)
+        raise FileNotFoundError(f"{_shown(path)} is missing: run notebook {notebook} with preset {given!r}, "
+                                f"or all of them with `make figures PRESETS={shlex.quote(given)}`")
     return path, notebook
 
 

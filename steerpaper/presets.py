@@ -382,6 +382,11 @@ def get_preset(name: str | Path) -> Preset:
     return preset
 
 
+def as_given(name: str) -> str:
+    """What commands know a preset by: its name, or the checkpoint folder or GGUF file that it was made for."""
+    return _OF_FOLDERS[name].model if name in _OF_FOLDERS else name
+
+
 def get_presets(names: str) -> dict[str, Preset]:
     """Several presets by what they were given as: names, checkpoint folders or GGUF files, between spaces or commas.
 

@@ -10,6 +10,7 @@ import reprlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from steerpaper import manifests, paths
 from steerpaper.artifacts import finding, load_table, load_tensors, on_record
 from steerpaper.outputs import writing
 from steerpaper.paths import write_bytes
-from steerpaper.presets import get_presets
+from steerpaper.presets import as_given, get_presets
 
 # Another processor adds up in another order. A measured number may differ by RELATIVE of itself, or by SMALL of the
 # largest number of its kind: in its column, and where a table has several quantities in one column, of that quantity.
@@ -198,18 +199,18 @@ def record(preset: str) -> list[str]:
     return missing
 
 
-def restore(preset: str) -> list[str]:
+def restore(preset: str) -> tuple[list[str], list[str]]:
     """Put what is on record of one preset where the notebooks of this machine read and write.
 
     Returns:
-        The notebooks that are on record.
+        The notebooks that are on record, and those of them whose tensors are not.
 
     Raises:
         FileNotFoundError: nothing is on record.
         ValueError: results of another model, or a table that is not as its notebook wrote it.
     """
     if not (found := on_record(preset)):
-        raise FileNotFoundError(f"nothing is on record: `make figures PRESETS={preset}` computes it")
+        raise FileNotFoundError(f"nothing is on record: `make figures PRESETS={quote(as_given(preset))}` computes it")
     recorded = paths.recorded_results(preset)
     tables = [name for written in found.values() for name in written["tables"]]
     for name in tables:
@@ -223,7 +224,9 @@ def restore(preset: str) -> list[str]:
                           (paths.figures(preset), paths.recorded_figures(preset).glob("*.*"))):
         for file in files:
             write_bytes(folder / file.name, file.read_bytes())
-    return list(found)
+    lacking = [notebook for notebook, written in found.items()
+               if not all((recorded / f"{name}.safetensors").exists() for name in written["tensors"])]
+    return list(found), lacking
 
 
 def main(command: str, presets: str) -> int:
@@ -236,7 +239,9 @@ def main(command: str, presets: str) -> int:
                 print(f"{preset}: now on record in data/results/{preset} and figures/{preset}"
                       + f"; not run here: {', '.join(missing)}" * bool(missing))
             elif command == "restore":
-                print(f"{preset}: {', '.join(restore(preset))} as on record, in {paths.BUILD / preset}")
+                restored, lacking = restore(preset)
+                print(f"{preset}: {', '.join(restored)} as on record, in {paths.BUILD / preset}" + (
+                    f"; their tensors are not on record, so run {', '.join(lacking)} before what builds upon them" * bool(lacking)))
             elif any(paths.recorded_results(preset).glob("*.csv")):
                 found = compare(preset)
                 print(found)

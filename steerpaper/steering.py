@@ -395,6 +395,9 @@ def _distinct(rows: list[list[int]]) -> tuple[list[list[int]], list[int]]:
 
 def tokenized(model: Model, prompts: Sequence[Prompt]) -> list[list[int]]:
     """Token ids of every prompt, checked."""
+    if not isinstance(model, Model):
+        raise ValueError(f"{arguments.shown(model)} of type {type(model).__name__} is no model: give a Model, as load_model "
+                         "returns it")
     rows = [model.tokenize(p) if isinstance(p, str) else p for p in arguments.prompts(prompts)]
     for i, row in enumerate(rows):
         arguments.check_vocabulary(f"prompt {i}", row, model.n_vocab)

@@ -273,6 +273,12 @@ def impossible(llama):
         (lambda: typical_tokens(llama, TABLES[0], ["d"]), "texts must be a list"),
         (lambda: typical_tokens(llama, ["a", None], ["d"]), "texts must be strings, None is none"),
         (lambda: rates(pd.DataFrame({"p": [1]}), "p"), "by must be a list, 'p'"),
+        (lambda: rates(pd.DataFrame({"p": [1]}), ["p"]), "of a table with the columns p: it needs prompt, expressed and"),
+        (lambda: rates(pd.DataFrame({"p": [1]}), []), "rates by no column were asked for"),
+        (lambda: generate("organism-llama", HARMFUL), "'organism-llama' of type str is no model: give a Model"),
+        (lambda: difference_in_means("organism-llama", HARMFUL, HARMLESS), "is no model: give a Model"),
+        (lambda: score_candidates(llama, torch.ones(4, 32), HARMFUL, HARMLESS, [20]), r"of shape \(4, 32\) were given"),
+        (lambda: faithfulness_of(llama, ["x"], RESPONSES, one), "'x' of type str is no circuit"),
         (lambda: judged_responses(llama, TABLES[0], [None], judge=SubstringJudge(), vocabulary="song"),
          "vocabulary must be"),
         (lambda: judged_responses(llama, TABLES[0], one, judge=SubstringJudge(), vocabulary=None),
@@ -280,7 +286,7 @@ def impossible(llama):
     ]
 
 
-@pytest.mark.parametrize("case", range(38))
+@pytest.mark.parametrize("case", range(44))
 def test_impossible_arguments(llama, case):
     call, message = impossible(llama)[case]
     with pytest.raises(ValueError, match=message):
@@ -288,7 +294,7 @@ def test_impossible_arguments(llama, case):
 
 
 def test_every_impossible_case_is_tried(llama):
-    assert len(impossible(llama)) == 38
+    assert len(impossible(llama)) == 44
 
 
 # -- responses --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from steerpaper import artifacts, manifests, outputs, paths, presets
 from steerpaper.artifacts import (
-    finding, load_recorded, load_steering, load_table, load_tensors, on_record, save_steering, save_table,
+    check_owner, finding, load_recorded, load_steering, load_table, load_tensors, on_record, save_steering, save_table,
     save_tensors,
 )
 from steerpaper.steering import Steering
@@ -158,6 +158,21 @@ def test_tables_come_back_and_are_plain_text(model):
     assert again.dtypes.n == int and again.dtypes.on == bool and again.x.isna().tolist() == [False, True]
     save_table("tiny", "asr_again", again)
     assert path.with_name("asr_again.csv").read_bytes() == path.read_bytes()
+
+
+def test_a_table_that_no_notebook_writes_is_on_no_record():
+    with pytest.raises(ValueError, match="unknown name of tables 'unsteerd' .did you mean"):
+        load_recorded("unsteerd")
+
+
+def test_what_is_missing_of_a_folder_is_made_by_its_path(model, tmp_path, monkeypatch):
+    folder = tmp_path / "my models" / "Mine"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    in_another_process(monkeypatch, folder)
+    name = presets.get_preset(folder).name
+    with pytest.raises(FileNotFoundError, match=rf"with preset '{folder}'.*`make figures PRESETS='{folder}'`"):
+        load_table(name, "asr")
 
 
 def test_on_record_is_what_a_manifest_lists_and_never_the_tests_preset(model, tmp_path, monkeypatch):
@@ -339,5 +354,9 @@ def test_two_folders_of_one_name_do_not_share_results(model, tmp_path, monkeypat
     first = in_another_process(monkeypatch, folders[0])
     assert load_table(first, "asr").asr.tolist() == [0.25, 0.5, 1.0]
     assert torch.equal(load_tensors(first, "dim")[0]["dim"], TENSORS["dim"])
+    with pytest.raises(ValueError, match="holds results of another model, a/checkpoint-500"):
+        check_owner(in_another_process(monkeypatch, folders[1]))
+    check_owner(in_another_process(monkeypatch, folders[0]))
     folders[0].rename(tmp_path / "checkpoint-500")  # the same weights elsewhere may go on
+    check_owner(in_another_process(monkeypatch, tmp_path / "checkpoint-500"))
     save_table(in_another_process(monkeypatch, tmp_path / "checkpoint-500"), "asr", ASR[:2])

@@ -264,12 +264,24 @@ def test_a_text_is_no_tuple_of_texts(field, given):
     ("prompt,topic,split\nSay who, and why?,who,train\n", "has rows of more fields than it has columns: put .* in quotes"),
     ("prompt,topic,split\nWho?,,train\nSay who, and why?,who,train\n", "is no table .*quotes"),
     ("prompt,topic,split\nWho?,,train\nwho?,,test\n", "has 'who\\?' twice: a prompt belongs to one split"),
+    ("prompt,topic,split\nWho?,,train\n,,train\n", "has no prompt in row 3 of the file"),
+    ("prompt,topic,split\n  ,,train\n", "has no prompt in row 2 of the file"),
+    ("prompt,topic,split,positive\nWho?,,train,yes\n", "has 'yes' in the column 'positive': it takes True and False"),
+    ("prompt,topic,split\nGrüße?,,train\n".encode("latin-1"), "is not UTF-8 .*save it as UTF-8"),
+    ("prompt,topic,split\nWho?,,train\n".encode("utf-16"), "is not UTF-8 .*save it as UTF-8"),
 ])
 def test_files_of_prompts_that_are_not_as_they_should_be(tmp_path, monkeypatch, content, message):
     monkeypatch.setattr(paths, "PROMPTS", tmp_path)
-    (tmp_path / "mine.csv").write_text(content)
+    (tmp_path / "mine.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=f"data/prompts/mine.csv.*({message})"):
         load_prompts("mine", "train")
+
+
+def test_prompts_and_topics_may_be_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROMPTS", tmp_path)
+    (tmp_path / "mine.csv").write_text("prompt,topic,split\n12,5,train\n007,NA,train\n")
+    found = load_prompts("mine", "train")
+    assert found.prompt.tolist() == ["12", "007"] and found.topic.tolist() == ["5", "NA"]
 
 
 def test_concepts_by_name_and_other_things_by_mistake():

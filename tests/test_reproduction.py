@@ -279,6 +279,10 @@ def test_what_is_on_record_is_taken_for_computed_here(preset, tmp_path, capsys):
     pd.testing.assert_frame_equal(load_table("tiny", "scores"), TABLE)
     assert load_tensors("tiny", "a")[0]["scores"].tolist() == TABLE.score.tolist()
     assert main("compare", "tiny") == 0 and main("record", "tiny") == 0 and committed(tmp_path) == kept
+    capsys.readouterr()
+    (paths.recorded_results("tiny") / "a.safetensors").unlink()
+    assert main("restore", "tiny") == 0
+    assert "; their tensors are not on record, so run 01_x before what builds upon them" in capsys.readouterr().out
     path = paths.recorded_results("tiny") / "scores.csv"
     path.write_text(path.read_text().replace("0.5", "0.7"))
     assert main("restore", "tiny") == 1 and "scores.csv is not what notebook 01_x wrote" in capsys.readouterr().out

@@ -4,6 +4,7 @@ In a clone of its own with two notebooks that compute nothing; the package and t
 """
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -192,11 +193,50 @@ def test_a_model_with_nothing_to_steer_ends_with_that_and_holds_up_no_other(clon
 def test_names_of_variables(clone):
     status, out, err = make(clone, "figures", "PRESET=tiny")
     assert status and not out
-    assert "unknown variable 'PRESET' (did you mean 'PRESETS'?): choose one of PRESETS, MODEL, PROFILE, VENV" in err
-    for wrong, right in (("venv=x", "VENV"), ("MODELS=a b C=d", "MODEL"), ("KILL=3", "KILLS")):
-        assert f"(did you mean {right!r}?)" in make(clone, "help", wrong)[2]
+    assert "unknown variable of make figures 'PRESET' (did you mean 'PRESETS'?): choose one of PRESETS, VENV" in err
+    for target, wrong, right in (("help", "venv=x", "VENV"), ("weights", "MODELS=a b C=d", "MODEL"), ("kill", "KILL=3", "KILLS")):
+        assert f"(did you mean {right!r}?)" in make(clone, target, wrong)[2]
     assert "goes before the command" in make(clone, "help", "HF_HUB_OFFLINE=1")[2]
-    assert make(clone, "help", "KILLS=3")[0] == 0
+
+
+@pytest.mark.parametrize("target, wrong, right", [
+    ("figures", "MODEL=tiny", "PRESETS"), ("record", "MODEL=tiny", "PRESETS"), ("paper", "PRESETS=tiny", "MODEL"),
+    ("weights", "PRESETS=tiny", "MODEL"), ("seeds", "PRESETS=tiny", "SEEDS"), ("test", "PRESETS=tiny", "VENV"),
+    ("notebooks", "PRESETS=tiny", "VENV"), ("figures", "SEEDS=3", "PRESETS"),
+])
+def test_variables_that_a_target_does_not_read(clone, target, wrong, right):
+    status, out, err = make(clone, "-n", target, wrong)
+    assert status and not out and f"unknown variable of make {target} {wrong.partition('=')[0]!r}" in err
+    assert re.search(rf"choose one of [A-Z, ]*\b{right}\b", err)
+    assert make(clone, "-n", target)[0] == 0
+
+
+def test_results_of_another_folder_of_the_same_name_are_left_alone(clone):
+    """Snakemake removes what a notebook wrote before it starts: the notebook itself would say so too late."""
+    other, results = clone / "other models" / "A model", clone / "build" / "a-model" / "results"
+    shutil.rmtree(clone / "build", ignore_errors=True)
+    for folder in (other, results):
+        folder.mkdir(parents=True)
+    (other / "config.json").write_text("{}")
+    (other / "model.safetensors").write_bytes(b"weights")
+    kept = {"scores.csv": "n\n1\n", "manifest.json": json.dumps({
+        "model": {"preset": "a-model", "model": "my models/A model", "weights": "0" * 64, "dtype": "float32"}, "tables": {}})}
+    for name, content in kept.items():
+        (results / name).write_text(content)
+    status, out, err = make(clone, "figures", f"PRESETS={other}")
+    assert status and "holds results of another model, my models/A model; those of other models/A model would" in err
+    assert {path.name: path.read_text() for path in results.iterdir()} == kept and "Job" not in out
+    shutil.rmtree(clone / "build")
+
+
+def test_clean_leaves_a_build_folder_elsewhere_alone(clone, tmp_path):
+    for folder in (tmp_path / "elsewhere", clone / "build"):
+        folder.mkdir(exist_ok=True)
+        (folder / "kept").touch()
+    status, _, err = make(clone, "clean", STEERPAPER_BUILD=str(tmp_path / "elsewhere"))
+    assert status and "make clean removes build/ alone" in err
+    assert (tmp_path / "elsewhere/kept").exists() and (clone / "build/kept").exists()
+    assert make(clone, "clean")[0] == 0 and not (clone / "build").exists() and (tmp_path / "elsewhere/kept").exists()
 
 
 @pytest.mark.parametrize("given", ['tiny"', "tny", "$$(touch made)"])

@@ -77,9 +77,15 @@ def rates(judged: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         The columns `by`, `n`, `asr`, `asr_low`, `asr_high`, `clean`, `clean_low`, `clean_high`, all shares.
+
+    Raises:
+        ValueError: no column in `by`, or a table that lacks one of them or of those of `judged_responses`.
     """
-    rows = []
-    for key, group in judged.groupby(arguments.listed("by", by), sort=True):
+    rows, by = [], arguments.listed("by", by)
+    if not by or not {*by, "prompt", "expressed", "clean"} <= set(judged):
+        raise ValueError(f"rates by {', '.join(by) or 'no column'} were asked for, of a table with the columns "
+                         f"{', '.join(map(str, judged))}: it needs prompt, expressed and clean, and one or more to group by")
+    for key, group in judged.groupby(by, sort=True):
         row = dict(zip(by, key, strict=True)) | {"n": len(group)}
         for name, flags in (("asr", ~group.expressed), ("clean", group.clean)):
             row[name] = flags.mean()

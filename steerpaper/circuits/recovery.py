@@ -134,7 +134,11 @@ def faithfulness_of(
     model: Model, circuits: Sequence[Circuit], responses: Sequence[Response],
     steering: Steering | Sequence[Steering], *, metric: str | Metric = "logit_difference", batch_size: int = 8,
 ) -> list[Faithfulness]:
-    """As `faithfulness`, of many circuits that share the base and the steered runs."""
+    """As `faithfulness`, of many circuits that share the base and the steered runs.
+
+    Raises:
+        ValueError: as for `faithfulness`.
+    """
     cases, circuits = Cases.of(model, responses, steering), arguments.listed("circuits", circuits)
     return recovered(model, circuits, cases, metric, batch_size)
 
@@ -145,6 +149,9 @@ def recovered(
 ) -> list[Faithfulness]:
     """As `faithfulness_of`, of cases that are checked."""
     for circuit in circuits:
+        if not isinstance(circuit, Circuit):
+            raise ValueError(f"{arguments.shown(circuit)} of type {type(circuit).__name__} is no circuit: give one as "
+                             "Circuit.top or Circuit.of makes it")
         if circuit.graph != (own := Graph.of(model, cases.layer, circuit.graph.split_heads)):
             raise ValueError(f"the circuit belongs to {circuit.graph}, model and steering to {own}: "
                              "attribute with this model and steering layer first")

@@ -195,7 +195,9 @@ def _built_in(name: str, split: str) -> pd.DataFrame:
     path = paths.PROMPTS / f"{drawn_from(name, 'built-in')}.csv"
     where = f"data/prompts/{path.name}"
     try:
-        table = pd.read_csv(path, keep_default_na=False)
+        table = pd.read_csv(path, keep_default_na=False, dtype={"prompt": str, "topic": str})
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not UTF-8 ({error}): save it as UTF-8") from error
     except pd.errors.ParserError as error:
         raise ValueError(f"{where} is no table ({str(error).strip()}): put prompts with commas in quotes") from error
     except pd.errors.EmptyDataError as error:
@@ -207,6 +209,11 @@ def _built_in(name: str, split: str) -> pd.DataFrame:
                          f"{', '.join(_COLUMNS)}")
     if wrong := sorted(set(table.split) - set(corpus.SPLITS)):
         raise ValueError(f"{where} has the split {wrong[0]!r}: allowed are {', '.join(corpus.SPLITS)}")
+    if blank := [i + 2 for i, prompt in enumerate(table.prompt) if not prompt.strip()]:
+        raise ValueError(f"{where} has no prompt in row {blank[0]} of the file: fill it in, or take the row out")
+    if len(table) and "positive" in table and table.positive.dtype != bool:
+        raise ValueError(f"{where} has {table.positive.iloc[0]!r} in the column 'positive': it takes True and False, or leave "
+                         "the column out")
     if twice := table.prompt[table.prompt.str.lower().duplicated()].tolist():
         raise ValueError(f"{where} has {twice[0]!r} twice: a prompt belongs to one split, once")
     table = table[(table.split == split) & (table.positive if second else True)]

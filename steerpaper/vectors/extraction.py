@@ -14,7 +14,7 @@ from steerpaper import arguments
 from steerpaper.arguments import Prompt
 from steerpaper.choices import unknown
 from steerpaper.models.model import Model
-from steerpaper.steering import Steering, per_row, residual_stream
+from steerpaper.steering import Steering, per_row, residual_stream, tokenized
 from steerpaper.vectors.pairs import ContrastPairs
 from steerpaper.vectors.training import Setting, train
 
@@ -29,6 +29,7 @@ def difference_in_means(
     Raises:
         ValueError: no prompts, an empty one, or a chat template without tokens after the instruction.
     """
+    positive, negative = (tokenized(model, p) for p in (positive, negative))
     n_positions = len(model.post_instruction_tokens)
     if not n_positions:
         raise ValueError("the chat template has no tokens after the instruction: DIM has no position to read")

@@ -51,6 +51,9 @@ def score_candidates(
     """
     positive, negative = tokenized(model, positive), tokenized(model, negative)
     candidates = arguments.vector("tensor of candidates", candidates)
+    if candidates.ndim != 3:
+        raise ValueError(f"candidates of shape {tuple(candidates.shape)} were given: they must be one for every layer and "
+                         "position, as difference_in_means gives them")
     n_layers, n_positions, _ = candidates.shape
     if n_layers != model.n_layers:
         raise ValueError(f"candidates for {n_layers} layers, but the model has {model.n_layers}")
