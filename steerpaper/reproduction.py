@@ -240,8 +240,8 @@ def main(command: str, presets: str) -> int:
                       + f"; not run here: {', '.join(missing)}" * bool(missing))
             elif command == "restore":
                 restored, lacking = restore(preset)
-                print(f"{preset}: {', '.join(restored)} as on record, in {paths.BUILD / preset}" + (
-                    f"; their tensors are not on record, so run {', '.join(lacking)} before what builds upon them" * bool(lacking)))
+                first = f"; their tensors are not on record, so run {', '.join(lacking)} before what builds upon them"
+                print(f"{preset}: {', '.join(restored)} as on record, in {paths.BUILD / preset}{first * bool(lacking)}")
             elif any(paths.recorded_results(preset).glob("*.csv")):
                 found = compare(preset)
                 print(found)
