@@ -66,7 +66,7 @@ def entries(folder: Path, model: dict) -> Iterator[dict]:
     with FileLock(folder / f".{NAME}.lock"):
         found = read(folder)
         check_owner(folder, model)
-        if (owner := found["model"]) and any(owner[key] != model[key] for key in ("weights", "dtype")):
+        if (owner := found["model"]) and any(owner.get(key) != model.get(key) for key in ("weights", "dtype")):
             found["tables"] = {}
         yield found["tables"]
         write(folder, {"model": model, "tables": found["tables"]})

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mutations import MUTATIONS
@@ -157,23 +158,36 @@ def test_a_workflow_that_is_stopped_stops(tmp_path):
     assert process.wait(timeout=20) == 7
 
 
+@pytest.mark.parametrize("newer", [True, False])
 @pytest.mark.parametrize("failing", ["none", "avx2", "default"])
-def test_processors_are_two_with_a_build_folder_each(tmp_path, failing):
-    """By an environment whose python says what it was given: the output of both, and failure if one fails."""
+def test_processors_are_those_older_than_this_one_with_a_build_folder_each(tmp_path, failing, newer):
+    """By an environment whose python says what it was given: the output of both, or of the one that is older than an AVX2
+    processor, and failure if one fails."""
     python = tmp_path / "an env" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\necho "$ATEN_CPU_CAPABILITY $MKL_ENABLE_INSTRUCTIONS $ONEDNN_MAX_CPU_ISA '
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec echo {"processor-avx2" * newer}\n'
+                      'echo "$ATEN_CPU_CAPABILITY $MKL_ENABLE_INSTRUCTIONS $ONEDNN_MAX_CPU_ISA '
                       f'$STEERPAPER_BUILD $*"\n[ "$ATEN_CPU_CAPABILITY" != {failing} ]\n')
     python.chmod(0o755)
     (tmp_path / "an env" / ".installed").touch()
     command = ["make", "processors", f"VENV={tmp_path}/an env"]
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "STEERPAPER_BUILD")}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert (run.returncode == 0) == (failing == "none")
+    assert (run.returncode == 0) == (failing == "none" or failing == "avx2" and not newer)
     said = [re.match(r"(\w+: \w+ \w+ \w+) (\S+) -m pytest --nbval .* tests/reference$", line).groups()
             for line in sorted(run.stdout.splitlines()) if "pytest" in line]
-    assert said == [("avx2: avx2 AVX2 AVX2", f"{ROOT}/build/processors/avx2"),
-                    ("sse4: default SSE4_2 SSE41", f"{ROOT}/build/processors/sse4")]
+    both = [("avx2: avx2 AVX2 AVX2", f"{ROOT}/build/processors/avx2"),
+            ("sse4: default SSE4_2 SSE41", f"{ROOT}/build/processors/sse4")]
+    assert said == both[not newer:]
+
+
+def test_which_processors_are_older_is_asked_of_torch():
+    """The program that `make processors` asks, on this one and as if on the smallest."""
+    program = re.search(r"\$\$\(python -c \\\n\t  '(.*)'\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    for changes, older in (({"ATEN_CPU_CAPABILITY": "default"}, ""),
+                           ({}, "processor-avx2" * (torch.backends.cpu.get_cpu_capability() == "AVX512"))):
+        run = subprocess.run([sys.executable, "-c", program], env=os.environ | changes, capture_output=True, text=True)
+        assert run.stdout.strip() == older and run.returncode == 0
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.fault)

@@ -1,6 +1,7 @@
 """Claims, verdicts, the paper's numbers and arithmetic, and the pages made of them."""
 
 import itertools
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -888,17 +889,17 @@ def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
     cases = {preset: scorecard(preset)[1] for preset in ("organism-llama", "organism-gemma2")}
     table = side_by_side(cases).set_index("")
     assert list(table) == list(cases) and not table.isin(["(not measured)"]).any(axis=None)
-    assert table.loc["points undone, values (OV) frozen"].tolist() == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0"]
+    assert table.loc["points that ASR moves, values (OV) frozen"].tolist() == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0"]
     assert table.loc["smallest faithful circuit, share of all edges"].tolist() == ["10 / 11 / 12 %", "50 / 50 / 50 %"]
     assert table.loc["ASR on harmful prompts, unsteered → steered", "organism-llama"].endswith(" → 0.90 / 0.90 / 0.90")
     assert table.loc["faithfulness of another method's circuit", "organism-llama"] in findings(cases["organism-llama"])[2]
     own = cases["organism-llama"]
     own["met"] = own.met.astype(object).where(own.claim != "mlps", None)
-    assert side_by_side(cases).set_index("").loc["points undone, vector out of the MLPs' input", "organism-llama"] == (
+    assert side_by_side(cases).set_index("").loc["points that ASR moves, vector out of the MLPs' input", "organism-llama"] == (
         "(not measured)")
     page = results_page()
     assert rows_of(page, "|  | organism")[-2:] == ["gemma-2-2b-it, reported", "llama-3.2-3b-instruct, reported"]
-    assert rows_of(page, "| points undone, values (OV) frozen")[1:] == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0", "65.5", "78.0"]
+    assert rows_of(page, "| points that ASR moves, values (OV) frozen")[1:] == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0", "65.5", "78.0"]
     assert rows_of(page, "| clean answers")[-2:] == ["–", "–"]
     assert rows_of(page, "| change of ASR by a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
     assert "<summary>The findings on organism-gemma2</summary>" in page
@@ -997,3 +998,11 @@ def test_committed_scorecards_are_what_the_committed_tables_give(preset, tmp_pat
         save_table(preset, name, table)
         again = load_table(preset, name)
         pd.testing.assert_frame_equal(again, saved[name], obj=f"{name}: run notebook 06_scorecard again; it")
+
+
+def test_claims_name_each_other_by_their_titles():
+    """Their numbers change with every claim that is put in before them."""
+    named = [text for claim in paper_text()["claims"] for text in (claim["says"], claim["limits"])]
+    assert not [text for text in named if re.search(r"\bclaims? \d", text)]
+    titles = {claim["title"] for claim in paper_text()["claims"]}
+    assert set(re.findall(r'"([A-Z][^"]{20,})"', " ".join(named))) <= titles
