@@ -19,7 +19,7 @@ sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
 from steerpaper.outputs import outputs
 from steerpaper.presets import PRESETS as KNOWN
-from steerpaper.presets import get_preset, get_presets
+from steerpaper.presets import as_given, get_preset, get_presets
 
 # Of a job that failed, its name, what a cluster says of it, its log and what a cluster calls it, without all its files:
 # profiles/workflow.py reads them, and says last what is in them.
@@ -39,15 +39,12 @@ KEPT = f"{BUILD}/{{preset}}/kept"
 
 GIVEN = config.get("presets") or ""
 try:
-    FOUND = {
-        name: preset
-        for names in (GIVEN if isinstance(GIVEN, list) else [GIVEN])
-        for name, preset in get_presets(str(names)).items()
-    }
+    FOUND = [
+        preset for names in (GIVEN if isinstance(GIVEN, list) else [GIVEN]) for preset in get_presets(str(names)).values()
+    ]
 except ValueError as error:
     raise WorkflowError(str(error))
-PRESETS = list({preset.name: preset for preset in FOUND.values()}.values())
-NAMES = {preset.name: name if name == preset.name else preset.model for name, preset in FOUND.items()}
+PRESETS = list({preset.name: preset for preset in FOUND}.values())
 OWN = [preset.name for preset in PRESETS if preset.name not in KNOWN and paths.results(preset.name).exists()]
 if OWN and workflow.is_main_process:
     # Now, since Snakemake removes what a notebook has written before it starts. (Imported here: it takes seconds.)
@@ -112,7 +109,7 @@ def needed(preset):
 
 def given(wildcards):
     """What a notebook knows the preset by: its name, or the checkpoint folder or GGUF file that it was made for."""
-    return quote(NAMES[wildcards.preset])
+    return quote(as_given(wildcards.preset))
 
 
 # On the machine that starts the workflow: a cluster's nodes often reach no network.

@@ -61,9 +61,9 @@ def check_owner(preset: str) -> None:
     Raises:
         ValueError: it is of another model, whose folder or file has the same name.
     """
-    record = get_preset(preset)
-    if manifests.read(paths.results(record.name))["model"]:
-        manifests.check_owner(paths.results(record.name), _model(preset))
+    folder = paths.results(get_preset(preset).name)
+    if owner := manifests.read(folder)["model"]:
+        manifests.check_owner(folder, owner, _model(preset))
 
 
 def load_tensors(preset: str, name: str) -> tuple[dict[str, Tensor], dict]:
@@ -160,7 +160,7 @@ def load_recorded(name: str) -> pd.DataFrame:
         FileNotFoundError: no preset has it.
         ValueError: as for `load_table`.
     """
-    writer("tables", name)
+    writer("tables", name)  # no other name is looked for
     listed = {preset: _tables_on_record(preset) for preset in PRESETS if preset != REFERENCE}
     kept = [preset for preset, names in listed.items() if {name, _VERDICTS} <= names]
     if not kept:

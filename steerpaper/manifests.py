@@ -65,21 +65,21 @@ def entries(folder: Path, model: dict) -> Iterator[dict]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{NAME}.lock"):
         found = read(folder)
-        check_owner(folder, model)
-        if (owner := found["model"]) and any(owner.get(key) != model.get(key) for key in ("weights", "dtype")):
+        if owner := found["model"]:
+            check_owner(folder, owner, model)
+        if owner and any(owner.get(key) != model.get(key) for key in ("weights", "dtype")):
             found["tables"] = {}
         yield found["tables"]
         write(folder, {"model": model, "tables": found["tables"]})
 
 
-def check_owner(folder: Path, model: dict) -> None:
-    """Check that a folder's tables are of this model, at whatever place, or of what was at this place.
+def check_owner(folder: Path, owner: dict, model: dict) -> None:
+    """Check that a folder's tables, which are of `owner`, are of this model, at whatever place, or of what was at its place.
 
     Raises:
         ValueError: they are of another model at another place.
     """
-    owner = read(folder)["model"]
-    if owner and owner["weights"] != model["weights"] and owner["model"] != model["model"]:
+    if owner["weights"] != model["weights"] and owner["model"] != model["model"]:
         raise ValueError(f"{folder} holds results of another model, {owner['model']}; those of {model['model']} would "
                          f"overwrite them: rename one of the two model folders, or remove {folder}")
 

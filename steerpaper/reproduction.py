@@ -87,8 +87,9 @@ class Comparison:
     @property
     def beyond(self) -> list[Difference]:
         """What is not within tolerance."""
+        few = bool(self.turned)
         return [difference for difference in self.differences
-                if not (difference.within or self.turned and (difference.answer or difference.follows))]
+                if not (difference.within or few and (difference.answer or difference.follows))]
 
     def __str__(self) -> str:
         own = f"{self.preset}: {self.tables} tables ({self.numbers:,} numbers) and {self.pictures} figures"

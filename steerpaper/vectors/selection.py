@@ -76,8 +76,7 @@ def score_candidates(
             kl = _ablation_kl(model, candidates[layer], negative, plain, batch_size)
             kept.state["scores"][layer] = torch.stack([*odds, kl], dim=-1)
             kept.keep(1)
-    known = {layer: kept.state["scores"][layer].tolist() for layer in scored}
-    rows = [(layer, p - n_positions, *(known[layer][p] if layer in known else [np.nan] * 3))
+    rows = [(layer, p - n_positions, *(kept.state["scores"][layer, p].tolist() if layer in scored else [np.nan] * 3))
             for layer in layers for p in range(n_positions)]
     table = pd.DataFrame(rows, columns=["layer", "position", "bypass", "induce", "kl"])
     return _ranked(table, n_layers, kl_limit)
