@@ -7,11 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -197,7 +199,7 @@ def test_mutations_still_fit_the_package(mutation):
     assert mutation.notebook in outputs()
 
 
-CI_TARGETS = ("site", "test", "processors", "mutations", "figures PRESETS=organism-llama")
+CI_TARGETS = ("site", "figures PRESETS=organism-llama", "test", "processors", "mutations")
 
 
 def test_ci_runs_what_a_person_runs():
@@ -207,25 +209,42 @@ def test_ci_runs_what_a_person_runs():
     assert script.stat().st_mode & 0o111
     lines = [line.strip() for line in script.read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "set -euo pipefail"  # so that every line that fails does
-    assert {f"make {target}" for target in CI_TARGETS} <= set(lines)
+    made = [line.partition(" >")[0].removeprefix("make ") for line in lines if line.startswith("make ")]
+    assert made == list(CI_TARGETS)
+
+
+def run_ci(folder, made):
+    """`.ci/run` where `make` is these lines of a shell, in a folder of its own."""
+    (folder / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
+    for name, lines in (("make", made), ("chromium", ":"), ("git", ":")):
+        program = folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n{lines}\n")
+        program.chmod(0o755)
+    path = os.pathsep.join((str(folder / "bin"), os.environ["PATH"]))
+    return subprocess.run([folder / ".ci" / "run"], env=os.environ | {"PATH": path}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("failing", [None, *CI_TARGETS])
 def test_ci_fails_where_one_of_its_parts_does(tmp_path, failing):
-    """Also one that runs beside another."""
-    (tmp_path / ".ci").mkdir()
-    (tmp_path / "build").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    for name, line in (("make", f'[ "$*" != "{failing}" ] && echo "made $*"'), ("chromium", ":"), ("git", ":")):
-        program = tmp_path / "bin" / name
-        program.parent.mkdir(exist_ok=True)
-        program.write_text(f"#!/bin/sh\n{line}\n")
-        program.chmod(0o755)
-    path = os.pathsep.join((str(tmp_path / "bin"), os.environ["PATH"]))
-    run = subprocess.run([tmp_path / ".ci" / "run"], env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    """Also one that runs beside others."""
+    run = run_ci(tmp_path, f'[ "$*" != "{failing}" ] && echo "made $*"')
     assert (run.returncode == 0) == (failing is None), run.stderr
     if failing is None:
         assert sorted(run.stdout.splitlines()) == sorted(f"made {target}" for target in CI_TARGETS)
+
+
+def test_ci_that_fails_leaves_nothing_running(tmp_path):
+    fifo = tmp_path / "started"
+    os.mkfifo(fifo)
+    run = run_ci(tmp_path, f'case "$1" in figures) echo $$ > "{tmp_path}/pid"; echo > "{fifo}"; exec sleep 600;; '
+                           f'test) read _ < "{fifo}"; exit 3;; esac')
+    assert run.returncode == 3
+    workflow, end = int((tmp_path / "pid").read_text()), time.monotonic() + 30
+    while psutil.pid_exists(workflow) and psutil.Process(workflow).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_imports_go_down_the_map():
