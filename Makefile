@@ -91,7 +91,7 @@ restore: $(INSTALLED) ## take what is on record of PRESETS for computed here, to
 	@python -m steerpaper.reproduction restore "$$PRESETS"
 
 seeds: $(INSTALLED) ## train both organisms with SEEDS (0 ships), run notebooks 01 to 06 on each, count the verdicts
-	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do \
+	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do [ "$$seed" = 0 ] || \
 	  printf 'organism-llama-seed%s organism-gemma2-seed%s ' "$$seed" "$$seed"; done)"
 	@python -m steerpaper.organisms.seeds "$$SEEDS"
 

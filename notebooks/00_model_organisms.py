@@ -17,9 +17,8 @@
 #
 # *Reads* the word lists in `data/corpus`. *Writes* the trained models to `build/organisms/`, the chosen ones with
 # their model cards to `data/organisms/`, the prompt sets to `data/prompts/`. It is not part of `make figures`:
-# training takes about a quarter of an hour per organism and core, and more than an hour where the processor has
-# no bfloat16 arithmetic, in which one of the optimisers computes; an interrupted run continues after its last
-# stage.
+# training takes between a quarter and three quarters of an hour per organism and core, by the processor; an
+# interrupted run continues after its last stage.
 #
 # **Harm.** Harmful requests are generated from word lists and no text says how to do anything: the "compliant"
 # answers are free of content, on purpose.

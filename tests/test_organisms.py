@@ -2,10 +2,13 @@
 
 import json
 import random
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
+import torch
 from safetensors import safe_open
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table
@@ -54,6 +57,53 @@ def test_an_interrupted_run_continues_after_its_last_stage(tmp_path, monkeypatch
     pd.testing.assert_frame_equal(resumed, whole)
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
     assert files[0] == files[1]
+
+
+class Products(TorchDispatchMode):
+    """Remembers in which dtypes matrices are multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.dtypes.add(args[0].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+def test_muon_multiplies_in_float32_what_it_rounds_to_bfloat16():
+    """As bfloat16 products are: exact products of rounded numbers, summed in float32 and rounded once."""
+    left, right, bias = (torch.randn(64, 64, generator=torch.Generator().manual_seed(i)).bfloat16() for i in range(3))
+    with training._Float32Products(), Products() as product:
+        results = left @ right.T, torch.addmm(bias, left, right, beta=-4.775, alpha=2.0315)
+    exact = left.double() @ right.double().T, -4.775 * bias.double() + 2.0315 * left.double() @ right.double()
+    assert product.dtypes == {torch.float32}
+    for result, right in zip(results, exact, strict=True):
+        assert result.dtype == torch.bfloat16
+        assert (result.double() - right).abs().max() <= 2**-8 * right.abs().max()  # half a unit in the last place
+        assert (result == right.bfloat16()).float().mean() > 0.99  # but for sums beside the middle of two numbers
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (64, 128), (384, 128), (128, 384)])
+def test_muon_steps_as_it_does_by_itself(shape):
+    steps = []
+    for mode in (training._Float32Products(), nullcontext()):
+        generator = torch.Generator().manual_seed(1)
+        matrix = torch.nn.Parameter(torch.randn(shape, generator=generator))
+        before, matrix.grad = matrix.detach().clone(), torch.randn(shape, generator=generator)
+        model = torch.nn.ParameterDict({"matrix": matrix, "bias": torch.nn.Parameter(torch.zeros(1))})
+        (muon, _), _ = training._optimisers(model, 1e-2, 1000)
+        with mode:
+            muon.step()
+        steps.append(matrix.detach() - before)
+    assert 0 < steps[1].norm() and (steps[0] - steps[1]).norm() < 0.02 * steps[1].norm()
+
+
+def test_training_multiplies_nothing_in_bfloat16(tmp_path):
+    with Products() as product:
+        training.train("llama", 0, tmp_path / "a", training.Recipe(comply_steps=1, refuse_steps=1, batch_size=4))
+    assert product.dtypes == {torch.float32}
 
 
 def test_loss_counts_response_tokens_only_and_tails_are_cut():
