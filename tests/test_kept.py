@@ -1,6 +1,5 @@
 """An interrupted computation goes on where it stopped, ends with the same bits, and never takes up another's."""
 
-import os
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import pytest
 import torch
 from conftest import tiny_model, tiny_tokenizer
 
-from steerpaper import steering
+from steerpaper import paths, steering
 from steerpaper.circuits import attribution, flipped
 from steerpaper.circuits.attribution import attribute
 from steerpaper.models import kept
@@ -283,9 +282,9 @@ def test_any_module_may_keep_progress(folder, tiny):
 # -- a kill ------------------------------------------------------------------------------------------------
 
 WRITER = """
-import itertools, sys
+import itertools, runpy, sys
 from pathlib import Path
-from steerpaper.paths import write_bytes
+write_bytes = runpy.run_path(sys.argv[2])["write_bytes"]  # not the package, which takes seconds to import
 for i in itertools.count():
     write_bytes(Path(sys.argv[1]), bytes([i % 251]) * 2_000_000)
 """
@@ -294,10 +293,9 @@ for i in itertools.count():
 def test_kill_while_writing_leaves_a_whole_file(tmp_path):
     """SIGKILL gives no chance to clean up: what is there under the name is one version, whole."""
     path = tmp_path / "table.csv"
-    environment = os.environ | {"PYTHONPATH": str(Path(kept.__file__).parents[2])}
-    for moment in np.random.default_rng(0).uniform(0, 0.05, size=4):
+    for moment in np.random.default_rng(0).uniform(0, 0.05, size=16):
         path.unlink(missing_ok=True)
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment)
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), paths.__file__])
         while not path.exists():
             assert writer.poll() is None
             time.sleep(0.001)
