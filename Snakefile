@@ -33,7 +33,8 @@ BUILD = os.path.relpath(paths.BUILD) if paths.BUILD.is_relative_to(paths.ROOT) e
 NOTEBOOKS = outputs()
 FIRST = next(iter(NOTEBOOKS))
 PACKAGE = sorted(glob("steerpaper/**/*.py", recursive=True) + glob("steerpaper/**/*.mplstyle", recursive=True))
-DATA = sorted(glob("data/prompts/*") + glob("data/corpus/*") + glob("data/paper/*") + glob("data/*.toml"))
+OWN_DATA = {file for about in NOTEBOOKS.values() for file in about.get("reads", [])}  # of some notebooks alone
+DATA = sorted({*glob("data/prompts/*"), *glob("data/corpus/*"), *glob("data/paper/*"), *glob("data/*.toml")} - OWN_DATA)
 # Computations, for the next run if this one is interrupted or if only prose, plots or rules change.
 KEPT = f"{BUILD}/{{preset}}/kept"
 
@@ -183,7 +184,7 @@ for name, ended in [*((name, "") for name in NOTEBOOKS), (FIRST, ".ended")]:
             notebook=f"notebooks/{name}.py",
             after=[f"{BUILD}/{{preset}}/{earlier}.ipynb" for earlier in NOTEBOOKS[name]["after"]],
             package=PACKAGE,
-            data=DATA,
+            data=DATA + NOTEBOOKS[name].get("reads", []),
             weights=weights,
         output:
             written=[] if ended else due(name),

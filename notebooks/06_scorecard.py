@@ -112,16 +112,16 @@ card[["title", "verdict", "met", "cases", "close", "measured"]]
 # without it no method comes near. Of the finer claims few hold: how much circuits share,
 # how vectors differ, what svv name.
 #
-# *Qwen2.5-Coder-0.5B, a real model, [on its own
-# page](qwen2.5-coder-0.5b-instruct/06_scorecard.ipynb).* Small circuits hold here as on the
-# organisms; that random edges carry nothing, that whole answers find the better circuit, and
-# that few dimensions suffice hold better than there. The way through attention does not,
-# where answers are counted: on average over both sets freezing the values undoes a third of
-# DIM's steering, the attention weights a fifth, both mostly on harmless prompts, and what the
-# MLPs read of it most. Of NTP's no part alone undoes more than a quarter, of PO's next to
-# nothing does anything. In logits the values undo 0.37 to 0.60 of every vector's: NTP's and
-# PO's pushes are longer than answers can show. And the controls are no zero: a random vector moves ASR, and
-# its circuit carries 73 to 103 % of what a method's own does.
+# *Qwen2.5-Coder-0.5B, a real model, [on its own page](qwen2.5-coder-0.5b-instruct/06_scorecard.ipynb).*
+# Small circuits hold here as on the organisms; that random edges carry nothing, that whole answers find the
+# better circuit, and that few dimensions suffice hold better than there. (Random edges of the same kinds as
+# the circuit's carry half of what it does, and more, on all three models.) The way through attention does
+# not, where answers are counted: on average over both sets freezing the values undoes a third of DIM's
+# steering, the attention weights a fifth, both mostly on harmless prompts, and what the MLPs read of it
+# most. Of NTP's no part alone undoes more than a quarter, of PO's next to nothing does anything. In logits
+# the values undo 0.37 to 0.60 of every vector's: NTP's and PO's pushes are longer than answers can show.
+# And the controls are no zero: a random vector moves ASR, and its circuit carries 73 to 103 % of what a
+# method's own does.
 #
 # ## Beside the paper
 #
@@ -178,22 +178,23 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 #
 # On the models on record, by the recorded scorecards below (cases that meet their rule,
 # of all): *what carries over to all three is the size of things.* Vectors by three
-# methods steer, 6 to 16 % of the edges carry it, the complement nothing, and at least
-# four in five dimensions can go, if the rest is rescaled ([notebook
-# 05](05_sparsification.ipynb)); on the real model even if not. *By which way it goes is
-# more alike in logits than in answers*, if not as clear as in the paper. In logits
-# freezing the values undoes about half of it on every model (a quarter of NTP's on
-# organism-gemma2), the attention weights at most 0.22, and the MLPs' direct path 0.28
-# to 0.50 ([notebook 03](03_qk_freeze.ipynb)). Answers turn that into most of it on the
-# organisms (NTP on organism-gemma2 aside), as in the paper, and into a third or less on
-# the real model, where NTP's and PO's pushes are longer than it takes. *What is shared
-# is less than reported*: circuits of different methods share fewer edges, and a random
-# vector's circuit carries more than half of what another method's does, on every model:
-# interchange alone says little. *The fine story* mostly does not carry over as it is:
-# svv name refusal in their sum on the real model, in most of the strongest heads on
-# organism-gemma2, and in hardly any on the other two; which sparsifier is better hangs
-# on details. Two claims hold or mostly hold on all three, that few edges carry the
-# steering and that methods agree on dimensions: those to try first on another model.
+# methods steer, 6 to 16 % of the edges carry it, the complement nothing (random edges
+# of the same kinds 0.51 to 0.73 of it), and at least four in five dimensions can go, if
+# the rest is rescaled ([notebook 05](05_sparsification.ipynb)); on the real model even
+# if not. *By which way it goes is more alike in logits than in answers*, if not as
+# clear as in the paper. In logits freezing the values undoes about half of it on every
+# model (a quarter of NTP's on organism-gemma2), the attention weights at most 0.22, and
+# the MLPs' direct path 0.28 to 0.50 ([notebook 03](03_qk_freeze.ipynb)). Answers turn
+# that into most of it on the organisms (NTP on organism-gemma2 aside), as in the paper,
+# and into a third or less on the real model, where NTP's and PO's pushes are longer
+# than it takes. *What is shared is less than reported*: circuits of different methods
+# share fewer edges, and a random vector's circuit carries more than half of what
+# another method's does, on every model: interchange alone says little. *The fine story*
+# mostly does not carry over as it is: svv name refusal in their sum on the real model,
+# in most of the strongest heads on organism-gemma2, and in hardly any on the other two;
+# which sparsifier is better hangs on details. Two claims hold or mostly hold on all
+# three, that few edges carry the steering and that methods agree on dimensions: those
+# to try first on another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")

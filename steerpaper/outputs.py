@@ -13,8 +13,9 @@ KINDS = ("figures", "tables", "tensors")
 
 @cache
 def outputs() -> dict[str, dict[str, list[str] | str]]:
-    """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order; and `only`, the
-    field of a preset without which it ends with that and writes nothing, of those that have one.
+    """What each notebook of the workflow builds upon (`after`) and writes (`KINDS`), in reading order; and of those that
+    have them `only`, the field of a preset without which it ends with that and writes nothing, and `reads`, the files
+    that no other notebook reads.
 
     A name with `{method}` stands for one name per method, one with `{baseline}` for one per baseline.
     """

@@ -199,6 +199,17 @@ def test_mutations_still_fit_the_package(mutation):
     assert mutation.notebook in outputs()
 
 
+def test_what_reads_the_rules_says_so():
+    """So that the workflow runs those notebooks again, and no others, when the rules change."""
+    rules = {"scorecard", "cases_of", "beside_each_other"}
+    assert {module.stem for module in (ROOT / "steerpaper" / "paper").glob("*.py") if "claims()" in module.read_text()} == {
+        "claims", "findings", "page", "second", "verdicts"}  # the first and the last two hold `rules`, pages the others
+    for name, about in outputs().items():
+        called = set(re.findall(r"sp\.paper\.(\w+)", (ROOT / "notebooks" / f"{name}.py").read_text("utf-8")))
+        assert ("data/paper/claims.toml" in about.get("reads", [])) == bool(called & rules), name
+        assert all((ROOT / file).is_file() for file in about.get("reads", []))
+
+
 CI_TARGETS = ("site", "figures PRESETS=organism-llama", "test", "processors", "mutations")
 
 

@@ -1,7 +1,7 @@
 """Organisms of other training seeds: their presets, the workflow's jobs for them, and the verdicts counted over them."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pandas as pd
 import pytest
@@ -11,15 +11,15 @@ from steerpaper.artifacts import load_table
 from steerpaper.organisms import seeds
 from steerpaper.organisms.seeds import frequencies, of_seed, seeds_page, with_known
 from steerpaper.organisms.training import FAMILIES
-from steerpaper.paper.claims import claims
+from steerpaper.paper.claims import Rule, claims
 from steerpaper.presets import PRESETS, get_preset
 
 
 def verdicts(**by_claim):
     """One organism, seeds in order."""
-    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", "these", claim.replace("_", "-"), verdict, 1, 2)
+    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", claim.replace("_", "-"), verdict, 1, 2, "these")
                          for claim, own in by_claim.items() for seed, verdict in enumerate(own)],
-                        columns=["organism", "seed", "weights", "made_by", "claim", "verdict", "met", "cases"])
+                        columns=["organism", "seed", "weights", "claim", "verdict", "met", "cases", "made_by"])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -87,18 +87,29 @@ def test_seeds_come_one_by_one_and_only_those_made_alike_stay_together():
     assert both[both.claim == "effective"].verdict.tolist() == ["holds", "no scorecard", "holds in part"]
     assert with_known(new, known.assign(made_by="others")).equals(new.reset_index(drop=True))
     assert with_known(new, known.head(0)).equals(new.reset_index(drop=True))
+    one = known.assign(made_by=known.made_by.where(known.claim == "effective", "other rules"))
+    assert with_known(new, one).groupby("claim").seed.agg(list).to_dict() == {"effective": [0, 1, 2], "few-edges": [1]}
     other = known.assign(organism="organism-gemma2")
     assert set(with_known(new, other).organism) == {"organism-llama"}  # nothing says that it is made alike
 
 
 def test_other_rules_or_another_corpus_make_other_verdicts(monkeypatch):
     before = seeds._made_by("organism-llama")
-    assert before == seeds._made_by("organism-llama") != seeds._made_by("organism-gemma2")
-    monkeypatch.setattr(seeds, "digest_of", lambda family, seed: "another recipe")
-    assert seeds._made_by("organism-llama") != before
-    monkeypatch.undo()
-    monkeypatch.setattr(seeds, "paper_text", lambda: {"other": True})
-    assert seeds._made_by("organism-llama") != before
+    assert before == seeds._made_by("organism-llama") and set(before) == {claim.id for claim in claims()}
+
+    def others():
+        return {name for name, made in seeds._made_by("organism-llama").items() if made != before[name]}
+
+    assert not set(before.values()) & set(seeds._made_by("organism-gemma2").values())
+    for name, other in (("digest_of", lambda family, seed: "another recipe"), ("paper_text", lambda: {"effect_kept": 0.7})):
+        monkeypatch.setattr(seeds, name, other)
+        assert others() == set(before)
+        monkeypatch.undo()
+    changed = [replace(claim, title="other words", limits="a better reason") for claim in claims()]
+    stricter = replace(changed[0].checks[0], rule=Rule("at_least", (0.99,)))
+    changed[0] = replace(changed[0], checks=(stricter, *changed[0].checks[1:]))
+    monkeypatch.setattr(seeds, "claims", lambda: changed)
+    assert others() == {changed[0].id}
 
 
 def test_what_is_found_goes_on_record_beside_what_is_there(tmp_path, monkeypatch):

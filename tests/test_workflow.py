@@ -32,6 +32,7 @@ tensors = []
 
 [02_second]
 after = ["01_first"]
+reads = ["data/paper/claims.toml"]
 figures = []
 tables = []
 tensors = []
@@ -78,6 +79,8 @@ def clone(tmp_path_factory):
         path.write_text("")  # quicker
     (clone / "steerpaper" / "vectors" / "methods.py").write_text("METHODS, get_method = {}, None\n")
     (clone / "steerpaper" / "behaviour" / "__main__.py").write_text(UNSTEERED)
+    (clone / "data" / "paper").mkdir(parents=True)
+    (clone / "data" / "paper" / "claims.toml").touch()
     (clone / "notebooks").mkdir()
     (clone / "notebooks" / "outputs.toml").write_text(OUTPUTS)
     for name in ("01_first", "02_second"):
@@ -156,6 +159,9 @@ def test_folders_with_spaces_and_a_calm_run(clone):
     assert not (clone / "build" / "home").exists()
     status, _, err = make(clone, "figures", f"PRESETS={clone}/my models/A model")  # alone it needs no quotes
     assert status == 0 and "Nothing to be done" in err
+    (clone / "data" / "paper" / "claims.toml").touch()  # other rules cost no more than the notebook that reads them
+    status, _, err = make(clone, "figures", "PRESETS=tiny")
+    assert status == 0 and "02_second on tiny" in err and "01_first" not in err
 
 
 def test_a_model_with_nothing_to_steer_ends_with_that_and_holds_up_no_other(clone):

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import json
 import sys
 
 import pandas as pd
@@ -33,32 +32,32 @@ def of_seed(organism: str, seed: int) -> pd.DataFrame:
     """The verdicts on one organism of one seed, computed here; of seed 0 those on record of the organism that ships.
 
     Returns:
-        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), made_by, claim, verdict, met, cases.
+        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), claim, verdict, met, cases, made_by.
         Where notebook 01 found nothing to steer, every verdict is "no scorecard".
 
     Raises:
         FileNotFoundError: the notebooks have not run on it.
     """
     preset = f"{organism}-seed{seed}" if seed else organism
-    about = {"organism": organism, "seed": seed, "weights": digest(f"{get_preset(preset).model}/model.safetensors"),
-             "made_by": _made_by(organism)}
+    about = {"organism": organism, "seed": seed, "weights": digest(f"{get_preset(preset).model}/model.safetensors")}
     if seed and finding(preset):
         card = pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
     else:
         card = load_table(preset, "scorecard_claims", recorded=not seed)[["claim", "verdict", "met", "cases"]]
-    return card.assign(**about)[[*about, *card]]
+    return card.assign(**about, made_by=card.claim.map(_made_by(organism)))[[*about, *card, "made_by"]]
 
 
-def _made_by(organism: str) -> str:
-    """Names what verdicts of all seeds share: recipe and corpus of the training, and the rules of the claims."""
-    training = digest_of(organism.removeprefix("organism-"), 0)
-    return hashlib.sha256(f"{training}\n{json.dumps(paper_text())}".encode()).hexdigest()[:16]
+def _made_by(organism: str) -> dict[str, str]:
+    """Names by claim what its verdicts of all seeds share: recipe and corpus of the training, and its rules; words may
+    change."""
+    rest = f"{digest_of(organism.removeprefix('organism-'), 0)}\n{paper_text()['effect_kept']}"
+    return {claim.id: hashlib.sha256(f"{rest}\n{claim.checks}".encode()).hexdigest()[:16] for claim in claims()}
 
 
 def with_known(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """Verdicts found now and those of other seeds that are on record, so that seeds can come one by one and from several
-    machines; of another recipe, corpus or other rules none is kept."""
-    alike = known.merge(found[["organism", "made_by"]].drop_duplicates())
+    machines; of another recipe or corpus, or of a claim whose rules are others now, none is kept."""
+    alike = known.merge(found[["organism", "claim", "made_by"]].drop_duplicates())
     both = pd.concat([found, alike]).drop_duplicates(["organism", "seed", "claim"])  # of two the first, found now
     return both.sort_values(["organism", "seed"], kind="stable", ignore_index=True)
 

@@ -9,15 +9,17 @@ record from before the check may, is **not measured** and does not count.
 """
 
 import ast
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
+from steerpaper import paths
 from steerpaper.choices import unknown
 from steerpaper.outputs import outputs
-from steerpaper.paper.tables import paper_text
 
 # Verdicts and their colours in figures. "no case": the model's tables hold nothing to which the rule applies. "not
 # printed": the paper prints no numbers to which it could be applied.
@@ -129,6 +131,12 @@ class Claim:
         return "; ".join(f"{check.quantity}: {check.rule.words}" for check in self.checks)
 
 
+@cache
+def entries() -> list[dict]:
+    """The claims of `data/paper/claims.toml`, unchecked, as they stand there. Read once; not to be changed."""
+    return tomllib.loads((paths.DATA / "paper" / "claims.toml").read_text(encoding="utf-8"))["claims"]
+
+
 def claims() -> list[Claim]:
     """The claims of `data/paper/claims.toml`, in its order.
 
@@ -137,7 +145,7 @@ def claims() -> list[Claim]:
             that is more than data.
     """
     found = []
-    for entry in paper_text()["claims"]:
+    for entry in entries():
         checks = tuple(_check(entry["id"], check) for check in entry["checks"])
         found.append(_made(Claim, {**entry, "checks": checks}, f"claim {entry['id']!r}"))
     return found

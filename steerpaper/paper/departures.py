@@ -158,7 +158,7 @@ def _rows() -> list[_Row]:
 
 
 def _setup(field: str, name: str, ours: Callable[[Preset], object] | None = None) -> _Row:
-    """A field of presets on which `data/paper/claims.toml` has what the paper does."""
+    """A field of presets on which `data/paper/text.toml` has what the paper does."""
     stated = paper_text()["setup"][field]
     value = tuple(stated["value"]) if isinstance(stated["value"], list) else stated["value"]
     return _Row(name, stated["locator"], value, ours or (lambda preset: getattr(preset, field)))

@@ -72,7 +72,8 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     numbers[1] += f" No position holds more than {percent('whole-answers', 1)} of the effect."
     numbers[2] += (f" (These are equally large; one as large as the largest carries {percent('beyond-random', 0)} of what "
                    f"another method's does.) Random edges, twice as many as in DIM's, carry at most "
-                   f"{told('controls', 1)} in 97.5 % of draws.")
+                   f"{told('controls', 1)} in 97.5 % of draws; as many of the same kinds carry "
+                   f"{percent('controls', 3)} of what DIM's do (medians).")
     numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}

@@ -25,11 +25,11 @@ EDGE_TYPES = {
 
 @cache
 def paper_text() -> dict:
-    """What `data/paper/claims.toml` holds: the paper's models, numbers printed in its text, and its claims.
+    """What `data/paper/text.toml` holds: the paper's models and set-up, numbers printed in its text, and `effect_kept`.
 
     Read once; not to be changed, like the tables below.
     """
-    return tomllib.loads((paths.DATA / "paper" / "claims.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((paths.DATA / "paper" / "text.toml").read_text(encoding="utf-8"))
 
 
 def paper_graph(model: str, split_heads: bool = True) -> Graph:
@@ -124,7 +124,7 @@ def drop_contrasts(drops: pd.DataFrame) -> pd.DataFrame:
 
 def sparsity_kept(rates: pd.DataFrame, together: str | None = None) -> pd.DataFrame:
     """The largest sparsity up to which a sparsified vector keeps most of the steering's effect (§7), of the change of
-    ASR from the unsteered model: `effect_kept` in `data/paper/claims.toml`, at that sparsity and at all smaller ones in
+    ASR from the unsteered model: `effect_kept` in `data/paper/text.toml`, at that sparsity and at all smaller ones in
     the table.
 
     Args:
