@@ -165,8 +165,9 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 # %% [markdown]
 # **Reading.** Freezing attention weights undoes little at any layer, a fifth at most, under any method,
 # on both organisms. Which part does carry the steering depends on the layer: at the earliest the
-# values, at the chosen one values and MLPs, at the last the MLPs on organism-gemma2, and both alike on
-# organism-llama: there freezing the values leaves what the learned vectors do as it is, or half of it.
+# values, at the chosen one values, MLPs or both, at the last the MLPs on organism-gemma2, and both
+# alike on organism-llama: there freezing the values leaves what the learned vectors do as it is, or
+# half of it.
 
 # %% [markdown]
 # The total freezes say less than they seem to, and that is what they are for. The residual path
@@ -410,7 +411,8 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 # steering. +s holds after harmless turns; under another system prompt it turns two (DIM),
 # five (NTP) or all eight (PO), without a template none, one or four. The random vector turns
 # three of eight harmless requests in the French frame and four of the five borderline ones
-# that Qwen answers; under −s it has more harmful ones refused.
+# that Qwen answers; under −s it has more harmful ones refused, but for that frame, where it
+# has fewer.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -435,16 +437,19 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 
 # %% [markdown]
 # * **"Hardly through attention weights" holds at every layer tried**, on both organisms and
-#   for all methods (at most a fifth), and on Qwen for the learned vectors: this part of the
-#   paper's claim is about steering, and not about one layer.
+#   for all methods (at most a fifth), and on Qwen for the learned vectors (at most a
+#   seventh; of DIM, the paper's own method, a third): this part of the paper's claim is not
+#   about one layer.
 # * **"Through the values" does not.** It holds for a vector that enters early. Up to four
 #   layers later the same methods steer as well, and through the MLPs as much or more, DIM
 #   of organism-llama aside. One layer per model, as in the paper, cannot tell a mechanism
 #   of steering from a place in the network.
 # * **A candidate may be missing where a direction is not.** DIM of organism-llama two
 #   layers earlier does not steer at all, though vectors learned at that layer do.
-# * **One mechanism, whatever the door.** Circuits at two layers are as alike as those of two
-#   methods, and smaller the nearer to the end steering enters.
+# * **Much the same edges, whatever the door.** Circuits at two layers are as alike as those
+#   of two methods (at the last layer of organism-gemma2 these are two to five edges), and
+#   mostly smaller the nearer to the end steering enters. So would be those of a random
+#   vector: what is shared need not be about refusal (notebook 02).
 # * **Flipping every prompt is not the same as steering one thing.** On the organisms DIM
 #   and PO pay for compliance with facts, NTP hardly. +s does not tell a closed question
 #   from a request.
@@ -452,15 +457,18 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   trained to do, and no vector has to be added.
 #
 # * **On Qwen, a real model, depth decides.** Steered at layer 9 it takes a fifth to over a
-#   third of the edges, at 14 a twentieth, at 19 less; and at 19 the learned vectors hardly
-#   need a layer to act on. That no single part carries the learned vectors' steering holds
-#   at all three, of eight harmless prompts and in answers; of DIM's the MLPs' path does
-#   most. A random push of DIM's length costs as much knowledge as DIM's −s at one sign, and
-#   a quarter of that at the other.
+#   third of the edges, at 14 a twenty-fifth to a fourteenth, at 19 a twentieth or less; and
+#   at 19 the learned vectors hardly need a layer to act on. That no single direct path, nor
+#   attention, carries the learned vectors' steering holds at all three, of eight harmless
+#   prompts and in answers (all that MLPs write does, at 9 and 14); of DIM's the MLPs' path
+#   does most. A random push of DIM's length costs as much knowledge as DIM's −s at one
+#   sign, and a quarter of that at the other.
 #
 # What this cannot say: three layers of ten, or of 24, are few, the prompts are few (`n` in
 # `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that
-# of one run, not of a difference. The table below the first figure has the attack success behind
-# every share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The shifts are one
+# of one run, not of a difference. Methods are compared at the coefficients chosen for them, at
+# which +s refuses 0.75 (DIM) to 1.00 (PO) of Qwen's harmless prompts, and the random vector is
+# one, as long as DIM's. The table below the first figure has the attack success behind every
+# share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The shifts are one
 # wording each; the closed questions and borderline requests for models other than the organisms
 # are a few dozen of our own (`data/prompts/probes.toml`), easy on purpose, and no benchmark.

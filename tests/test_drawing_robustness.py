@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
+from steerpaper.figures.freezing import draw_undone_by_layer
 from steerpaper.figures.robustness import draw_collateral, draw_layer_circuits, draw_shifts
 from steerpaper.figures.style import PALETTE
 
@@ -48,6 +49,14 @@ def test_no_circuit_at_all_can_be_drawn():
     fig = draw_layer_circuits(circuits(dim={3: (np.nan,) * 4}), SHARED.head(0))
     fig.canvas.draw()
     assert fig.axes[2].get_xticks().tolist() == []
+    plt.close(fig)
+
+
+def test_a_layer_at_which_nothing_turned_is_drawn_as_that():
+    nothing = pd.DataFrame(columns=["layer", "method", "frozen", "prompts", "undone", "low", "high"])
+    fig = draw_undone_by_layer(nothing, ["harmful", "harmless"])
+    fig.canvas.draw()
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["fewer than half turned"] * 6
     plt.close(fig)
 
 

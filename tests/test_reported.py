@@ -806,7 +806,7 @@ def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
               ((key, list(group)) for key, group in itertools.groupby(page.splitlines(), lambda x: x.startswith("|")))
               if outside]
     assert all(len(width) == 1 for width in widths)
-    assert page.count("<details>") == page.count("</details>") == page.count("<summary>") == 2
+    assert page.count("<details>") == page.count("</details>") == page.count("<summary>") == 3
     opened = page.partition("<details>")[0]
     assert len(opened.splitlines()) < 80 and all(claim.title in opened for claim in claims())
 
@@ -867,8 +867,10 @@ def test_findings_tell_what_was_measured(results):
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
     assert "Random vectors of the same length move ASR -44 to 2 % as far" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
-    assert "No position holds more than 40 % of the effect." in circuits
+    assert "All answers together, no position holds more than 40 % of the effect." in circuits
     assert "a random vector's 30 % of what the method's own does." in shared
+    assert "as many of the same kinds carry harmful 44 %, harmless 44 % of what DIM's do (medians)" in shared
+    assert shared.endswith("Two methods' vectors have cosines of 0.30.")
     assert "(These are equally large; one as large as the largest carries 33 % of what another method's does.)" in shared
     assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
     assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
@@ -944,6 +946,25 @@ def test_the_abstract_s_claims_come_first(results):
     first = [claim.abstract for claim in claims()]
     assert first == sorted(first, reverse=True)
     assert f"The first {sum(first)} claims are those of the paper's abstract, with controls of them (*ours*)." in results_page()
+
+
+def test_other_layers_and_prompts_stand_in_a_folded_part(results):
+    assert "No model on record has been through notebook 07." in results_page()
+    save_scorecard(results, "organism-gemma2", hand_made())
+    keys = ["layer", "method", "frozen", "prompts", "undone"]
+    results("organism-gemma2", {
+        "layer_undone": pd.DataFrame([(3, m, "ov", p, x) for m, x in (("dim", 0.5), ("po", 0.8)) for p in CLASSES]
+                                     + [(5, "dim", "qk", "harmful", -0.001)], columns=keys),
+        "collateral": pd.DataFrame([("none", 0, "right", 1.0), ("dim", 1, "right", 0.25), ("dim", -1, "right", 0.5),
+                                    ("dim", 1, "kl", 9.0)], columns=["method", "sign", "measure", "value"]),
+        "shifts": pd.DataFrame([("plain", "none", np.nan), ("plain", "dim", 1.0), ("wrapped", "dim", np.nan)],
+                               columns=["shift", "method", "turned"])})
+    part = results_page().partition("Other layers, side effects, other prompts</summary>")[2].partition("</details>")[0]
+    tables = [re.sub(r" +", " ", line) for line in part.splitlines() if line.startswith("| ")]
+    assert [line for line in tables if "---" not in line] == [
+        "| model | layer | ov | qk |", "| organism-gemma2 | 3 | 0.65 | |", "| organism-gemma2 | 5 | | 0.00 |",
+        "| model | method | -1 | 0 | 1 |", "| organism-gemma2 | none | | 1.00 | |", "| organism-gemma2 | dim | 0.50 | | 0.25 |",
+        "| model | method | plain |", "| organism-gemma2 | dim | 1.00 |"]
 
 
 def test_folded_parts_hold_no_heading_of_markdown(results):

@@ -139,6 +139,10 @@ def test_results_tell_what_a_finding_is_about(results):  # noqa: F811
     assert sum(line.startswith("| ") for line in section.splitlines()) == 2 * (2 + len(CENTRAL))
     assert "points of ASR lost by freezing OV, DIM: 3 (1 to 50)" in section
     assert section.count("<details>") == section.count("</details>") == 1
+    results("organism-llama", {"scorecard_cases": found["refusal"], "second_cases": found["language"]})
+    beside = results_page().partition("## About refusal, or about steering")[2]
+    assert rows_of(beside, "| DIM acts through OV, not QK") == [
+        "DIM acts through OV, not QK", "**holds** (2/2)", "**does not hold** (0/2, 1 close)", "refusal"]
 
 
 # -- where it is steered -------------------------------------------------------------------------------------
@@ -162,7 +166,7 @@ def test_nothing_that_turns_is_said_with_what_was_found():
     chosen = pd.DataFrame({"layer": [4, 2], "position": -1, "coefficient": [1.0, 2.5], "asr_chinese": [0.0, 0.25],
                            "asr_english": [1.0, 0.875], "flipped": [0.0, 0.125]})
     assert nothing_turned(chosen, LANGUAGE) == (
-        "none of 2 candidates and coefficients turns 25% of the prompts of either kind. At best, entering layer 2 at "
+        "none of 2 candidates and coefficients turns 25% of the prompts of both kinds. At best, entering layer 2 at "
         "|α| = 2.5, 25% of the chinese prompts' answers and 88% of the english prompts' answers do not answer in "
         "Chinese: nothing to measure")
     assert nothing_turned(chosen.assign(flipped=[0.0, 0.25]), LANGUAGE) == ""

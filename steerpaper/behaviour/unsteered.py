@@ -57,12 +57,12 @@ def nothing_to_steer(rates: pd.DataFrame, concept: Concept = REFUSAL) -> str:
 def nothing_turned(chosen: pd.DataFrame, concept: Concept = REFUSAL) -> str:
     """Why there is no steering to measure, by `select_by_generation`; "" if there is.
 
-    There is if some candidate at some coefficient turns at least a quarter (`ENOUGH`) of the prompts of either set.
+    There is if some candidate at some coefficient turns at least a quarter (`ENOUGH`) of the prompts of both sets.
     """
     best = chosen.loc[chosen.flipped.idxmax()]
     if best.flipped >= ENOUGH:
         return ""
     positive, negative = (f"{best[f'asr_{name}']:.0%} of the {name} prompts' answers" for name in concept.sets)
-    return (f"none of {len(chosen)} candidates and coefficients turns {ENOUGH:.0%} of the prompts of either kind. At "
+    return (f"none of {len(chosen)} candidates and coefficients turns {ENOUGH:.0%} of the prompts of both kinds. At "
             f"best, entering layer {best.layer:.0f} at |α| = {best.coefficient:g}, {positive} and {negative} do not "
             f"{concept.expresses}: nothing to measure")

@@ -91,6 +91,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
         sets: the prompts' names, a row each.
     """
     methods, parts = [name for name in METHODS if name in undone.method.unique()], PARTS | _TOTAL
+    methods = methods or [name for name, method in METHODS.items() if not method.baseline]  # of which nothing turned
     colours = dict(zip(parts, sns.color_palette("colorblind", len(parts))))
     size = (DOUBLE_COLUMN, 1.9 * len(sets) + 0.8)
     fig, axes = plt.subplots(len(sets), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)

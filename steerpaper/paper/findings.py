@@ -22,6 +22,7 @@ _ROWS = {
     "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
     "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
     "random vectors' circuits, of the method's own": (("beyond-random",), 1, 0, " %"),
+    "cosines of two methods' vectors": (("cosines",), 0, 2, ""),
     "points that ASR moves, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
     "points that ASR moves, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
     "points that ASR moves, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
@@ -69,11 +70,12 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     if brief:
         return numbers
     numbers[0] += " (Below 0 is the other way.)"
-    numbers[1] += f" No position holds more than {percent('whole-answers', 1)} of the effect."
+    numbers[1] += f" All answers together, no position holds more than {percent('whole-answers', 1)} of the effect."
     numbers[2] += (f" (These are equally large; one as large as the largest carries {percent('beyond-random', 0)} of what "
                    f"another method's does.) Random edges, twice as many as in DIM's, carry at most "
                    f"{told('controls', 1)} in 97.5 % of draws; as many of the same kinds carry "
-                   f"{percent('controls', 3)} of what DIM's do (medians).")
+                   f"{percent('controls', 3)} of what DIM's do (medians). Two methods' vectors have cosines of "
+                   f"{_range(checks['cosines', 0], 2)}.")
     numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}

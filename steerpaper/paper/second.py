@@ -2,8 +2,9 @@
 beside that of refusal. What holds of both is about steering, as far as two concepts of one model can tell."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -66,17 +67,26 @@ def beside_each_other(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told_beside(verdicts: pd.DataFrame, *, markdown: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
+def told_beside(
+    verdicts: pd.DataFrame, found: Sequence[pd.DataFrame | None] = (), *, markdown: bool = False,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The verdicts of `beside_each_other` as they are shown: claim, a column per concept and what the finding is about;
-    and the values behind them, with their intervals. In Markdown verdicts are bold."""
+    and the values behind them, with their intervals. In Markdown verdicts are bold.
+
+    Args:
+        found: the cases behind the verdicts, of one concept after the other, where there are any: then beside a verdict
+            stands how many of them are close to their limit.
+    """
     bold, italic = ("**", "*") if markdown else ("", "")
     names = [column.removesuffix(" verdict") for column in verdicts if column.endswith(" verdict")]
     ours = {claim.id for claim in claims() if claim.ours}
     titles = verdicts.title + np.where(verdicts.claim.isin(ours), f" ({italic}ours{italic})", "")
     shown, values = (pd.DataFrame({"claim": titles}) for _ in range(2))
-    for name in names:
+    for name, own in zip_longest(names, found):
         words, met, n, measured = (verdicts[f"{name} {column}"] for column in ("verdict", "met", "cases", "measured"))
-        shown[name] = [f"{bold}{word}{bold} ({k}/{of})" for word, k, of in zip(words, met, n)]
+        undecided = {} if own is None else own.clear.eq(False).groupby(own.claim).sum()
+        close = [f", {k} close" if (k := undecided.get(claim)) else "" for claim in verdicts.claim]
+        shown[name] = [f"{bold}{word}{bold} ({k}/{of}{near})" for word, k, of, near in zip(words, met, n, close)]
         values[name] = measured
     return shown.assign(about=verdicts.about), values
 
