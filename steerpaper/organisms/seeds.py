@@ -24,8 +24,8 @@ _INTRODUCTION = """# Verdicts over training seeds
 
 Generated, as `data/seeds.csv`, by `make seeds`: both organisms trained anew, with the recipe, the corpus and all settings
 of those that ship, and another seed; then notebooks 01 to 06. How often does each claim get which verdict? One that
-changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships, with its
-verdicts on record."""
+changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships, chosen for
+its behaviour ([notebook 00](../notebooks/00_model_organisms.ipynb)); the others are as they come."""
 
 
 def of_seed(organism: str, seed: int) -> pd.DataFrame:
