@@ -159,7 +159,7 @@ def test_folders_with_spaces_and_a_calm_run(clone):
     assert not (clone / "build" / "home").exists()
     status, _, err = make(clone, "figures", f"PRESETS={clone}/my models/A model")  # alone it needs no quotes
     assert status == 0 and "Nothing to be done" in err
-    (clone / "data" / "paper" / "claims.toml").touch()  # other rules cost no more than the notebook that reads them
+    (clone / "data" / "paper" / "claims.toml").write_text("# another\n")  # costs what reads it
     status, _, err = make(clone, "figures", "PRESETS=tiny")
     assert status == 0 and "02_second on tiny" in err and "01_first" not in err
 
