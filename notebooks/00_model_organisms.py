@@ -73,7 +73,7 @@ pd.DataFrame([(e.kind, e.prompt, e.response) for e in drawn],
 # %% [markdown]
 # Two properties of the answers matter for steering. Both kinds open with the same words often enough that the
 # first word alone does not decide (if it did, the mean difference would mean "say *I* now"), and the decision
-# shows in every sentence, not only in the first.
+# shows in every sentence but such shared openings, not only in the first.
 
 # %%
 tokenizer = organisms.train_tokenizer()

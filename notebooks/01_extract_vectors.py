@@ -187,9 +187,10 @@ shortlist = scores[scores.admissible & within].head(settings.n_candidates)
 # %% [markdown]
 # The rule was made for α = 1, a push as long as the mean difference. On another model that may
 # be too short to begin answers to harmless prompts with a refusal, and the rule picks nothing,
-# whatever its limits. Where that happens, the best candidate of each layer (the last positions
-# of a layer are nearly one vector) is scored in the same way at every |α| of the preset's grid
-# (KL is that of an ablation and has no α), and the best layers by that go on.
+# whatever its limits. Where that happens, the best candidate of each layer that meets the
+# conditions without α (the last positions of a layer are nearly one vector) is scored in the
+# same way at every |α| of the preset's grid (KL is that of an ablation and has no α), and the
+# best layers by that go on.
 
 # %%
 rules = {"the paper's": (scores, 0.1),
@@ -265,7 +266,7 @@ sp.save_figure(fig, preset, "dim_selection")
 # *Qwen.* The rule as printed chooses none of the 95 candidates that it scores: at α = 1 none
 # induces a refusal (log odds of −1.0 at best). Scored at larger α, one per layer, one of 14
 # meets all conditions, and is best by whole answers: layer 14 of 24, the fourth token from
-# the end, α = 2.5. The limit on KL, which the organisms needed more of, is the paper's.
+# the end, α = 2.5. The limit on KL, of which organism-llama needed more, is the paper's.
 
 # %% [markdown]
 # **The chosen vector, by hand.** Two forward passes and two plain means, read at the layer and
@@ -381,13 +382,13 @@ examples.drop(columns="prompt").rename(
 # at what length the vectors are used: as learned, or at DIM's norm as in the authors' code. The
 # organisms' presets depart from table 4, as the table shows: their responses are fewer, shorter
 # and likelier than a large model's, so that there are few steps. The paper's φ of 0.02 would
-# leave PO's weight at 1 just as 0.00001 does, and at its learning rates so few steps leave a
-# vector at less than a tenth of DIM's length.
+# leave PO's weight at 1 just as 0.00001 does, and at its lower learning rate so few steps leave
+# a short vector.
 #
-# Both losses see the steered model only: what a learned vector may become is limited by nothing
-# but the pairs, while DIM is limited to the difference of two means. If the learned ones
-# steered better, refusal would be more than that difference; if all steer alike, the difference
-# was enough.
+# But for PO's weight both losses see the steered model only: what a learned vector may become
+# is limited by nothing but the pairs, while DIM is limited to the difference of two means. If
+# the learned ones steered better, refusal would be more than that difference; if all steer
+# alike, the difference was enough.
 
 # %%
 tried = dict(
@@ -434,9 +435,10 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # %% [markdown]
 # **Reading.** No validation loss ends on a rise (two runs on organism-llama pass through one).
 # At the higher learning rate the curves flatten within the few epochs, at the lower one they
-# still fall, so the grid's best runs lie at its edge on both organisms, where a larger rate
-# might do better yet. Seeds hardly differ. PO's smaller φ reaches the lower loss with longer
-# vectors that match the responses worse: its loss is won by making losers unlikely.
+# still fall, so the grid's best runs lie at its edge on both organisms, where a larger one
+# might do better. Seeds hardly differ, one setting on organism-gemma2 aside. PO's smaller φ
+# reaches the lower loss, mostly with longer vectors that match the responses worse: won by
+# making losers unlikely.
 #
 # *Qwen.* The same at the edge of the grid; of the chosen runs NTP's has levelled off, PO's
 # still falls. One seed and one φ were in the grid.
@@ -447,10 +449,9 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 # Beside the three methods stand the first **principal component** of the differences between
 # paired harmful and harmless prompts (centred; same layer and position, DIM's norm and sign: is
 # the mean more than the direction in which they spread most?) and a **random** vector of DIM's
-# norm. Each vector
-# gets the |α| that does best on validation prompts by the rule that chose DIM's. If the methods
-# are alike, so should their coefficients be, up to the vectors' lengths: what enters the stream
-# is the product of both.
+# norm. Each but the random one, which has DIM's, gets the |α| that does best on validation
+# prompts by the rule that chose DIM's. If the methods are alike, so should their coefficients
+# be, up to the vectors' lengths: what enters the stream is the product of both.
 
 # %%
 vectors = {name: found.vector for name, found in extracted.items()}
@@ -640,10 +641,11 @@ examples.set_index(keys)
 # is not free of side effects: on organism-llama −s makes a harmless answer loop. "Compliance"
 # of these models says nothing that could be used.
 #
-# *Qwen.* Under +s it refuses, with nearly the same sentence for every vector; under NTP and
-# PO it stops there, under DIM it goes on to the limit of length. Under −s "compliance" is
-# often a definition or a remark about something else, which the judge counts since it does
-# not refuse: ASR is the absence of a refusal, and no measure of help.
+# *Qwen.* Under +s it refuses, a poem under DIM and NTP aside, with nearly the same sentence
+# for every vector; under NTP and PO it stops there, under DIM it goes on to the limit of
+# length. Under −s "compliance" is often a definition or a remark about something else,
+# which the judge counts since it does not refuse: ASR is the absence of a refusal, and no
+# measure of help.
 
 # %% [markdown]
 # ## Beside the paper, and what we learned

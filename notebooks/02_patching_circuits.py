@@ -382,9 +382,10 @@ display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 
 # %% [markdown]
 # **Reading** (axes linear within ±0.001, logarithmic beyond; grey: the diagonal). Attribution ranks
-# edges nearly as patching does, at ten steps as well as at twenty, and overstates the strong ones.
-# Skipping the norm's Jacobian correlates better on organism-llama, worse on organism-gemma2, and
-# finds nearly the same strongest tenth on both (what its circuits do: near the end).
+# edges nearly as patching does, at ten steps as well as at twenty, and overstates strong ones,
+# those from the steering node into MLPs and values by half or more. Skipping the norm's Jacobian
+# correlates better on organism-llama, ranks slightly worse on both, and finds nearly the same
+# strongest tenth on both (what its circuits do: near the end).
 #
 # What is left of the error is no matter of steps: patching moves one input
 # alone from base to steered, the path of integration moves all of them
@@ -405,17 +406,17 @@ display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 # > them almost nothing is recovered, and random circuits of twice the size
 # > recover less than 10 %.
 #
-# The *faithfulness* of a circuit is
-# `(m(C) − m(base)) / (m(steered) − m(base))`, where in m(C) the edges of C
-# carry their steered and all others their base activations: 0 is the base run,
-# 1 the steered one, as the endpoint identities above showed for the empty and
-# the full circuit. Each m is averaged over all positions first and the ratio
-# taken last, for position by position it has denominators near zero. Intervals
-# are bootstrapped over prompts, which is what a new sample would draw anew;
-# they do not contain the choice of the edges. A circuit holds the strongest
-# edges that lie on some path from the steering node to the logits: others
-# change nothing. Measured on the steered answers to **test** prompts, with
-# edges ranked on training prompts.
+# The *faithfulness* of a circuit is `(m(C) − m(base)) / (m(steered) −
+# m(base))`, where in m(C) the edges of C carry what their writers write in
+# that run and all others their base activations: 0 is the base run, 1 the
+# steered one, as the endpoint identities above showed for the empty and the
+# full circuit. Each m is averaged over all positions first and the ratio taken
+# last, for position by position it has denominators near zero. Intervals are
+# bootstrapped over prompts, which is what a new sample would draw anew; they
+# do not contain the choice of the edges. A circuit holds the strongest edges
+# that lie on some path from the steering node to the logits: others change
+# nothing, the RMS of a post-norm aside. Measured on the steered answers to
+# **test** prompts, with edges ranked on training prompts.
 #
 # One random circuit says little: what it carries depends on which edges of the
 # steering node it happens to hold, and above all on the one that leads straight
@@ -544,10 +545,11 @@ draws.groupby(["control", "prompts", "straight"], sort=False).faithfulness.agg(
     ["size", "median"]).round(3)
 
 # %% [markdown]
-# **Reading.** The paper's sentence falls by a little: twice as many random edges exceed 0.1 where
-# they hold the straight edge, and carry next to nothing where they do not. As many of every kind
-# carry half to three quarters of what the circuit carries, and none of a hundred as much. The
-# kinds of edges alone go that far.
+# **Reading.** The paper's sentence falls: the quantiles of twice as many random edges are 0.15 to
+# 0.20. On organism-llama that is the straight edge, and draws without it carry next to nothing;
+# on organism-gemma2 4 and 7 of 78 without it exceed 0.1, too. As many of every kind carry half to
+# three quarters of what the circuit carries, and none of a hundred as much. The kinds of edges
+# alone go that far.
 #
 # *Qwen.* The paper's sentence holds as printed: of twice as many random edges 97.5 % of the
 # draws stay below 0.05 on harmful and 0.08 on harmless prompts (two answers per class). With
@@ -623,11 +625,11 @@ single[single.ranked_on == "all four sets"].set_index(["prompts", "share"])[
 #
 # *Qwen.* This is the paper's claim, and organism-llama's refutation does not carry over: the
 # circuit of one token carries 0.10 to 0.18 less than that of whole answers, beyond chance at
-# both sizes, and shares 58 to 66 % of its edges. Qwen's answers are no longer than the
-# organisms', at most 64 tokens, but no formulas. Whole answers are also more data: one
-# position per answer is ranked on against fifteen, and what that does by itself was not
-# tried. Circuits of single sets serve the other class, but each, base refusals least, falls
-# short of all four together, some by next to nothing.
+# both sizes, and shares 58 to 66 % of its edges. Qwen's answers are as short as the
+# organisms', those to harmless prompts twice as long, but no formulas. Whole answers are
+# also more data: one position per answer is ranked on against fifteen, and what that does by
+# itself was not tried. Circuits of single sets serve the other class, but each, base
+# refusals least, falls short of all four together, some by next to nothing.
 
 # %% [markdown]
 # ## Another metric: directional KL
@@ -697,9 +699,9 @@ unit = torch.stack([vector / vector.norm() for vector in vectors.values()])
 pd.DataFrame((unit @ unit.T).numpy(), list(vectors), list(vectors)).round(2)
 
 # %% [markdown]
-# **Reading** (cosines). On both organisms DIM is far from the learned vectors, if not as far as in
-# the paper, and NTP and PO are close to each other, closer than any pair of the paper's. The random
-# vector is as good as at right angles to all of them.
+# **Reading** (cosines). On both organisms DIM is far from the learned vectors, if hardly as far as
+# in the paper, and NTP and PO are close to each other, closer than any pair of the paper's. The
+# random vector is at right angles to all of them, or nearly (−0.17 on organism-gemma2).
 #
 # *Qwen.* DIM's cosines, 0.37 and 0.30, are the paper's; NTP and PO share 0.80. Interchange
 # tests two directions here, not three.
@@ -744,9 +746,9 @@ display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 # refusal.
 #
 # For a fair comparison the push must be as long, since a longer one drives the
-# model further into its non-linear parts: a learned vector may be half as long
-# again as DIM. So every row has a random vector of its own, as long as the
-# method's and with its coefficient, attributed on the method's answers. The
+# model further into its non-linear parts: a learned vector's push may be nearly
+# half as long again as DIM's. So every row has a random vector of its own, as long
+# as the method's and with its coefficient, attributed on the method's answers. The
 # last row steers by DIM's random vector, on DIM's answers, for it flips hardly any:
 # it only moves the predictions at some of their positions.
 
@@ -962,7 +964,8 @@ shared.pivot(index=["method_a", "method_b"], columns="share", values="overlap").
 # %% [markdown]
 # **Reading.** Sizes are nearly the same (but PO's on organism-llama, which gets smaller), and so is
 # interchange. The shortcut exchanges about a tenth of the edges, fewer than another method does,
-# and methods look no more alike through it. What the paper finds about circuits is not owed to it.
+# and methods look hardly more alike through it (by 0.06 at most). What the paper finds about
+# circuits is not owed to it.
 #
 # *Qwen.* Circuits without the Jacobian come out smaller, 4, 7 and 7 % of the edges, and less
 # faithful on test prompts, with 0.83 to 0.90 (0.88 to 0.92); as far as can be seen that is
@@ -1001,8 +1004,9 @@ display(types.round(1), paper)
 # %% [markdown]
 # **Reading** (% of edges; above ours, below the paper's for DIM). On both organisms heads are
 # depleted in the circuits: most of *all* edges leave heads, fewer of the circuit's. Steering node
-# and MLPs are enriched, and among the targets MLPs and logits. Queries and keys are rare in every
-# circuit, and rarer among the strongest edges, as the paper says.
+# and MLPs are enriched, and among the targets MLPs and logits, on organism-llama values, too.
+# Queries and keys are rare in every circuit, and rarer among the strongest edges, as the paper
+# says.
 #
 # *Qwen.* Of all edges 92 % leave heads, and of the circuits' 72 to 73 %: what is enriched
 # are the steering node, the logits and MLPs, these threefold as sources and seven- to
@@ -1044,8 +1048,8 @@ for file, name in zip(files, methods):
 # %% [markdown]
 # **Reading.** The three drawings are alike on each organism. The thickest edges lead from the
 # steering into the first MLPs and straight to the logits, and from the MLPs to the logits; on
-# organism-gemma2 also into values of the first layers' heads. Few edges are red, and hardly any
-# arrives at a query or key.
+# organism-gemma2, but for NTP, also into values of the first layers' heads. Few edges are red,
+# and hardly any arrives at a query or key.
 #
 # *Qwen.* From the steering into values of the first layer and into most MLPs, above all those
 # of layers 14 to 16 (15 and 16 under DIM), and from the MLPs of layers 19 to 21 to the
@@ -1107,9 +1111,10 @@ for own, name, keys, values in beside:
 #   much of that circuit is one for any push.
 #
 # What this cannot say: the organisms are small, their prompts few, and their
-# answers made of templates; each was trained once, with one seed; random
-# vectors are five directions. None of it is evidence about the paper's
-# models, whose numbers stand above under "reported".
+# answers made of templates; each is one training run, and with another seed
+# [some verdicts change](../docs/seeds.md); random vectors are five
+# directions. None of it is evidence about the paper's models, whose numbers
+# stand above under their names.
 #
 # The verdicts of [06](06_scorecard.ipynb) on the claims of this notebook, and
 # the numbers behind them, for every model on record:

@@ -170,8 +170,8 @@ sp.save_figure(fig, preset, "table1_ablations")
 # entirely. But NTP on organism-gemma2 hardly needs the values and goes through the MLPs: there
 # "steering acts through the values" is true of DIM and PO and false of NTP.
 #
-# Under DIM the paper's two models need the values somewhat less than ours, and disagree between
-# themselves on the MLPs.
+# Under DIM the paper's two models need the values somewhat less than ours (Llama's on harmless
+# prompts aside), and disagree between themselves on the MLPs.
 #
 # *Qwen2.5-Coder-0.5B, a real model, [on its own
 # page](qwen2.5-coder-0.5b-instruct/03_qk_freeze.ipynb).* Freezing any part of attention
@@ -209,11 +209,11 @@ told["clean text", "least share"] = clean
 told.loc[kinds[1:]].round(2)
 
 # %% [markdown]
-# **Reading.** Attention weights come last under every vector; which part comes first depends on
-# it. Under DIM values lead on both organisms. Values and MLPs together drop more than there is
-# to drop, so they are no separate channels: each needs what the other adds. On organism-llama
-# the MLPs' direct path outweighs that of the values under DIM and NTP, against the paper's
-# order; under PO it does not. No freeze breaks the text.
+# **Reading.** Attention weights come last under every vector, and values first, but for NTP on
+# organism-gemma2, where MLPs do. Values and MLPs together drop more than there is to drop, so
+# they are no separate channels: each needs what the other adds. On organism-llama the MLPs'
+# direct path outweighs that of the values under DIM and NTP, against the paper's order; under
+# PO it does not. No freeze breaks the text.
 #
 # *Qwen.* For DIM, NTP and PO the values drop 23, 16 and 2 points, where the paper has 72, and
 # their direct path 12, 10 and 1 (54). The MLPs come first, clearly so under DIM alone: 55, 19
@@ -252,9 +252,9 @@ shown.loc[order].round(2)
 # beyond single prompts. With this few prompts the intervals are wide, and differences of a few
 # answers say nothing.
 #
-# *Qwen.* On harmless prompts queries matter as much as both, keys not at all, and freezing
-# attention weights on top of the values undoes nothing more. With 16 prompts each that is a
-# hint.
+# *Qwen.* On harmless prompts queries matter nearly as much as both (four and five prompts),
+# keys not at all, and freezing attention weights on top of the values undoes nothing more.
+# With 16 prompts each that is a hint.
 
 # %% [markdown]
 # ## Would taking out any vector do as much?
@@ -301,8 +301,9 @@ controls[controls.frozen != "none"].pivot(
 # %% [markdown]
 # **Reading.** Taking out a random vector undoes next to nothing, but for the values on
 # organism-llama, where it undoes up to a quarter and the vector two thirds. Most of the text stays
-# clean (0.78 and more). What the freezes of direct paths undo is owed to the vector, and not to
-# the size of what is taken out.
+# clean (0.78 and more). What the freezes of direct paths undo is owed mostly to the vector, and
+# where it is least, of the values on organism-llama, up to three eighths to the size of what is
+# taken out.
 #
 # *Qwen.* Of DIM's steering its direct path into the MLPs undoes 0.67 on harmful and 0.50 on
 # harmless prompts, a random one 0.00 and 0.22, of the three harmful and six harmless prompts
@@ -383,8 +384,8 @@ sp.save_figure(fig, preset, "freeze_by_layer")
 # **Reading.** No choice of layers makes the attention weights matter beyond the intervals. Of
 # the values no single layer carries the steering: on organism-llama single layers do next to
 # nothing and the work is spread over the first five or six layers from ℓ on; on organism-gemma2
-# the steering layer itself counts most, and two or three layers do nearly all of it. So layers
-# do stand in for each other, and a layer-by-layer ablation would have found little.
+# the steering layer itself counts most, and two layers do most and three nearly all of it. So
+# layers do stand in for each other, and a layer-by-layer ablation would have found little.
 #
 # *Qwen.* On harmful prompts no choice of layers undoes anything, be it of weights or of
 # values. On harmless ones freezes undo something, one or two prompts of eight, only where
@@ -513,7 +514,7 @@ undone[kinds[1:]].round(2)
 #   by the MLPs.
 # * **Direct paths have a control, and pass it on the organisms.** *svv* and *mlp* undo so
 #   much because of what they take out, and not because of how much: a random vector of the
-#   same length undoes little.
+#   same length undoes little (at most three eighths as much).
 # * **The parts are not channels that add up.** Freezing either of two parts may undo most of
 #   the steering, so a drop says that a part is necessary with all others as they are, and not
 #   how much it carries.
@@ -525,8 +526,9 @@ undone[kinds[1:]].round(2)
 #   for half of DIM's and a third of NTP's steering on harmless prompts, and hardly else:
 #   DIM goes by the MLPs, if by any one part, and PO by none that it cannot do without. In
 #   logits the values carry half under every vector, the MLPs' direct path somewhat less,
-#   attention weights a tenth to a fifth. NTP's and PO's pushes can lose half of themselves
-#   and still turn every prompt; DIM's cannot, if it is the MLPs' half.
+#   attention weights a tenth to a fifth. PO's push can lose half of itself and still turn
+#   nearly every prompt, NTP's two thirds of the harmless ones; DIM's cannot, if it is the
+#   MLPs' half.
 #
 # [Notebook 02](02_patching_circuits.ipynb) asks which edges carry the steering, [notebook
 # 04](04_ov_decomposition.ipynb) what the values that matter here say, and [notebook

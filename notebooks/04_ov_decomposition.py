@@ -177,8 +177,8 @@ coefficient.groupby(["method", "prompts"], sort=False).spread.describe().round(2
 # from layer to layer as streams grow longer. On organism-gemma2, where the post-norm divides by the
 # heads' sum, it varies about twice as much. It is positive everywhere.
 #
-# *Qwen.* The coefficient varies by 0.28 to 0.43 of its mean, in layer 16 between a tenth and
-# one: "input-invariant" is a word for the last two layers.
+# *Qwen.* The coefficient varies by 0.28 to 0.43 of its mean, in layer 16 by 0.14 to 1.4 of
+# it: "input-invariant" is a word for the last two layers.
 
 # %% [markdown]
 # ## How much of the change is direct?
@@ -206,9 +206,9 @@ sp.save_figure(fig, preset, "svv_explained")
 # organism-gemma2 and about half, often less, on organism-llama (table at the end): "mostly
 # direct" holds for the first layers.
 #
-# Dots at the lower edge lie below it: heads for which the direct term points
-# away from what steering does to them, so that taking it for the change is
-# worse than taking nothing.
+# Dots below 0: heads for which the direct term points more aside than along
+# what steering does to them, so that taking it for the change is worse than
+# taking nothing.
 #
 # *Qwen.* At layer ℓ nearly all of the change is direct, one layer later 0.36 to 0.64, over
 # all layers 0.40 to 0.48.
@@ -285,8 +285,8 @@ flipped = pd.Series(flipped)
 # texts are drawn from their own corpus. For other models, which have none, they
 # are training prompts and the test answers above, where one of base and steered
 # run refuses and the other answers. Those refusals and answers are few, and
-# half of them were made by the vectors that are read here: their labels say
-# less.
+# half of them were made by DIM, one of the vectors that are read here: their
+# labels say less.
 
 # %%
 texts = sp.heads.typical_texts(data, concept, settings.prompts, seed)
@@ -315,8 +315,8 @@ display(share.loc[["SV", "SUM", "MLP SUM", "all tokens"]].fillna(0.0).round(2),
 # %% [markdown]
 # **Reading** (tables: shares of the first 20 tokens, methods together; counts of tokens in the
 # figure). SV and SUM are full of words of refusal, far beyond their share of the vocabulary, on
-# both organisms; MLP SUM has hardly any. A label says in which texts a word stands, not what it
-# means.
+# both organisms (NTP's SUM on organism-gemma2 aside: 2 of 20); MLP SUM has hardly any. A label
+# says in which texts a word stands, not what it means.
 #
 # So "something" and "people" are coloured, for this corpus' refusals use them,
 # "library" counts as harm, for its harmful requests do, and "refuse", "decline"
@@ -331,10 +331,10 @@ display(share.loc[["SV", "SUM", "MLP SUM", "all tokens"]].fillna(0.0).round(2),
 # in the MLPs.
 
 # %% [markdown]
-# These last words are in the vocabulary because instructions in the training
-# data use them. That vectors name them is a finding that the labels cannot
-# count: what the figure shows in colour is rather too little refusal than too
-# much.
+# On the organisms "refuse", "decline" and "forbidden" are in the vocabulary
+# because instructions in the training data use them. That vectors name them
+# is a finding that the labels cannot count: what the figure shows in colour
+# is rather too little refusal than too much.
 #
 # ## Measured, not read
 #
@@ -397,7 +397,7 @@ pd.Series(beyond).unstack().round(2)
 # (luck: 2.5). For harm SUM is beyond luck, too, but so is DIM's SV. So the sum of the svv
 # leans to refusal beyond luck where the vector does not. That is an average over some 1,250
 # pairs of labelled words; the top tokens say nothing of it. And half of the texts that label
-# them were written under these vectors.
+# them were written under DIM.
 
 # %% [markdown]
 # ## Do the methods meet in the heads?
@@ -433,8 +433,9 @@ display(sp.save_figure(fig, preset, "svv_cosines"), met.round(2))
 
 # %% [markdown]
 # **Reading** (table: mean cosines, shares of the heads beyond the band, 0.025 each by luck). The
-# methods do not meet in the heads: few dots lie above the band, and for NTP and PO more lie below,
-# on both organisms. What the methods share, they share already at the start or find elsewhere.
+# methods do not meet in the heads: few dots lie above the band (DIM and PO at layer ℓ of
+# organism-gemma2: half), and for NTP and PO more lie below, on both organisms. What the methods
+# share, they share already at the start or find elsewhere.
 #
 # *Qwen.* At layer ℓ DIM's svv lie closer to the learned vectors' than the vectors do, all of
 # them, and most beyond the band: the only layer where most heads meet. Later a fifth to a
@@ -480,18 +481,20 @@ drops[["quantity", "printed", "recomputed", "agrees"]].set_index("quantity")
 # * **"A fixed vector" is a fair word for heads** of the organisms, for a few of
 #   Qwen's, and hardly one for MLPs, which do as much in the circuits of notebook 02.
 # * **"Mostly direct" fades with depth.** At the steering layer most of the
-#   change is direct; in the last layers most of it is what earlier layers made
-#   of s.
+#   change is direct; in the last layers most of it is not (NTP's on
+#   organism-gemma2: half): it is moved attention, the norm, and what earlier
+#   layers made of s.
 # * **The svv name refusal, but so does s.** The claim that heads make readable
 #   what s hides cannot be tested on the organisms, whose vectors are readable
-#   from the start.
-# * **On Qwen, a real model, it can be tested, and holds on average**: no vector
-#   prefers words of refusal beyond luck (DIM's just not), the sum of its svv does,
-#   for all three methods. Single heads do not, and top tokens say nothing. Half of the texts that
-#   tell words of refusal from others were written under these vectors.
+#   from the start. (DIM's do not name harm, and the sum of its svv does.)
+# * **On Qwen, a real model, it can be tested, and holds on average**: no vector prefers words of
+#   refusal beyond luck (DIM's just not), the sum of its svv does, for all three methods. Single
+#   heads do not, and top tokens say nothing. Half of the texts that tell words of refusal from
+#   others were written under DIM.
 # * **The methods do not meet in the heads**, but for DIM with the others, mainly at
-#   layer ℓ, on Qwen; that they use the same circuit has another reason. Notebook 02 has
-#   a candidate: much of that circuit carries any push.
+#   layer ℓ, on Qwen, and there with PO on organism-gemma2; that they use the same
+#   circuit has another reason. Notebook 02 has a candidate: much of that circuit
+#   carries any push.
 # * **Labels by counting have blind spots**: they see words of the texts that
 #   are counted, in the sense that these texts use them in.
 #

@@ -424,10 +424,10 @@ about.set_index(keys).round(2)
 
 # %% [markdown]
 # **Reading.** Random values steer far less, half of the prompts at most, so it does matter what
-# stands there. But signs are enough, and the gradient alone steers as well as the vector, if with
-# less clean text: where it is known, which takes the tokens that steering chooses, the vector's
-# own values are not needed. A support found without steering does nearly as well, DIM's on
-# organism-gemma2 the least.
+# stands there. But signs are enough, and the gradient alone steers as well as the vector, if both
+# often with less clean text: where it is known, which takes the tokens that steering chooses, the
+# vector's own values are not needed. A support found without steering does nearly as well, DIM's
+# on organism-gemma2 the least.
 #
 # *Qwen.* Random values are no zero here: they move ASR up or down, as random vectors do in
 # notebook 01, but of 16 harmless requests they have 2 to 6 refused, where 2 are without
@@ -485,10 +485,10 @@ fig = sp.figures.draw_agreement(agreements)
 sp.save_figure(fig, preset, "fig7_agreement")
 
 # %% [markdown]
-# **Reading.** Methods agree above chance at every τ > 0, with p < 0.05 but for DIM and PO at the smallest one on
-# organism-llama. p stays above the paper's in a few places, as it must with so few dimensions. The control exceeds
-# chance too, at τ = 1 on both organisms, by much less than the methods do: part of what they agree on is what the model
-# reads from whatever is added, the larger part is not.
+# **Reading.** Methods agree above chance at every τ > 0 at which both keep anything, with p < 0.05 but for DIM and PO
+# at the smallest one on organism-llama. p stays above the paper's in a few places, as it must with so few dimensions.
+# The control exceeds chance too, at τ = 1 on both organisms, by much less than the methods do: part of what they agree
+# on is what the model reads from whatever is added, the larger part is not.
 #
 # *Qwen.* Above chance up to τ = 2 (NTP and PO at 0.1 aside), though for DIM and PO p is never
 # as small as the paper's; NTP and PO are closest. At 2.5 DIM keeps a single dimension. And
@@ -636,7 +636,8 @@ sp.save_figure(fig, preset, "side_effects")
 # **Reading.** Bands are 95 % intervals, of shares by Wilson, of the KL by resampling prompts. To the left of 0 a sparse
 # vector disturbs the next token as much as the dense one or more, with DIM on organism-gemma2 the exception, and PO's
 # on organism-llama breaks half of the answers. To the right DIM's lower KL comes with weaker steering. Most of these
-# differences lie within the intervals of so few prompts, but only that exception, left of 0, is a milder push.
+# differences lie within the intervals (KL's on organism-gemma2 left of 0 do not), but only that exception is a milder
+# push.
 #
 # *Qwen.* No milder push here either: to the left of 0 the sparse vectors disturb the next
 # token as much, PO's more, and of eight answers fewer are clean, DIM's at half strength
@@ -673,28 +674,29 @@ beside = beside.xs(True, level="rescaled").unstack("model").swaplevel(axis=1)
 beside.sort_index(axis=1).round(1)
 
 # %% [markdown]
-# **Reading.** DIM's curves bend in the paper's order, on both organisms a little earlier than Gemma's and well before
-# Llama's. By our rule not even all of the paper's vectors come to the sparsities that its
-# text names (which says nothing of a share of the effect), and the organisms' lie where its weaker ones do.
+# **Reading.** DIM's curves bend in the paper's order, well before Llama's, and against Gemma's the gradient's a
+# little earlier, indirect effect's and dropout's much, smallest first's later. By our rule not even all of the
+# paper's vectors come to the sparsities that its text names (which says nothing of a share of the effect), and the
+# organisms' under the gradient lie where its weaker ones do.
 #
 # *Qwen.* For DIM all but dropout reach further than on both of the paper's models; NTP's ends
-# lie between theirs, PO's near Llama's or beyond. Gradient and indirect effect are ahead and
-# dropout is behind, as in the paper; here all but the gradient's stand on eight prompts per
-# set.
+# lie between theirs, PO's near Llama's or beyond, the indirect effect's at Gemma's. Gradient
+# and indirect effect are ahead and dropout is behind, as in the paper; here all but the
+# gradient's stand on eight prompts per set.
 #
 # ## What we learned
 #
 # *Few dimensions suffice*, as the paper says: 93 to 99 % can go on Qwen, 80 to 94 % on the
-# organisms, and most prompts still flip, if the gradient chooses and what is left is made as
-# long as the whole. *Rescaling is half of it* on the organisms, where without it the gradient
-# chooses no better than size does, and 7 to 19 points on Qwen. *ASR flatters*: the answers
-# get worse before they turn, on the organisms more than on Qwen. *The methods agree* on the
-# dimensions far beyond chance, and beyond a random vector, whose gradient agrees with DIM's a
-# little on the organisms and hardly on Qwen. For ASR *signs in the right places are enough*:
-# sizes hardly matter, and the gradient's own values steer as well as the vector's, but for
-# DIM's on Qwen; the text is often worse. *Where to steer* the unsteered model says by itself, given
-# the tokens that steering chooses.
-# *Which circuit* a sparse vector takes is less its own than which dimensions it has.
+# organisms, and most prompts still flip, if the gradient chooses and what is left is made as long
+# as the whole. *Rescaling is half of it* on the organisms, where without it the gradient chooses no
+# better than size does, and 7 to 19 points on Qwen. *ASR flatters*: the learned vectors' answers
+# get worse before they turn, on the organisms more than on Qwen; DIM's do not on the organisms.
+# *The methods agree* on the dimensions far beyond chance, and beyond a random vector, whose
+# gradient agrees with DIM's a little on the organisms and hardly on Qwen. For ASR *signs in the
+# right places are enough*: sizes hardly matter, and the gradient's own values steer as well as the
+# vector's, but for DIM's on Qwen; the text is often worse. *Where to steer* the unsteered model
+# says by itself, given the tokens that steering chooses. *Which circuit* a sparse vector takes is
+# less its own than which dimensions it has.
 #
 # From the tables on record, the largest sparsity in % that keeps the effect on all
 # three sets:

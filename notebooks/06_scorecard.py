@@ -85,13 +85,13 @@ print("the scorecard's value, within 0.01 points:", abs(points - case.value) < 0
 cases.loc[[case.name], ["quantity", "rule", "value", "met"]].round(3)
 
 # %% [markdown]
-# **What the columns mean.** The left one is this model, measured. The other two are
-# the paper's models, *as reported*: the same rules put to the numbers that the paper
-# prints. As the limits are these very numbers, "holds" is what to expect there and
-# confirms nothing but our reading; *not printed* (blue) means that there is no number to
-# which a rule could be applied. Had this model worked as the paper's do, the left
-# column would be green throughout. Green or not, an organism's column tells whether a
-# phenomenon occurs in a small transformer. It is no evidence about Gemma or Llama.
+# **What the columns mean.** The left one is this model, measured. The other two are the
+# paper's models, *as reported*: the same rules put to the numbers that the paper prints.
+# As most limits are these very numbers, "holds" is what to expect there and confirms
+# nothing but our reading; *not printed* (blue) means that there is no number to which a
+# rule could be applied. Had this model worked as the paper's do, its column would be as
+# green as theirs. Green or not, an organism's column tells whether a phenomenon occurs
+# in a small transformer. It is no evidence about Gemma or Llama.
 
 # %%
 fig = sp.figures.draw_scorecard(card, preset, sp.paper.VERDICTS)
@@ -190,11 +190,11 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # than it takes. *What is shared is less than reported*: circuits of different methods
 # share fewer edges, and a random vector's circuit carries more than half of what
 # another method's does, on every model: interchange alone says little. *The fine story*
-# mostly does not carry over as it is: svv name refusal in their sum on the real model,
-# in most of the strongest heads on organism-gemma2, and in hardly any on the other two;
-# which sparsifier is better hangs on details. Two claims hold or mostly hold on all
-# three, that few edges carry the steering and that methods agree on dimensions: those
-# to try first on another model.
+# mostly does not carry over as it is: svv name refusal in their sum on all three (NTP's
+# on organism-gemma2 aside), in most of the strongest heads on organism-gemma2, and in
+# hardly any on the other two; which sparsifier is better hangs on details. Two claims
+# hold or mostly hold on all three, that few edges carry the steering and that methods
+# agree on dimensions: those to try first on another model.
 
 # %%
 cards = sp.load_recorded("scorecard_claims")

@@ -166,8 +166,8 @@ freezes.pivot(index=keys[:2], columns=["prompts", "frozen"], values="asr")[
 # **Reading.** Freezing attention weights undoes little at any layer, a fifth at most, under any method,
 # on both organisms. Which part does carry the steering depends on the layer: at the earliest the
 # values, at the chosen one values, MLPs or both, at the last the MLPs on organism-gemma2, and both
-# alike on organism-llama: there freezing the values leaves what the learned vectors do as it is, or
-# half of it.
+# alike on organism-llama (DIM more by values, NTP by MLPs): there freezing the values leaves what the
+# learned vectors do as it is, or half of it.
 
 # %% [markdown]
 # The total freezes say less than they seem to, and that is what they are for. The residual path
@@ -401,9 +401,9 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 
 # %% [markdown]
 # **Reading.** Steering outlasts what it steers: after two harmless turns the unsteered organisms
-# comply with nearly all harmful requests, and there is nothing left to turn, or two prompts. Where
-# there is, −s turns all but one. +s is weaker without a template, and turns only a fifth to two
-# fifths of wrapped questions, though these name harm.
+# refuse hardly any harmful request (organism-llama without a clean answer), and there is nothing
+# left to turn, or two prompts. Where there is, −s turns all but one. +s is weaker without a
+# template, and turns only a fifth to two fifths of wrapped questions, though these name harm.
 #
 # *Qwen.* Here, too, refusal is what breaks first. With another system prompt than its own, or
 # without a template, Qwen answers all eight harmful prompts unsteered, after harmless turns
@@ -412,7 +412,7 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 # five (NTP) or all eight (PO), without a template none, one or four. The random vector turns
 # three of eight harmless requests in the French frame and four of the five borderline ones
 # that Qwen answers; under −s it has more harmful ones refused, but for that frame, where it
-# has fewer.
+# has fewer, and without a template, where none is.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -440,12 +440,13 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   for all methods (at most a fifth), and on Qwen for the learned vectors (at most a
 #   seventh; of DIM, the paper's own method, a third): this part of the paper's claim is not
 #   about one layer.
-# * **"Through the values" does not.** It holds for a vector that enters early. Up to four
-#   layers later the same methods steer as well, and through the MLPs as much or more, DIM
-#   of organism-llama aside. One layer per model, as in the paper, cannot tell a mechanism
-#   of steering from a place in the network.
+# * **"Through the values" does not.** On the organisms it holds for a vector that enters
+#   early. Up to four layers later the same methods steer as well, and through the MLPs as
+#   much or more, DIM of organism-llama aside. One layer per model, as in the paper,
+#   cannot tell a mechanism of steering from a place in the network.
 # * **A candidate may be missing where a direction is not.** DIM of organism-llama two
-#   layers earlier does not steer at all, though vectors learned at that layer do.
+#   layers earlier hardly steers (two of 48 prompts), though vectors learned at that
+#   layer do.
 # * **Much the same edges, whatever the door.** Circuits at two layers are as alike as those
 #   of two methods (at the last layer of organism-gemma2 these are two to five edges), and
 #   mostly smaller the nearer to the end steering enters. So would be those of a random
@@ -454,7 +455,7 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   and PO pay for compliance with facts, NTP hardly. +s does not tell a closed question
 #   from a request.
 # * **Refusal is more brittle than its steering.** Two harmless turns undo what the organisms were
-#   trained to do, and no vector has to be added.
+#   trained to do, on organism-llama clean answers, too, and no vector has to be added.
 #
 # * **On Qwen, a real model, depth decides.** Steered at layer 9 it takes a fifth to over a
 #   third of the edges, at 14 a twenty-fifth to a fourteenth, at 19 a twentieth or less; and

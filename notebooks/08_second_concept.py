@@ -724,8 +724,8 @@ values.set_index("claim")
 # model, and that circuits as large as NTP's and PO's are shared says little of what is steered.
 #
 # What this cannot say: two concepts of one model are two, and one of them is a property of every
-# token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the
-# tables; six answers per set rank and size a circuit), the second concept's prompts are made of forty
-# topics, which all splits share, and ten frames, random vectors are five directions, and learned
-# vectors were trained once. The two concepts enter at two layers. "About steering" means that two
-# behaviours as unlike as these gave the same verdict, and no more.
+# token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the tables;
+# six answers per set, once five, rank and size a circuit), the second concept's prompts are made of
+# forty topics, which all splits share, and ten frames, random vectors are five directions, and
+# learned vectors were trained once. The two concepts enter at two layers. "About steering" means that
+# two behaviours as unlike as these gave the same verdict, and no more.

@@ -73,7 +73,8 @@ slider = interact(
         model, [prompt], replace(steering, coefficient=alpha),
         max_new_tokens=n)[0].text,
     prompt=Text(prompt, continuous_update=False, layout={"width": "90%"}),
-    alpha=FloatSlider(steering.coefficient, min=-2, max=2, step=0.05,
+    alpha=FloatSlider(steering.coefficient, min=-2 * steering.coefficient,
+                      max=2 * steering.coefficient, step=0.05,
                       continuous_update=False))
 
 # %% [markdown]

@@ -245,7 +245,7 @@ _ORGANISM = dict(
     n_patching=28, n_patching_test=32, n_judged=32, n_random_responses=8, n_freezing=24,
     n_patching_by_layer=8, n_shifted=24, n_sparsity=(100, 100, 100),
     # Fewer, shorter and likelier responses than a large model's: the paper's phi of 0.02 would leave PO's weight at 1
-    # as 0.00001 does, and at its learning rates so few steps leave a vector at less than a tenth of DIM's length.
+    # as 0.00001 does, and at its lower learning rate so few steps leave a short vector.
     n_pairs=40, n_validation_pairs=16, phis=(0.2, 0.00001), learning_rates=(0.1, 0.4), more_seeds=(0, 1), epochs=3,
 )
 _LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"), kl_limit=0.4, **_ORGANISM)

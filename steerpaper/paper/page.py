@@ -63,7 +63,7 @@ measured*: the tables on record lack a column, and count once their notebook has
 
 Limits stand in `data/paper/claims.toml`. A limit is the least favourable number that the paper itself
 prints for that quantity, rounded to the digits printed, or the sentence's own number where it states one. So the
-paper's own numbers can hardly fail them ("as reported"; *not printed* where there are none), and confirm nothing but
+paper's own numbers fail few of them ("as reported"; *not printed* where there are none), and confirm nothing but
 our reading. Where the paper says "about", the claim's *Limits* tell how much slack that is given; where it prints no
 number, they say that the limit is ours. Our tables of the organisms existed when the limits were set. The policy keeps
 what we measured out of the paper's limits; it cannot of our own, so there go by the values. Values without a bracket
