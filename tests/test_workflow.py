@@ -335,12 +335,15 @@ def test_of_jobs_on_a_cluster_their_end_is_said(tmp_path, monkeypatch):
     log += ("Error in rule unsteered:\n    message: SLURM sbatch failed. The error message was 'sbatch: error: Batch job "
             "submission failed: Requested node configuration is not available'.\n"
             f"    log: {tmp_path}/tiny/unsteered.log (check log file(s) for error details)\n")
+    log += (f"Error in rule organism:\n    message: SLURM-job '9' failed, SLURM status is: 'TIMEOUT'. \n"
+            f"    log: {tmp_path}/organisms/llama-2.log (check log file(s) for error details)\n")
     assert workflow.failures(log) == [
         "notebook 03_qk_freeze on tiny failed: its Slurm job 4 ended as CANCELLED; the whole log: "
         f"{tmp_path}/tiny/03.log",
         f"notebook 07_layers_and_robustness on tiny failed: KeyError: 'x'; the whole log: {tmp_path}/tiny/07.log",
         f"notebook 02_patching_circuits on tiny failed: python: command not found; the whole log: {cluster}",
         "unsteered on tiny failed: sbatch: error: Batch job submission failed: Requested node configuration is not available",
+        "training of llama-2 failed: its Slurm job 9 ended as TIMEOUT",
     ]
 
 
