@@ -912,7 +912,8 @@ sp.save_figure(fig, preset, "norm_skipped")
 # %% [markdown]
 # Where does a solid curve lie above or below its dashed one by more than the chance of
 # which prompts were asked? These are the comparisons, of all, whose paired interval of
-# the difference (exact minus norm skipped) excludes 0; of twenty, one does so by chance.
+# the difference (exact minus norm skipped) excludes 0; of twenty, one or two do so by
+# chance.
 
 # %%
 exact = curves[curves.method.isin(methods)].set_index(["method", "prompts", "share"])

@@ -417,10 +417,11 @@ steered.turned.unstack("method", sort=False).astype(object).fillna("nothing to t
 # %% [markdown]
 # ## Beside each other, and what we learned
 #
-# Mean share undone over methods and directions, of all models on record:
+# Mean share undone over the methods and directions that steer at every
+# layer tried, of all models on record:
 
 # %%
-records = sp.load_recorded("layer_undone")
+records = sp.behaviour.at_every_layer(sp.load_recorded("layer_undone"))
 records.pivot_table("undone", ["preset", "layer"], "frozen")[list(kinds)].round(2)
 
 # %% [markdown]

@@ -725,7 +725,8 @@ values.set_index("claim")
 #
 # What this cannot say: two concepts of one model are two, and one of them is a property of every
 # token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the tables;
-# six answers per set, once five, rank and size a circuit), the second concept's prompts are made of
-# forty topics, which all splits share, and ten frames, random vectors are five directions, and
-# learned vectors were trained once. The two concepts enter at two layers. "About steering" means that
-# two behaviours as unlike as these gave the same verdict, and no more.
+# six answers per set, once five, rank and size a circuit, and intervals from so few are too narrow by
+# a third), the second concept's prompts are made of forty topics, which all splits share, and ten
+# frames, random vectors are five directions, and learned vectors were trained once. The two concepts
+# enter at two layers. "About steering" means that two behaviours as unlike as these gave the same
+# verdict, and no more.

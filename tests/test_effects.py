@@ -34,6 +34,22 @@ def test_share_undone_of_too_little_steering_is_missing():
     assert effects.share_undone(rows(base=0.8, none=0.4, qk=0.2), least=0.5).undone.isna().all()
 
 
+def test_half_of_the_prompts_are_half_whatever_is_subtracted():
+    for low in range(13):
+        table = rows(base=low / 24, none=(low + 12) / 24, qk=low / 24)
+        assert effects.share_undone(table, least=0.5).undone.tolist() == pytest.approx([1.0]), low
+
+
+def test_layers_are_compared_by_what_steers_at_all_of_them():
+    keys = ["preset", "layer", "method", "frozen", "prompts", "undone"]
+    kept = [("a", layer, "po", kind, "harmful", 0.1 * layer) for layer in (1, 3) for kind in ("qk", "ov")]
+    kept += [("b", 2, "dim", "qk", "harmful", 0.0)]
+    left = [("a", 1, "po", "qk", "harmless", 0.2), ("a", 3, "dim", "ov", "harmful", 0.3),
+            ("a", 1, "ntp", "ov", "harmful", 0.4), ("a", 3, "ntp", "ov", "harmful", np.nan)]
+    found = effects.at_every_layer(pd.DataFrame([*left, *kept], columns=keys))
+    assert list(found.itertuples(index=False, name=None)) == kept
+
+
 def test_share_undone_of_no_steering_is_missing():
     assert effects.share_undone(rows(base=0.5, none=0.5, ov=0.4)).undone.isna().all()
 

@@ -289,6 +289,8 @@ def test_the_summary_shows_the_weakest_case():
     assert summary(zeros).endswith(" with 0 (0 to 0)") and "-0" not in summary(zeros)
     assert rows.margin.tolist() == pytest.approx([0.4, 0.1])
     assert rows.clear.tolist() == [True, False]
+    missing = cases(Claim("c", "", "", "", "", (check,)), lambda name: table.assign(low=[0.8, np.nan]))
+    assert missing.clear.tolist() == [True, None]  # without an interval a case is neither clear nor close
 
 
 # -- the claims --------------------------------------------------------------------------------------------
@@ -954,17 +956,18 @@ def test_other_layers_and_prompts_stand_in_a_folded_part(results):
     keys = ["layer", "method", "frozen", "prompts", "undone"]
     results("organism-gemma2", {
         "layer_undone": pd.DataFrame([(3, m, "ov", p, x) for m, x in (("dim", 0.5), ("po", 0.8)) for p in CLASSES]
-                                     + [(5, "dim", "qk", "harmful", -0.001)], columns=keys),
+                                     + [(5, "po", "ov", p, x) for p, x in zip(CLASSES, (-0.001, 0.002))]
+                                     + [(5, "ntp", "ov", "harmful", 1.0)], columns=keys),
         "collateral": pd.DataFrame([("none", 0, "right", 1.0), ("dim", 1, "right", 0.25), ("dim", -1, "right", 0.5),
                                     ("dim", 1, "kl", 9.0)], columns=["method", "sign", "measure", "value"]),
-        "shifts": pd.DataFrame([("plain", "none", np.nan), ("plain", "dim", 1.0), ("wrapped", "dim", np.nan)],
-                               columns=["shift", "method", "turned"])})
+        "shifts": pd.DataFrame([("plain", "none", np.nan, 8), ("plain", "dim", 1.0, 1), ("plain", "dim", 0.5, 4),
+                                ("wrapped", "dim", np.nan, 0)], columns=["shift", "method", "turned", "right"])})
     part = results_page().partition("Other layers, side effects, other prompts</summary>")[2].partition("</details>")[0]
     tables = [re.sub(r" +", " ", line) for line in part.splitlines() if line.startswith("| ")]
     assert [line for line in tables if "---" not in line] == [
-        "| model | layer | ov | qk |", "| organism-gemma2 | 3 | 0.65 | |", "| organism-gemma2 | 5 | | 0.00 |",
+        "| model | layer | of | ov |", "| organism-gemma2 | 3 | 2 | 0.80 |", "| organism-gemma2 | 5 | 2 | 0.00 |",
         "| model | method | -1 | 0 | 1 |", "| organism-gemma2 | none | | 1.00 | |", "| organism-gemma2 | dim | 0.50 | | 0.25 |",
-        "| model | method | plain |", "| organism-gemma2 | dim | 1.00 |"]
+        "| model | method | plain |", "| organism-gemma2 | dim | 0.60 |"]
 
 
 def test_folded_parts_hold_no_heading_of_markdown(results):

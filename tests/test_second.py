@@ -266,7 +266,8 @@ def test_what_freezes_undo_in_logits_is_what_their_circuits_lack(llama, data):
     for method, n in (("a", None), ("b", 1)):
         part = flipped.subset(n=n)
         own = undone[undone.method == method]
-        assert set(own.responses) == {len(part.responses)}
+        of_sets = {"both": len(part.responses), **part.labels.prompts.value_counts()}
+        assert len(of_sets) == 3 and own.responses.tolist() == own.prompts.map(of_sets).tolist()
         expected = faithfulness_by_class(llama, left, part, both=True)
         assert own.undone.tolist() == pytest.approx((1 - expected.faithfulness).tolist())
         assert own.low.tolist() == pytest.approx((1 - expected.high).tolist(), nan_ok=True)  # one prompt has none

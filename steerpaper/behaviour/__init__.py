@@ -2,8 +2,8 @@
 
 from steerpaper.behaviour.collateral import answer_effects, harmless_texts, judged_at_both_signs, text_effects
 from steerpaper.behaviour.effects import (
-    beside_unsteered, by_sparsifier, judged_both_ways, judged_frozen, judged_sparse, share_undone, shared_start,
-    sparsity_curves, turned,
+    at_every_layer, beside_unsteered, by_sparsifier, judged_both_ways, judged_frozen, judged_sparse, share_undone,
+    shared_start, sparsity_curves, turned,
 )
 from steerpaper.behaviour.excerpts import excerpts
 from steerpaper.behaviour.first_tokens import first_token_ids, first_token_log_odds
@@ -15,9 +15,10 @@ from steerpaper.behaviour.together import judged_together
 from steerpaper.behaviour.unsteered import ENOUGH, nothing_to_steer, nothing_turned, unsteered_rates
 
 __all__ = [
-    "ENOUGH", "Judge", "LlamaGuardJudge", "ScriptJudge", "SubstringJudge", "answer_effects", "beside_unsteered",
-    "by_sparsifier", "excerpts", "first_token_ids", "first_token_log_odds", "harmless_texts", "judge_agreement",
-    "judged_at_both_signs", "judged_both_ways", "judged_frozen", "judged_responses", "judged_sparse", "judged_together",
-    "load_judge", "next_token_kl", "nothing_to_steer", "nothing_turned", "rates", "resampled_rates", "share_undone",
-    "shared_start", "sparsity_curves", "text_effects", "turned", "unsteered_rates", "with_intervals",
+    "ENOUGH", "Judge", "LlamaGuardJudge", "ScriptJudge", "SubstringJudge", "answer_effects", "at_every_layer",
+    "beside_unsteered", "by_sparsifier", "excerpts", "first_token_ids", "first_token_log_odds", "harmless_texts",
+    "judge_agreement", "judged_at_both_signs", "judged_both_ways", "judged_frozen", "judged_responses",
+    "judged_sparse", "judged_together", "load_judge", "next_token_kl", "nothing_to_steer", "nothing_turned",
+    "rates", "resampled_rates", "share_undone", "shared_start", "sparsity_curves", "text_effects", "turned",
+    "unsteered_rates", "with_intervals",
 ]

@@ -78,10 +78,22 @@ def share_undone(ablations: pd.DataFrame, least: float = 0.0) -> pd.DataFrame:
     ends = ends.rename(columns={"method_steered": "method"})[[*keys, "asr_steered", "asr_unsteered"]]
     rows = ablations[ablations.frozen != "none"].merge(ends, on=keys)
     effect = rows.asr_unsteered - rows.asr_steered
-    effect = effect.where((effect != 0) & (effect.abs() >= least))
+    effect = effect.where((effect != 0) & (effect.abs() >= least - 1e-9))  # of rates such as 22/24 - 10/24
     share, *limits = ((rows[name] - rows.asr_steered) / effect for name in ("asr", "asr_low", "asr_high"))
     rows = rows.assign(undone=share, low=np.minimum(*limits), high=np.maximum(*limits))
     return rows[["model", "method", "frozen", "prompts", "undone", "low", "high"]]
+
+
+def at_every_layer(undone: pd.DataFrame) -> pd.DataFrame:
+    """What compares across layers: of each preset the methods and kinds of prompts that have a share undone at all of
+    its layers. Means over whatever steers at a layer would be of other methods at another.
+
+    Args:
+        undone: as of `share_undone`, with columns preset and layer.
+    """
+    undone = undone.dropna(subset="undone")
+    layers = undone.groupby("preset").layer.transform("nunique")
+    return undone[undone.groupby(["preset", "method", "prompts"]).layer.transform("nunique") == layers]
 
 
 def sparsity_curves(rates: pd.DataFrame) -> pd.DataFrame:
@@ -185,9 +197,10 @@ def turned(judged: pd.DataFrame, by: Sequence[str], concept: Concept = REFUSAL) 
 
 
 def beside_unsteered(table: pd.DataFrame) -> pd.DataFrame:
-    """Rates with the column clean_share_of_base: clean text as a share of the unsteered model's to the same prompts.
+    """Rates with the column clean_share_of_base: clean text as a share of the unsteered model's to that set of prompts,
+    of which a row may stand for a part (random vectors).
 
-    Missing where that has less than a tenth: a share of hardly anything would say nothing.
+    Missing where the unsteered has less than a tenth: a share of hardly anything would say nothing.
 
     Args:
         table: columns prompts, method ("none" among them, once per set of prompts) and clean.

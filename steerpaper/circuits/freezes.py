@@ -45,7 +45,8 @@ def undone_on_logits(model: Model, data: Mapping[str, FlippedResponses], *, seed
     for method, flipped in data.items():
         left = frozen_circuits(Graph.of(model, flipped.steerings[0].layer))
         own = faithfulness_by_class(model, left, flipped, both=True, seed=seed)
-        parts.append(own.assign(method=method, responses=len(flipped.responses)))
+        of_sets = {"both": len(flipped.responses), **flipped.labels.prompts.value_counts()}
+        parts.append(own.assign(method=method, responses=own.prompts.map(of_sets)))
     table = pd.concat(parts, ignore_index=True)
     undone = pd.DataFrame({"undone": 1 - table.faithfulness, "low": 1 - table.high, "high": 1 - table.low})
     return table[["method", "frozen", "prompts", "n_edges", "responses"]].join(undone)

@@ -107,7 +107,8 @@ class Check:
                            met=self.rule.met(value))
         if self.interval and set(self.interval) <= set(table):
             low, high = (table[name].astype(float) for name in self.interval)
-            return rows.assign(low=low, high=high, clear=self.rule.clear(value, low, high)).reset_index(drop=True)
+            clear = self.rule.clear(value, low, high).astype(object).where(low.notna() & high.notna(), None)
+            return rows.assign(low=low, high=high, clear=clear).reset_index(drop=True)
         return rows.assign(low=np.nan, high=np.nan, clear=None).reset_index(drop=True)
 
 

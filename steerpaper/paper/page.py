@@ -11,6 +11,7 @@ import pandas as pd
 
 from steerpaper import paths
 from steerpaper.artifacts import load_table, on_record
+from steerpaper.behaviour.effects import at_every_layer
 from steerpaper.paper.beside import reported_numbers
 from steerpaper.paper.claims import FEW, MOST, Claim, claims
 from steerpaper.paper.departures import departures_page
@@ -53,10 +54,11 @@ rules. A finding is about *steering* where it holds, or mostly holds, for both, 
 one and fails, or mostly fails, for the other, about *neither* where it does so for both, and *open* otherwise. In
 brackets as above. Where a title names refusal, the second concept's own words stand for it."""
 
-_LAYERS = """Means over methods and both ways of steering, from [notebook 07](notebooks/07_layers_and_robustness.ipynb),
-which has every number with its interval and how few prompts are behind it: the share of the steering that a freeze undoes,
-by the layer that steering enters; closed questions answered right, by the sign of α (0: unsteered; *random*: one vector as
-long as DIM's); and of the prompts that could turn, the share that does, by the way they are put (nothing: none could)."""
+_LAYERS = """From [notebook 07](notebooks/07_layers_and_robustness.ipynb), which has every number with its interval and
+how few prompts are behind it: the share of the steering that a freeze undoes, by the layer that steering enters (mean
+over methods and ways of steering, of six, that turn half of the prompts at every layer: *of* says how many); closed
+questions answered right, by the sign of α (0: unsteered; *random*: one vector as long as DIM's); and of the prompts of
+both kinds that could turn, the share that does, by the way they are put (nothing: none could)."""
 
 _LIMITS = """What is undefined does not meet a limit. *No case*: the tables hold nothing to which the claim applies. *Not
 measured*: the tables on record lack a column, and count once their notebook has run again.
@@ -260,17 +262,21 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
 
 def _layer_sections(presets: Iterable[str]) -> list[str]:
     """What notebook 07 found, every model on record in a few rows; nothing where it has not run."""
-    names = {"layer_undone": "undone", "collateral": "value", "shifts": "turned"}
-    tables = {name: [table.assign(model=preset) for preset in presets if (table := _saved(preset, name)) is not None]
+    names = ("layer_undone", "collateral", "shifts")
+    tables = {name: [table.assign(preset=preset) for preset in presets if (table := _saved(preset, name)) is not None]
               for name in names}
     if not all(tables.values()):
         return ["No model on record has been through notebook 07."]
     undone, side, shifts = (pd.concat(parts, ignore_index=True) for parts in tables.values())
-    side, shifts = side[side.measure == "right"], shifts[shifts.method != "none"]
-    wide = [undone.pivot_table("undone", ["model", "layer"], "frozen", sort=False),
-            side.pivot_table("value", ["model", "method"], "sign", sort=False).sort_index(axis=1),
-            shifts.pivot_table("turned", ["model", "method"], "shift", sort=False)]
-    return [_LAYERS, *(markdown_table(_rounded(table).reset_index()) for table in wide)]
+    undone, side, shifts = at_every_layer(undone), side[side.measure == "right"], shifts[shifts.method != "none"]
+    ways = undone.drop_duplicates(["preset", "method", "prompts"]).groupby("preset").size()
+    undone = undone.assign(of=undone.preset.map(ways))
+    shifts = shifts.assign(turned=shifts.turned * shifts.right).pivot_table(
+        ["turned", "right"], ["preset", "method"], "shift", aggfunc="sum", sort=False)
+    wide = [undone.pivot_table("undone", ["preset", "layer", "of"], "frozen", sort=False),
+            side.pivot_table("value", ["preset", "method"], "sign", sort=False).sort_index(axis=1),
+            (shifts.turned / shifts.right).dropna(axis=1, how="all")]
+    return [_LAYERS, *(markdown_table(_rounded(table).reset_index().rename(columns={"preset": "model"})) for table in wide)]
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
