@@ -82,8 +82,7 @@ def failures(log: str) -> list[str]:
         else:
             why = reason(there.read_text("utf-8", "replace")) if there else "it has left no log"
         what = f"training of {own.stem}" if name == "organism" else f"{name.replace('_', ' ', 1)} on {own.parent.name}"
-        said.append(f"{what} failed: {why}"
-                    + (f"; the whole log: {there}" if there else ""))
+        said.append(f"{what} failed: {why}" + (f"; the whole log: {there}" if there else ""))
     return said
 
 
