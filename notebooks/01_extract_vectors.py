@@ -434,11 +434,11 @@ chosen_runs.assign(norm_of_dim=float(vector.norm())).round(3)
 
 # %% [markdown]
 # **Reading.** No validation loss ends on a rise (two runs on organism-llama pass through one).
-# At the higher learning rate the curves flatten within the few epochs, at the lower one they
-# still fall, so the grid's best runs lie at its edge on both organisms, where a larger one
-# might do better. Seeds hardly differ, one setting on organism-gemma2 aside. PO's smaller φ
-# reaches the lower loss, mostly with longer vectors that match the responses worse: won by
-# making losers unlikely.
+# At the higher learning rate the curves flatten, at the lower one they still fall, so the
+# grid's best runs lie at its edge on both organisms, where a larger one might do better. At
+# the end seeds hardly differ, one setting on organism-gemma2 aside. PO's smaller φ reaches the
+# lower loss, mostly with longer vectors that match the responses worse: won by making losers
+# unlikely.
 #
 # *Qwen.* The same at the edge of the grid; of the chosen runs NTP's has levelled off, PO's
 # still falls. One seed and one φ were in the grid.

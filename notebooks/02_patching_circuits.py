@@ -15,10 +15,9 @@
 # > what is left over carries next to nothing, and neither does a random circuit
 # > of twice the size.
 #
-# Steering adds `α s` to the residual stream entering layer ℓ. Everything after
-# that reaches the logits along *edges*, from what writes to the stream (the
-# steering itself, attention heads, MLPs) to what reads from it (queries, keys
-# and values of the heads, MLPs, the logits). This notebook
+# Steering adds `α s` to the residual stream entering layer ℓ. Everything after that reaches the
+# logits along *edges*, from what writes to the stream (the steering itself, attention heads, MLPs)
+# to what reads from it (queries, keys and values of the heads, MLPs, the logits). This notebook
 #
 # 1. scores every edge by **multi-token integrated gradients**, once by hand and
 #    then by [`attribute`](../steerpaper/circuits/attribution.py);
@@ -27,23 +26,20 @@
 #    with that;
 # 4. asks whether the circuits of other vectors are the same.
 #
-# *How to read a name.* The stream is a sum, so what a component reads is what
-# all components before it have written: every pair of a writer and a later
-# reader is an edge, and cutting one leaves the others alone. Writers are
-# `steer`, the heads (`a4.h0` is head 0 of layer 4) and the MLPs (`m4`). Readers
-# are the queries, keys and values of the heads (`a4.h0<q>`; heads that share
-# keys and values share a reader), the MLPs, and `logits`. A head's own work,
-# from what it reads to what it writes, is no edge but left to the model.
-# [`graph.py`](../steerpaper/circuits/graph.py) holds nothing else.
+# *How to read a name.* The stream is a sum, so what a component reads is what all components before
+# it have written: every pair of a writer and a later reader is an edge, and cutting one leaves the
+# others alone. Writers are `steer`, the heads (`a4.h0` is head 0 of layer 4) and the MLPs (`m4`).
+# Readers are the queries, keys and values of the heads (`a4.h0<q>`; heads that share keys and
+# values share a reader), the MLPs, and `logits`. A head's own work, from what it reads to what it
+# writes, is no edge but left to the model. [`graph.py`](../steerpaper/circuits/graph.py) holds
+# nothing else.
 #
-# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt
-# sets. *Writes* the scores
-# (`build/<preset>/artifacts/<method>_attribution.safetensors`, which
-# [04](04_ov_decomposition.ipynb) and [05](05_sparsification.ipynb) read), tidy
-# tables and figures; [06](06_scorecard.ipynb) judges the claims by them, and
-# [RESULTS.md](../RESULTS.md) has the verdicts of every model. Edges are ranked
-# on training prompts, sizes chosen on validation prompts, and every
-# faithfulness shown is measured on test prompts.
+# *Reads* the vectors of [notebook 01](01_extract_vectors.ipynb) and the prompt sets. *Writes* the
+# scores (`build/<preset>/artifacts/<method>_attribution.safetensors`, which
+# [04](04_ov_decomposition.ipynb) and [05](05_sparsification.ipynb) read), tidy tables and figures;
+# [06](06_scorecard.ipynb) judges the claims by them, and [RESULTS.md](../RESULTS.md) has the
+# verdicts of every model. Edges are ranked on training prompts, sizes chosen on validation prompts,
+# and every faithfulness shown is measured on test prompts.
 
 # %% tags=["parameters"]
 preset = "organism-llama"
@@ -82,19 +78,17 @@ print(f"{graph.n_edges:,} edges from layer {layer} of {model.n_layers} on")
 # > base model's and the steered model's answer; only prompts whose behaviour
 # > steering flips.
 #
-# A harmful prompt counts if the base model refuses it and the model under −α
-# does not; a harmless one if the base model answers it and the model under +α
-# refuses. Where steering works (notebook 01), most prompts should pass. Base
-# and steered run then read the same answer, and the **metric** at each of its
-# positions is the logit of the steered run's favourite token y minus that of
-# the base run's, y\*: `m = logit(y) − logit(y*)`. Where both agree, m is zero
-# whatever happens, and the position is *masked*. Both answers are taken,
-# because steering has to keep working in either direction: against the base
-# answer, which it would not have given, and along its own. On answers of the
-# steered model the paper swaps the two runs; then the difference of activations
-# and the gradient both change sign, and the score stays what it is, so here all
-# four sets go through alike. Every method of notebook 01 gets data of its own:
-# its vector, its coefficient, its flipped prompts and its answers.
+# A harmful prompt counts if the base model refuses it and the model under −α does not; a harmless
+# one if the base model answers it and the model under +α refuses. Where steering works (notebook
+# 01), most prompts should pass. Base and steered run then read the same answer, and the **metric**
+# at each of its positions is the logit of the steered run's favourite token y minus that of the
+# base run's, y\*: `m = logit(y) − logit(y*)`. Where both agree, m is zero whatever happens, and the
+# position is *masked*. Both answers are taken, because steering has to keep working in either
+# direction: against the base answer, which it would not have given, and along its own. On answers
+# of the steered model the paper swaps the two runs; then the difference of activations and the
+# gradient both change sign, and the score stays what it is, so here all four sets go through alike.
+# Every method of notebook 01 gets data of its own: its vector, its coefficient, its flipped prompts
+# and its answers.
 
 # %%
 how = dict(max_new_tokens=settings.max_new_tokens, batch_size=settings.batch_size)
@@ -135,15 +129,13 @@ fewest = test.subset(n=settings.n_random_responses)  # for hundreds of circuits
 # %% [markdown]
 # ## Why more than one token
 #
-# Work on refusal often looks at one token only, the one where answering and
-# refusing part ways. If steering acted there and the rest followed by itself,
-# the effect m(steered) − m(base) would sit at the first unmasked position of a
-# response, for later positions read the same text in both runs. If it goes on
-# steering, the effect is spread out. Two numbers say how far: the share at each
-# response's *first* unmasked position, and the share at the *largest* single
-# position, counted from the start of the answer. Only if both are small does
-# one token miss most. In the table `at` is that largest position, and the last
-# row takes the four sets together, each with the same weight.
+# Work on refusal often looks at one token only, the one where answering and refusing part ways. If
+# steering acted there and the rest followed by itself, the effect m(steered) − m(base) would sit at
+# the first unmasked position of a response, for later positions read the same text in both runs. If
+# it goes on steering, the effect is spread out. Two numbers say how far: the share at each
+# response's *first* unmasked position, and the share at the *largest* single position, counted from
+# the start of the answer. Only if both are small does one token miss most. In the table `at` is
+# that largest position, and the last row takes the four sets together, each with the same weight.
 
 # %%
 empty = sp.Circuit.of(graph, graph.edges[:0])
@@ -174,10 +166,9 @@ shares.round(2)
 # and most of it on steered answers. Base answers to harmful prompts, on organism-gemma2 to harmless
 # ones, too, go on being steered until late.
 #
-# So the two ways to look at one token disagree: where the runs first part is
-# often an unimportant word before the decision, while the decision itself is
-# one position. What a one-token analysis finds depends on which of the two it
-# takes; its circuit is tested below.
+# So the two ways to look at one token disagree: where the runs first part is often an unimportant
+# word before the decision, while the decision itself is one position. What a one-token analysis
+# finds depends on which of the two it takes; its circuit is tested below.
 #
 # *Qwen.* Here no position stands out: the largest holds 8 % of the pooled effect, and it
 # takes the first 23 tokens of an answer to get to the half. (Base answers to harmful prompts
@@ -201,20 +192,17 @@ shares.round(2)
 #
 # the gradient taken in the run that enters layer ℓ with what the index says.
 #
-# Why an average along the path? With one step the gradient at the base run (or
-# in the middle) says how m *begins* to change; where the model saturates, as a
-# softmax does, that is not how far it gets. Along the whole path gradients add
-# up to the difference, as in the fundamental theorem of calculus, so that
-# nothing of the effect is lost or counted twice.
+# Why an average along the path? With one step the gradient at the base run (or in the middle) says
+# how m *begins* to change; where the model saturates, as a softmax does, that is not how far it
+# gets. Along the whole path gradients add up to the difference, as in the fundamental theorem of
+# calculus, so that nothing of the effect is lost or counted twice.
 #
-# The cell below does that for an edge that every model has, from the steering
-# node to the MLP of layer ℓ. The source writes `α s` in the steered run and
-# nothing in the base run, so its difference is `α s` at every position. The
-# target reads the stream before the MLP's norm, and *only* through the MLP: a
-# copy of the stream is put where the norm reads, so that the gradient does not
-# go round it along the residual stream. m is summed over all positions of the
-# answer, from the prompt's last token to the answer's last but one; where y =
-# y\* it is zero.
+# The cell below does that for an edge that every model has, from the steering node to the MLP of
+# layer ℓ. The source writes `α s` in the steered run and nothing in the base run, so its difference
+# is `α s` at every position. The target reads the stream before the MLP's norm, and *only* through
+# the MLP: a copy of the stream is put where the norm reads, so that the gradient does not go round
+# it along the residual stream. m is summed over all positions of the answer, from the prompt's last
+# token to the answer's last but one; where y = y\* it is zero.
 
 # %%
 one, T = checked.subset(concept.positive, "base", n=1), 10
@@ -250,18 +238,16 @@ bound = 1e-4 if model.dtype == torch.float32 else 1e-1  # of the score
 print(f"by hand as by the package, to {bound:.0e}:", abs(score / edge - 1) <= bound)
 
 # %% [markdown]
-# [`gradients.py`](../steerpaper/circuits/gradients.py) gets the gradients of
-# *all* targets from those same T passes, every head's queries, keys and values
-# apart, without a copy of the stream for each: gradients are taken at the
-# outputs of the projections and pulled back through the head's rows of the
-# weight and through the norm.
+# [`gradients.py`](../steerpaper/circuits/gradients.py) gets the gradients of *all* targets from
+# those same T passes, every head's queries, keys and values apart, without a copy of the stream for
+# each: gradients are taken at the outputs of the projections and pulled back through the head's
+# rows of the weight and through the norm.
 #
 # ## All scores
 #
-# Scores are in units of m: logits per unmasked position. We compute the four
-# sets apart and pool them, which is exact: a score is a mean over positions. If
-# a tenth of the edges is to carry the steering, scores should fall steeply with
-# rank.
+# Scores are in units of m: logits per unmasked position. We compute the four sets apart and pool
+# them, which is exact: a score is a mean over positions. If a tenth of the edges is to carry the
+# steering, scores should fall steeply with rank.
 
 # %%
 by_set = {}
@@ -288,13 +274,11 @@ sp.save_figure(fig, preset, "score_distribution")
 # %% [markdown]
 # ## Checks that must hold exactly
 #
-# Identities that the code has to meet whatever the model does. A run of the
-# *empty* circuit is the base run, one of the *full* circuit the steered run.
-# The scores of the steering node's edges add up to the score of the node. The
-# first two would fail if an edge were missing from the graph or a run mixed in
-# the wrong activations, the third if a gradient were pulled back wrongly. In
-# float32 rounding should leave less than 1e-4 logits of difference in each of
-# them.
+# Identities that the code has to meet whatever the model does. A run of the *empty* circuit is the
+# base run, one of the *full* circuit the steered run. The scores of the steering node's edges add
+# up to the score of the node. The first two would fail if an edge were missing from the graph or a
+# run mixed in the wrong activations, the third if a gradient were pulled back wrongly. In float32
+# rounding should leave less than 1e-4 logits of difference in each of them.
 
 # %%
 nothing, everything = (result.table for result in ends)
@@ -312,10 +296,9 @@ sp.save_table(preset, "identity_checks", identities)
 identities.set_index("check")
 
 # %% [markdown]
-# And integrated gradients are *complete*: the steering node's score tends to
-# m(steered) − m(base) as T grows, with the midpoint rule's error falling as
-# 1/T². A line that leaves that slope, or stops falling, would mean a gradient
-# that is not the metric's.
+# And integrated gradients are *complete*: the steering node's score tends to m(steered) − m(base)
+# as T grows, with the midpoint rule's error falling as 1/T². A line that leaves that slope, or
+# stops falling, would mean a gradient that is not the metric's.
 
 # %%
 by_steps, rows = {}, []
@@ -341,16 +324,14 @@ sp.save_figure(fig, preset, "completeness")
 # %% [markdown]
 # ## Attribution against exact patching
 #
-# The scores are an approximation. The true effect of an edge is found by
-# patching it alone: its reader gets the writer's steered instead of its base
-# activation, everything after that reader responds, and m of that run is
-# compared with the base run's. That is one run of the model per edge and
-# response ([`patch_edges`](../steerpaper/circuits/patching.py)), which
-# attribution saves us from doing for every edge. On a sample of edges, half of
-# them the strongest and half at random, a good attribution lies on the
-# diagonal. The authors' code takes gradients *after* a target's norm and leaves
-# the norm's Jacobian out; those scores have other units, so there the question
-# is the correlation, not the slope.
+# The scores are an approximation. The true effect of an edge is found by patching it alone: its
+# reader gets the writer's steered instead of its base activation, everything after that reader
+# responds, and m of that run is compared with the base run's. That is one run of the model per edge
+# and response ([`patch_edges`](../steerpaper/circuits/patching.py)), which attribution saves us
+# from doing for every edge. On a sample of edges, half of them the strongest and half at random, a
+# good attribution lies on the diagonal. The authors' code takes gradients *after* a target's norm
+# and leaves the norm's Jacobian out; those scores have other units, so there the question is the
+# correlation, not the slope.
 
 # %%
 half = settings.n_patched_edges // 2
@@ -387,15 +368,15 @@ display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 # correlates better on organism-llama, ranks slightly worse on both, and finds nearly the same
 # strongest tenth on both (what its circuits do: near the end).
 #
-# What is left of the error is no matter of steps: patching moves one input
-# alone from base to steered, the path of integration moves all of them
-# together. Where inputs interact, as in an MLP that reads the steering and what
-# earlier MLPs made of it, both are right about different things.
+# What is left of the error is no matter of steps: patching moves one input alone from base to
+# steered, the path of integration moves all of them together. Where inputs interact, as in an MLP
+# that reads the steering and what earlier MLPs made of it, both are right about different things.
 #
 # *Qwen.* Correlation and rank correlation with exact patching are 0.99 and 0.96 at any number
-# of steps, the slope is 0.96; nothing is overstated by much, two of the strongest edges are
-# understated. Without the norm's Jacobian the slope halves and the correlation is 0.97; a
-# fifth of the strongest tenth is exchanged.
+# of steps, the slope is 0.96. Of the strong edges two, from heads of layer 14 into m15, are
+# twice too large, three a sixth to a third too small, and a weak one (m14→m16) has the wrong
+# sign. Without the norm's Jacobian the slope halves and the correlation is 0.97; a fifth of
+# the strongest tenth is exchanged.
 
 # %% [markdown]
 # ## Faithfulness
@@ -406,33 +387,28 @@ display(sp.save_figure(fig, preset, "patching_check"), checks.round(3))
 # > them almost nothing is recovered, and random circuits of twice the size
 # > recover less than 10 %.
 #
-# The *faithfulness* of a circuit is `(m(C) − m(base)) / (m(steered) −
-# m(base))`, where in m(C) the edges of C carry what their writers write in
-# that run and all others their base activations: 0 is the base run, 1 the
-# steered one, as the endpoint identities above showed for the empty and the
-# full circuit. Each m is averaged over all positions first and the ratio taken
-# last, for position by position it has denominators near zero. Intervals are
-# bootstrapped over prompts, which is what a new sample would draw anew; they
-# do not contain the choice of the edges. A circuit holds the strongest edges
-# that lie on some path from the steering node to the logits: others change
-# nothing, the RMS of a post-norm aside. Measured on the steered answers to
-# **test** prompts, with edges ranked on training prompts.
+# The *faithfulness* of a circuit is `(m(C) − m(base)) / (m(steered) − m(base))`, where in m(C) the
+# edges of C carry what their writers write in that run and all others their base activations: 0 is
+# the base run, 1 the steered one, as the endpoint identities above showed for the empty and the
+# full circuit. Each m is averaged over all positions first and the ratio taken last, for position
+# by position it has denominators near zero. Intervals are bootstrapped over prompts, which is what
+# a new sample would draw anew; they do not contain the choice of the edges. A circuit holds the
+# strongest edges that lie on some path from the steering node to the logits: others change nothing,
+# the RMS of a post-norm aside. Measured on the steered answers to **test** prompts, with edges
+# ranked on training prompts.
 #
-# One random circuit says little: what it carries depends on which edges of the
-# steering node it happens to hold, and above all on the one that leads straight
-# to the logits. So each is drawn a hundred times
-# ([`controls.py`](../steerpaper/circuits/controls.py)), on a part of the test
-# prompts, and shown as the band that holds 95 % of the draws. One kind has *as
-# many edges* as the circuit. The other has as many *of every kind*: of every
-# pair of a source's kind (the steering node, heads, MLPs) and a target's
-# (queries, keys, values, MLPs, the logits). What that one carries, the circuit
-# owes to the kinds of its edges, what it lacks, to which of them attribution
-# chose.
+# One random circuit says little: what it carries depends on which edges of the steering node it
+# happens to hold, and above all on the one that leads straight to the logits. So each is drawn a
+# hundred times ([`controls.py`](../steerpaper/circuits/controls.py)), on a part of the test
+# prompts, and shown as the band that holds 95 % of the draws, their median dotted. One kind has *as
+# many edges* as the circuit. The other has as many *of every kind*: of every pair of a source's
+# kind (the steering node, heads, MLPs) and a target's (queries, keys, values, MLPs, the logits).
+# What that one carries, the circuit owes to the kinds of its edges, what it lacks, to which of them
+# attribution chose.
 #
-# The claim holds if the circuit's curve climbs to the dotted line early, while
-# the complement (drawn at the size of the circuit that it lacks) and the band
-# of as many random edges stay low. It is the stronger, the lower the other band
-# lies, too.
+# The claim holds if the circuit's curve climbs to the dotted line (0.85) early, while the
+# complement (drawn at the size of the circuit that it lacks) and the band of as many random edges
+# stay low. It is the stronger, the lower the other band lies, too.
 
 # %%
 tested = {}
@@ -471,13 +447,12 @@ sp.save_figure(fig, preset, "fig2_faithfulness")
 # %% [markdown]
 # ## The minimum-faithful circuit
 #
-# The smallest size that reaches 0.85, by bisection in steps of 1 % of the
-# edges, is found on validation prompts, for harmful and harmless ones apart;
-# the larger one is taken, so that neither class hides behind the other.
-# (Faithfulness need not grow with size, for some edges work against the
-# steering; then this is one size that reaches it while the next smaller one
-# does not.) On test prompts we then measure that circuit and its complement.
-# The size was not chosen on them, so it may fall short of 0.85 there.
+# The smallest size that reaches 0.85, by bisection in steps of 1 % of the edges, is found on
+# validation prompts, for harmful and harmless ones apart; the larger one is taken, so that neither
+# class hides behind the other. (Faithfulness need not grow with size, for some edges work against
+# the steering; then this is one size that reaches it while the next smaller one does not.) On test
+# prompts we then measure that circuit and its complement. The size was not chosen on them, so it
+# may fall short of 0.85 there.
 
 # %%
 rankings, circuits = {"dim": scores}, {}
@@ -510,21 +485,18 @@ controls[controls.prompts == "both"].drop(columns="prompts").round(3)
 #
 # ### Beside a hundred random circuits
 #
-# The paper's control has twice as many edges, taken at random. Three kinds
-# stand beside the minimum-faithful circuit: as many edges, twice as many, and
-# as many of every kind. A single circuit that fails shows that failing is
-# possible; so what is held against the paper's limit of 0.1 is the value below
-# which 97.5 % of the draws stay (*high*), and what is held against the circuit
-# is the share of draws that carry as much as it does (*reaching*). The paper's
-# sentence holds if *high* of twice as many edges lies below 0.1 in both
-# classes. That *which* edges are in the circuit matters, and not only how many
-# of what kind, is shown by the last kind or not at all.
+# The paper's control has twice as many edges, taken at random. Three kinds stand beside the
+# minimum-faithful circuit: as many edges, twice as many, and as many of every kind. A single
+# circuit that fails shows that failing is possible; so what is held against the paper's limit of
+# 0.1 is the value below which 97.5 % of the draws stay (*high*), and what is held against the
+# circuit is the share of draws that carry as much as it does (*reaching*). The paper's sentence
+# holds if *high* of twice as many edges lies below 0.1 in both classes. That *which* edges are in
+# the circuit matters, and not only how many of what kind, is shown by the last kind or not at all.
 #
-# A filled point holds the edge that leads from the steering node straight to
-# the logits. If the filled ones lie apart, "random circuits carry something" is
-# a matter of that one edge. (Circuits of the last kind hold it whenever the
-# circuit does. Some of their edges lie on no path, and do nothing: *on_path*
-# counts the others.)
+# A filled point holds the edge that leads from the steering node straight to the logits. If the
+# filled ones lie apart, "random circuits carry something" is a matter of that one edge. (Circuits
+# of the last kind hold it whenever the circuit does. Some of their edges lie on no path, and do
+# nothing: *on_path* counts the others.)
 #
 # *Qwen.* 6 % of the edges, 798 of 13,306, carry 0.91 on test prompts of both classes, though
 # they were ranked on 13 flipped prompts and sized on 12. What is left carries nothing.
@@ -562,14 +534,13 @@ draws.groupby(["control", "prompts", "straight"], sort=False).faithfulness.agg(
 # > *Figure 19, in our words.* The paper also finds circuits on each of the four
 # > sets by itself.
 #
-# If harmful and harmless prompts, base and steered answers used different
-# edges, a circuit found on one set would fail on the other kind of test
-# prompts. The same figure holds the circuit of a one-token analysis: all four
-# sets, each answer cut after the first position at which base and steered run
-# disagree. If patching over whole answers is needed, that curve lies below. How
-# far below is measured on the same prompts, and what makes a prompt hard makes it
-# so for both circuits: the intervals of the *difference*, over prompts drawn
-# again with both circuits' values, say more than those of the two curves.
+# If harmful and harmless prompts, base and steered answers used different edges, a circuit found on
+# one set would fail on the other kind of test prompts. The same figure holds the circuit of a
+# one-token analysis: all four sets, each answer cut after the first position at which base and
+# steered run disagree. If patching over whole answers is needed, that curve lies below. How far
+# below is measured on the same prompts, and what makes a prompt hard makes it so for both circuits:
+# the intervals of the *difference*, over prompts drawn again with both circuits' values, say more
+# than those of the two curves.
 
 # %%
 cut, steerings = [], []
@@ -608,10 +579,10 @@ single[single.share.round(2) == 0.1].pivot_table(
     ["faithfulness", "overlap_with_all"], "ranked_on", "prompts", sort=False).round(2)
 
 # %% [markdown]
-# Faithfulness of the circuit of all four sets minus that of one token, at every
-# size. What is to be looked at is whether an interval excludes 0 (then whole
-# answers are better, or worse, beyond the chance of which prompts were asked), and
-# at which sizes: the claim is about those that could be called small.
+# Faithfulness of the circuit of all four sets minus that of one token, at every size. What is to be
+# looked at is whether an interval excludes 0 (then whole answers are better, or worse, beyond the
+# chance of which prompts were asked), and at which sizes: the claim is about those that could be
+# called small.
 
 # %%
 single[single.ranked_on == "all four sets"].set_index(["prompts", "share"])[
@@ -728,29 +699,27 @@ display(sp.save_figure(fig, preset, "fig3_faithfulness"), needed.round(3))
 
 # %% [markdown]
 # **Reading** (table: minimum-faithful circuits, sized on validation prompts). On organism-gemma2
-# all methods need about as many edges. On organism-llama the learned vectors reach 0.85 later on
-# harmless prompts, PO last although it rises first, and PO needs the largest circuit.
+# all methods need about as many edges by that search, NTP fewer on test prompts (3 %). On
+# organism-llama the learned vectors reach 0.85 later on harmless prompts, PO last although it
+# rises first, and PO needs the largest circuit.
 #
 # *Qwen.* 6, 9 and 10 % of the edges for DIM, NTP and PO: the paper's "about a tenth". On
 # harmless test prompts PO's falls short, with 0.83. The bars of the learned vectors there are
 # wide, since their refusals are a line long.
 
 # %% [markdown]
-# The right part of figure 3: each vector's steering, on its own answers,
-# through each vector's minimum-faithful circuit. If the circuits are
-# interchangeable, the whole block of methods is as dark as its diagonal. Two
-# controls tell what that is worth: *random edges*, as many as in the largest of
-# the circuits, should carry nothing. And a **random vector**, which is about
-# nothing, has top edges too: if its circuit carried the steering just as well,
-# the circuit would be the model's way of passing on any push, and not one of
-# refusal.
+# The right part of figure 3: each vector's steering, on its own answers, through each vector's
+# minimum-faithful circuit. If the circuits are interchangeable, the whole block of methods is as
+# dark as its diagonal. Two controls tell what that is worth: *random edges*, as many as in the
+# largest of the circuits, should carry nothing. And a **random vector**, which is about nothing,
+# has top edges too: if its circuit carried the steering just as well, the circuit would be the
+# model's way of passing on any push, and not one of refusal.
 #
-# For a fair comparison the push must be as long, since a longer one drives the
-# model further into its non-linear parts: a learned vector's push may be nearly
-# half as long again as DIM's. So every row has a random vector of its own, as long
-# as the method's and with its coefficient, attributed on the method's answers. The
-# last row steers by DIM's random vector, on DIM's answers, for it flips hardly any:
-# it only moves the predictions at some of their positions.
+# For a fair comparison the push must be as long, since a longer one drives the model further into
+# its non-linear parts: a learned vector's push may be nearly half as long again as DIM's. So every
+# row has a random vector of its own, as long as the method's and with its coefficient, attributed
+# on the method's answers. The last row steers by DIM's random vector, on DIM's answers, for it
+# flips hardly any: it only moves the predictions at some of their positions.
 
 # %%
 pushed = {}
@@ -842,10 +811,9 @@ sp.save_figure(fig, preset, "random_vector_circuits")
 # for any push.
 
 # %% [markdown]
-# Figure 4: how many edges do the circuits share, size by size? By chance two
-# circuits of a share p of all edges share p of their edges. A column that is as
-# dark for the random vector as for the methods would say that the model reads
-# some edges more than others, whatever is written.
+# Figure 4: how many edges do the circuits share, size by size? By chance two circuits of a share p
+# of all edges share p of their edges. A column that is as dark for the random vector as for the
+# methods would say that the model reads some edges more than others, whatever is written.
 
 # %%
 between = [*combinations(methods, 2)]
@@ -869,21 +837,18 @@ sp.save_figure(sp.figures.draw_overlap(overlaps), preset, "fig4_overlap")
 # %% [markdown]
 # ## The authors' attribution, carried through
 #
-# Above, skipping the norm's Jacobian changed scores, and hardly the strongest
-# tenth. But the paper's circuits, sizes and overlaps are all made of such
-# scores, so the question is what becomes of *them*. For every method: edges
-# ranked anew on the same answers with `norm_jacobian=False`, the
-# minimum-faithful circuit by the same search, and everything that was asked of
-# the exact circuits asked of these. Circuit runs do not depend on how edges
-# were ranked, so faithfulness means the same for both.
+# Above, skipping the norm's Jacobian changed scores, and hardly the strongest tenth. But the
+# paper's circuits, sizes and overlaps are all made of such scores, so the question is what becomes
+# of *them*. For every method: edges ranked anew on the same answers with `norm_jacobian=False`, the
+# minimum-faithful circuit by the same search, and everything that was asked of the exact circuits
+# asked of these. Circuit runs do not depend on how edges were ranked, so faithfulness means the
+# same for both.
 #
-# If the shortcut is harmless, dashed and solid curves lie on each other, sizes
-# and interchange agree, and the two circuits of a method share nearly all of
-# their edges. A ranking that needs *fewer* edges would be the better one,
-# whoever calls it exact. And if methods overlap *more* when the norm is
-# skipped, part of the paper's overlap is the shortcut's: without the Jacobian
-# all scores have the same gradients at the same places, whatever the length of
-# the stream there.
+# If the shortcut is harmless, dashed and solid curves lie on each other, sizes and interchange
+# agree, and the two circuits of a method share nearly all of their edges. A ranking that needs
+# *fewer* edges would be the better one, whoever calls it exact. And if methods overlap *more* when
+# the norm is skipped, part of the paper's overlap is the shortcut's: without the Jacobian all
+# scores have the same gradients at the same places, whatever the length of the stream there.
 
 # %%
 skipped, theirs = {}, {}
@@ -980,11 +945,10 @@ shared.pivot(index=["method_a", "method_b"], columns="share", values="overlap").
 # > edges leave attention heads, and more arrive at values and MLPs than at
 # > queries and keys; among the strongest edges hardly any arrive at keys.
 #
-# A share means little without the share of that kind among all edges, so the
-# whole graph stands in the first row. If steering acted through attention
-# weights, queries and keys would be kept or enriched; if through values and
-# MLPs, these would. The claim in the quotation is about shares alone, and on a
-# graph whose edges mostly leave heads and mostly arrive at queries and keys the
+# A share means little without the share of that kind among all edges, so the whole graph stands in
+# the first row. If steering acted through attention weights, queries and keys would be kept or
+# enriched; if through values and MLPs, these would. The claim in the quotation is about shares
+# alone, and on a graph whose edges mostly leave heads and mostly arrive at queries and keys the
 # first half of it is nearly free, the second half is not.
 
 # %%
@@ -1028,14 +992,13 @@ sums[["quantity", "printed", "recomputed"]].set_index("quantity")
 # %% [markdown]
 # ## The hundred strongest edges
 #
-# The counterpart of figures 13 to 18, read from left to right. The bottom row
-# is the residual stream's own line: the steering node, the MLPs (m) and the
-# logits, with the edges among them as arcs. Above it, per layer, the inputs of
-# the attention heads (q, k and v with their head's number) and the heads (h).
-# Blue edges carry the steering, red ones work against it; widths are |score| in
-# logits per unmasked position, on one scale for the three methods. Like
-# drawings mean like ways through the model. (With any number of edges, and two
-# methods in one drawing: [the explorer](../docs/explorer.md).)
+# The counterpart of figures 13 to 18, read from left to right. The bottom row is the residual
+# stream's own line: the steering node, the MLPs (m) and the logits, with the edges among them as
+# arcs. Above it, per layer, the inputs of the attention heads (q, k and v with their head's number)
+# and the heads (h). Blue edges carry the steering, red ones work against it; widths are |score| in
+# logits per unmasked position, on one scale for the three methods. Like drawings mean like ways
+# through the model. (With any number of edges, and two methods in one drawing: [the
+# explorer](../docs/explorer.md).)
 
 # %%
 edges = {name: rankings[name].edges.merge(strongest[name]) for name in methods}
@@ -1050,7 +1013,7 @@ for file, name in zip(files, methods):
 # **Reading.** The three drawings are alike on each organism. The thickest edges lead from the
 # steering into the first MLPs and straight to the logits, and from the MLPs to the logits; on
 # organism-gemma2, but for NTP, also into values of the first layers' heads. Few edges are red,
-# and hardly any arrives at a query or key.
+# and few arrive at a query or key.
 #
 # *Qwen.* From the steering into values of the first layer and into most MLPs, above all those
 # of layers 14 to 16 (15 and 16 under DIM), and from the MLPs of layers 19 to 21 to the
@@ -1059,13 +1022,12 @@ for file, name in zip(files, methods):
 # %% [markdown]
 # ## Beside the paper
 #
-# Sizes of the minimum-faithful circuits (§5.2), the patching data of table 3
-# and the positions of table 9. An organism is another model, a thousandth of
-# the size, on other prompts with shorter answers: what can be compared with it
-# is the *share* of edges, not the counts. In the paper circuits are found and
-# judged on the same prompts; here on different ones. The *positions* of table 3
-# are those that steering decides: in the paper, too, their number depends more
-# on the method and the set than on the number of answers.
+# Sizes of the minimum-faithful circuits (§5.2), the patching data of table 3 and the positions of
+# table 9. An organism is another model, a thousandth of the size, on other prompts with shorter
+# answers: what can be compared with it is the *share* of edges, not the counts. In the paper
+# circuits are found and judged on the same prompts; here on different ones. The *positions* of
+# table 3 are those that steering decides: in the paper, too, their number depends more on the
+# method and the set than on the number of answers.
 
 # %%
 whole = positions.positions.where(positions.metric == "KL, threshold 0").max()
@@ -1111,11 +1073,10 @@ for own, name, keys, values in beside:
 #   large, do 73 to 103 % of the same, for the learned vectors on harmless prompts 83 % and more:
 #   much of that circuit is one for any push.
 #
-# What this cannot say: the organisms are small, their prompts few, and their
-# answers made of templates; each is one training run, and with another seed
-# [some verdicts change](../docs/seeds.md); random vectors are five
-# directions. None of it is evidence about the paper's models, whose numbers
-# stand above under their names.
+# What this cannot say: the organisms are small, their prompts few, and their answers made of
+# templates; each is one training run, and with another seed [some verdicts
+# change](../docs/seeds.md); random vectors are five directions. None of it is evidence about the
+# paper's models, whose numbers stand above under their names.
 #
 # The verdicts of [06](06_scorecard.ipynb) on the claims of this notebook, and
 # the numbers behind them, for every model on record:

@@ -381,11 +381,12 @@ fig = sp.figures.draw_layers(by_layer, sp.rates(whole, ["prompts"]))
 sp.save_figure(fig, preset, "freeze_by_layer")
 
 # %% [markdown]
-# **Reading.** No choice of layers makes the attention weights matter beyond the intervals. Of
-# the values no single layer carries the steering: on organism-llama single layers do next to
-# nothing and the work is spread over the first five or six layers from ℓ on; on organism-gemma2
-# the steering layer itself counts most, and two layers do most and three nearly all of it. So
-# layers do stand in for each other, and a layer-by-layer ablation would have found little.
+# **Reading.** No choice of layers makes the attention weights matter beyond the intervals of
+# both runs. Of the values no single layer carries the steering: on organism-llama single layers
+# do next to nothing and the work is spread over the first five or six layers from ℓ on; on
+# organism-gemma2 the steering layer itself counts most, and two layers do most and three nearly
+# all of it. So layers do stand in for each other, and a layer-by-layer ablation would have
+# found little.
 #
 # *Qwen.* On harmful prompts no choice of layers undoes anything, be it of weights or of
 # values. On harmless ones freezes undo something, one or two prompts of eight, only where

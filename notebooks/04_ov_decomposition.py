@@ -410,8 +410,9 @@ pd.Series(beyond).unstack().round(2)
 # themselves (dashed). A head keeps few of the stream's dimensions, so cosines
 # scatter anyway. The fair comparison is not zero but two random vectors as near
 # to each other as the methods' are: the band holds 95 % of pairs of random
-# vectors *with that same cosine*. The methods meet where dots lie above the
-# band.
+# vectors *with that same cosine*: each head has its own, by which heads are
+# counted, and the figure shows their mean over a layer. The methods meet where
+# dots lie above the band.
 
 # %%
 cosine, tables = torch.nn.functional.cosine_similarity, []

@@ -599,13 +599,13 @@ edges.drop(columns="p").round(3)
 #
 # ## Side effects
 #
-# A sparse vector of the same norm is another push. Does it disturb harmless prompts
-# less or more than the dense one? Two measures over α, in units of each method's
-# coefficient: the KL divergence of the next token after the prompt from the unsteered
-# model's, and the share of clean whole answers, both on every fourth harmless prompt. To
-# the left of 0, where the model should just go on answering, all change is a side
-# effect; to the right refusing is what steering is for, and a lower KL may only mean
-# less steering: read it beside ASR.
+# A sparse vector of the same norm is another push. Does it disturb harmless prompts less
+# or more than the dense one? Two measures over α, in units of each method's coefficient:
+# the KL divergence of the next token after the prompt from the unsteered model's, and
+# the share of clean whole answers, both on every fourth harmless prompt (the KL is 0 at
+# α = 0, where its curves break off). To the left of 0, where the model should just go on
+# answering, all change is a side effect; to the right refusing is what steering is for,
+# and a lower KL may only mean less steering: read it beside ASR.
 #
 # $$\mathrm{KL}(\alpha) = \sum_v P_0(v)\, \big(\log P_0(v) - \log P_\alpha(v)\big),$$
 #
