@@ -127,8 +127,8 @@ ranked.set_index(["layer", "method"])[shown].round(2)
 # Each freeze holds its part in all layers from the steering layer on, as if there were no
 # steering, for each method and in both directions. *Share undone* is 0 where attack success stays
 # what it is under steering, and 1 where it is what it is unsteered; it says nothing where little
-# was done, and is left out where steering turns fewer than half of the prompts. If the paper's
-# finding holds throughout, attention weights stay near 0 at every layer and in every column.
+# was done, and is left out where steering moves ASR by less than half. If the paper's finding
+# holds throughout, attention weights stay near 0 at every layer and in every column.
 
 # %%
 n = dict.fromkeys(splits, settings.n_patching_by_layer) | {"test": settings.n_by_layer}

@@ -56,7 +56,7 @@ def test_a_layer_at_which_nothing_turned_is_drawn_as_that():
     nothing = pd.DataFrame(columns=["layer", "method", "frozen", "prompts", "undone", "low", "high"])
     fig = draw_undone_by_layer(nothing, ["harmful", "harmless"])
     fig.canvas.draw()
-    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["fewer than half turned"] * 6
+    assert [text.get_text() for ax in fig.axes for text in ax.texts] == ["ASR moves by less than half"] * 6
     plt.close(fig)
 
 

@@ -46,6 +46,9 @@ def test_the_chosen_candidate_is_framed_where_its_scores_stand():
         grid = ax.collections[0].get_array()
         own = scores[(scores.layer == 5) & (scores.position == -2)]
         assert grid[int(row), int(column)] == pytest.approx(own[name].item())
+    scored = sorted(scores.layer.unique())[:-2]  # what the rule excludes need not be scored
+    scores.loc[~scores.layer.isin(scored), ["bypass", "induce", "kl"]] = np.nan
+    assert {len(ax.get_yticklabels()) for ax in vectors.draw_selection(scores, 5, -2).axes} == {len(scored)}
 
 
 def test_the_sweep_is_the_table_and_both_chosen_coefficients_are_marked():
@@ -64,6 +67,9 @@ def test_learned_curves_are_means_over_seeds():
     own = curves[(curves.method == "ntp") & (curves.learning_rate == 0.4) & (curves.batch_size == 6)]
     expected = own.groupby("epoch").validation_loss.mean()
     assert any(list(line.get_ydata()) == pytest.approx(list(expected)) for line in axes[3].lines)
+    told = [vectors.draw_learned_curves(each).legends[0].get_title().get_text()
+            for each in (curves, curves[curves.seed == curves.seed.min()])]
+    assert told == ["lines: mean over seeds; bands: their range", ""]
 
 
 def test_bars_are_attack_success_rates():
@@ -121,7 +127,7 @@ def test_shares_undone_stand_at_their_layer_in_their_methods_column():
         assert np.allclose([bar[:, 1] for bar in bars.get_segments()], own[["low", "high"]])
     assert not any(ax.texts for ax in axes)
     axes = freezing.draw_undone_by_layer(undone[undone.prompts == "harmless"], ["harmful", "harmless"]).axes
-    assert [[text.get_text() for text in ax.texts] for ax in axes] == [["fewer than half turned"]] * 2 + [[]] * 2
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [["ASR moves by less than half"]] * 2 + [[]] * 2
 
 
 def test_attention_change_is_the_mean_over_heads():

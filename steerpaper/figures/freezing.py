@@ -93,6 +93,7 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
     methods, parts = [name for name in METHODS if name in undone.method.unique()], PARTS | _TOTAL
     methods = methods or [name for name, method in METHODS.items() if not method.baseline]  # of which nothing turned
     colours = dict(zip(parts, sns.color_palette("colorblind", len(parts))))
+    beside = 0.02 * ((undone.layer.max() - undone.layer.min()) or 4)  # in layers, from one part to the next
     size = (DOUBLE_COLUMN, 1.9 * len(sets) + 0.8)
     fig, axes = plt.subplots(len(sets), len(methods), figsize=size, sharex=True, sharey=True, squeeze=False)
     for (row, prompts), (column, method) in product(enumerate(sets), enumerate(methods)):
@@ -102,10 +103,10 @@ def draw_undone_by_layer(undone: pd.DataFrame, sets: list[str]) -> Figure:
         for i, (kind, label) in enumerate(parts.items()):
             own = undone[(undone.frozen == kind) & (undone.method == method) & (undone.prompts == prompts)]
             error = error_bars(own, "undone")
-            ax.errorbar(own.layer + 0.08 * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
+            ax.errorbar(own.layer + beside * (i - (len(parts) - 1) / 2), own.undone, error, fmt="o-", ms=3, lw=0.8,
                         elinewidth=0.8, color=colours[kind], label=label.replace("\n", " "))
         if undone[(undone.method == method) & (undone.prompts == prompts)].empty:
-            ax.text(0.5, 0.5, "fewer than half turned", transform=ax.transAxes, ha="center", va="center", size=7,
+            ax.text(0.5, 0.5, "ASR moves by less than half", transform=ax.transAxes, ha="center", va="center", size=7,
                     color="#666666")
         ax.set(title=f"{method_label(method)}, {prompts} prompts", xticks=sorted(undone.layer.unique()), ylim=(-0.3, 1.4),
                xlabel="steering layer" if row == len(sets) - 1 else "",

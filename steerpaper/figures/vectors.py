@@ -37,11 +37,12 @@ def draw_selection(scores: pd.DataFrame, layer: int, position: int, concept: Con
     """The three selection scores (§3.2) of every candidate, the chosen one framed.
 
     Args:
-        scores: columns layer, position, bypass, induce, kl.
+        scores: columns layer, position, bypass, induce, kl. Layers without any, which the rule excludes, are left out.
     """
     panels = {"bypass": f"bypass: {concept.positive} prompts, −s\n(log odds of {concept.name})",
               "induce": f"induce: {concept.negative} prompts, +s\n(log odds of {concept.name})",
               "kl": f"KL: {concept.negative} prompts,\ndirection removed (nats)"}
+    scores = scores.dropna(subset=[*panels], how="all")
     height = 0.9 + 0.2 * scores.layer.nunique()
     fig, axes = plt.subplots(1, 3, figsize=(DOUBLE_COLUMN, height), sharey=True)
     for ax, (name, title) in zip(axes, panels.items()):
@@ -101,7 +102,7 @@ def draw_learned_curves(curves: pd.DataFrame) -> Figure:
             ax.set(ylabel=loss.replace("_", " ") if panel == panels[0] else "", xticks=sorted(curves.epoch.unique()))
         column[0].set(title=f"{panel}\n({'nats per response' if panel == 'NTP' else 'no unit'})")
     fig.legend(handles, labels, loc="outside lower center", ncols=6, title_fontsize=7,
-               title="lines: mean over seeds; bands: their range")
+               title="lines: mean over seeds; bands: their range" if curves.seed.nunique() > 1 else None)
     return fig
 
 

@@ -56,7 +56,7 @@ brackets as above. Where a title names refusal, the second concept's own words s
 
 _LAYERS = """From [notebook 07](notebooks/07_layers_and_robustness.ipynb), which has every number with its interval and
 how few prompts are behind it: the share of the steering that a freeze undoes, by the layer that steering enters (mean
-over methods and ways of steering, of six, that turn half of the prompts at every layer: *of* says how many); closed
+over methods and ways of steering, of six, that move ASR by half or more at every layer: *of* says how many); closed
 questions answered right, by the sign of α (0: unsteered; *random*: one vector as long as DIM's); and of the prompts of
 both kinds that could turn, the share that does, by the way they are put (nothing: none could)."""
 
