@@ -48,7 +48,8 @@ def test_the_chosen_candidate_is_framed_where_its_scores_stand():
         assert grid[int(row), int(column)] == pytest.approx(own[name].item())
     scored = sorted(scores.layer.unique())[:-2]  # what the rule excludes need not be scored
     scores.loc[~scores.layer.isin(scored), ["bypass", "induce", "kl"]] = np.nan
-    assert {len(ax.get_yticklabels()) for ax in vectors.draw_selection(scores, 5, -2).axes} == {len(scored)}
+    fig = vectors.draw_selection(scores, 5, -2)
+    assert {len(ax.collections[0].get_array()) for ax in fig.axes} == {len(scored)}
 
 
 def test_the_sweep_is_the_table_and_both_chosen_coefficients_are_marked():
