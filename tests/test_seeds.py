@@ -128,3 +128,5 @@ def test_what_is_found_goes_on_record_beside_what_is_there(tmp_path, monkeypatch
     assert {(row.organism, row.seed): row.verdict for row in table.itertuples()} == cards
     assert (tmp_path / "seeds.md").read_text("utf-8") == seeds_page(table)
     assert "| holds 2, no case 1 |" in seeds_page(table)
+    assert ("every seed:\n0 of 1 on organism-gemma2 (3 seeds) and 0 of 1 on organism-llama (3 seeds)." in seeds_page(table)
+            and "seed:\n1 of 1 on organism-llama (2 seeds)." in seeds_page(table.query("organism == 'organism-llama' and seed < 2")))

@@ -75,11 +75,20 @@ def _counted(verdicts: pd.Series) -> str:
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
 
 
+def _alike(verdicts: pd.DataFrame) -> str:
+    """Of how many claims an organism has the same verdict with every seed, as a sentence."""
+    told = []
+    for organism, own in verdicts.groupby("organism"):
+        alike = own.groupby("claim").verdict.nunique() == 1
+        told.append(f"{alike.sum()} of {len(alike)} on {organism} ({own.seed.nunique()} seeds)")
+    return f"Claims with one and the same verdict for every seed:\n{' and '.join(told)}."
+
+
 def seeds_page(verdicts: pd.DataFrame) -> str:
     """docs/seeds.md, from what is on record."""
     weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
     return "\n\n".join([
-        _INTRODUCTION, markdown_table(frequencies(verdicts)), "## Which weights",
+        _INTRODUCTION, _alike(verdicts), markdown_table(frequencies(verdicts)), "## Which weights",
         "Their digests, which may be others where a processor rounds otherwise; the weights themselves are not part of the "
         "repository, but for seed 0.",
         markdown_table(weights)]) + "\n"
