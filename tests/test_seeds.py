@@ -9,7 +9,7 @@ import pytest
 from steerpaper import paths
 from steerpaper.artifacts import load_table
 from steerpaper.organisms import seeds
-from steerpaper.organisms.seeds import frequencies, of_seed, seeds_page, with_known
+from steerpaper.organisms.seeds import cases_met, frequencies, of_seed, seeds_page, with_known
 from steerpaper.organisms.training import FAMILIES
 from steerpaper.paper.claims import Rule, claims
 from steerpaper.presets import PRESETS, get_preset
@@ -128,5 +128,9 @@ def test_what_is_found_goes_on_record_beside_what_is_there(tmp_path, monkeypatch
     assert {(row.organism, row.seed): row.verdict for row in table.itertuples()} == cards
     assert (tmp_path / "seeds.md").read_text("utf-8") == seeds_page(table)
     assert "| holds 2, no case 1 |" in seeds_page(table)
+    met = cases_met(table.assign(met=table.seed).query("seed < 2 or organism == 'organism-llama'"))
+    assert met.columns.tolist() == ["claim", "organism-gemma2, 0", "organism-gemma2, 1", "organism-llama, 0",
+                                    "organism-llama, 1", "organism-llama, 2"]
+    assert met.values.tolist() == [[claims()[0].title, "0/2", "1/2", "0/2", "1/2", "2/2"]]
     assert ("every seed:\n0 of 1 on organism-gemma2 (3 seeds) and 0 of 1 on organism-llama (3 seeds)." in seeds_page(table)
             and "seed:\n1 of 1 on organism-llama (2 seeds)." in seeds_page(table.query("organism == 'organism-llama' and seed < 2")))

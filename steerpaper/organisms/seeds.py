@@ -25,7 +25,12 @@ _INTRODUCTION = """# Verdicts over training seeds
 Generated, as `data/seeds.csv`, by `make seeds`: both organisms trained anew, with the recipe, the corpus and all settings
 of those that ship, and another seed; then notebooks 01 to 06. How often does each claim get which verdict? One that
 changes with the seed is about a training run, and not about steering. Seed 0 is the training that ships, chosen for
-its behaviour ([notebook 00](../notebooks/00_model_organisms.ipynb)); the others are as they come."""
+its behaviour ([notebook 00](../notebooks/00_model_organisms.ipynb)); the others are as they come. How well they can be
+steered at all, with text that stays clean, says the first claim: where few of its cases meet their limits, what the
+others tell is about broken text."""
+_MET = """## Cases that meet their limits, of all
+
+By organism and seed; with one seed a claim may have fewer cases than with another, where something does not exist."""
 
 
 def of_seed(organism: str, seed: int) -> pd.DataFrame:
@@ -70,6 +75,16 @@ def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("claim", key=lambda ids: ids.map([*titles].index)).assign(claim=table.claim.map(titles))
 
 
+def cases_met(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """How many cases of each claim meet their limits, of how many: columns claim (its title) and every organism and seed.
+    `verdicts` as for `frequencies`; empty where a seed has none on record."""
+    told = verdicts.assign(told=verdicts.met.astype(str) + "/" + verdicts.cases.astype(str))
+    table = told.pivot(index="claim", columns=["organism", "seed"], values="told").fillna("")
+    titles = {claim.id: claim.title for claim in claims()}
+    table.columns = [f"{organism}, {seed}" for organism, seed in table.columns]
+    return table.reindex([name for name in titles if name in table.index]).rename(titles).reset_index()
+
+
 def _counted(verdicts: pd.Series) -> str:
     counts = verdicts.sort_values().value_counts(sort=False).sort_values(ascending=False, kind="stable")
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
@@ -88,7 +103,8 @@ def seeds_page(verdicts: pd.DataFrame) -> str:
     """docs/seeds.md, from what is on record."""
     weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
     return "\n\n".join([
-        _INTRODUCTION, _alike(verdicts), markdown_table(frequencies(verdicts)), "## Which weights",
+        _INTRODUCTION, _alike(verdicts), markdown_table(frequencies(verdicts)), _MET,
+        markdown_table(cases_met(verdicts)), "## Which weights",
         "Their digests, which may be others where a processor rounds otherwise; the weights themselves are not part of the "
         "repository, but for seed 0.",
         markdown_table(weights)]) + "\n"
