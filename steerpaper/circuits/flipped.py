@@ -57,6 +57,11 @@ class FlippedResponses:
         table.insert(2, "asked", table.prompts.map(self.asked))
         return table
 
+    @property
+    def judged(self) -> dict[str, int]:
+        """Responses to each kind of prompts, and to "both", as `faithfulness_by_class` calls its rows."""
+        return {"both": len(self.responses), **self.labels.prompts.value_counts()}
+
     def subset(
         self, prompts: str | None = None, response_from: str | None = None, n: int | None = None,
     ) -> "FlippedResponses":

@@ -45,8 +45,7 @@ def undone_on_logits(model: Model, data: Mapping[str, FlippedResponses], *, seed
     for method, flipped in data.items():
         left = frozen_circuits(Graph.of(model, flipped.steerings[0].layer))
         own = faithfulness_by_class(model, left, flipped, both=True, seed=seed)
-        of_sets = {"both": len(flipped.responses), **flipped.labels.prompts.value_counts()}
-        parts.append(own.assign(method=method, responses=own.prompts.map(of_sets)))
+        parts.append(own.assign(method=method, responses=own.prompts.map(flipped.judged)))
     table = pd.concat(parts, ignore_index=True)
     undone = pd.DataFrame({"undone": 1 - table.faithfulness, "low": 1 - table.high, "high": 1 - table.low})
     return table[["method", "frozen", "prompts", "n_edges", "responses"]].join(undone)

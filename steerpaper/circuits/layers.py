@@ -59,8 +59,7 @@ def circuits_by_layer(
         circuits[layer, method] = circuit
         index = pd.MultiIndex.from_tuples([(layer, method)], names=_KEYS)
         found = faithfulness_by_class(model, pd.Series([circuit], index), test, both=True, seed=seed)
-        judged = {"both": len(test.responses), **test.labels.prompts.value_counts()}
-        tables.append(found.assign(missing="", ranked_on=len(train.responses), responses=found.prompts.map(judged),
+        tables.append(found.assign(missing="", ranked_on=len(train.responses), responses=found.prompts.map(test.judged),
                                    share=circuit.n_edges / circuit.graph.n_edges))
     columns = [*_KEYS, "missing", "ranked_on", "responses", "n_edges", "share", "prompts", "faithfulness", "low",
                "high"]

@@ -70,9 +70,7 @@ def with_known(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
     """How often each claim gets which verdict, in words, the most frequent first: columns claim (its title) and every
     organism. `verdicts` as of `of_seed`, of all organisms and seeds."""
-    table = verdicts.groupby(["claim", "organism"]).verdict.agg(_counted).unstack().reset_index()
-    titles = {claim.id: claim.title for claim in claims()}
-    return table.sort_values("claim", key=lambda ids: ids.map([*titles].index)).assign(claim=table.claim.map(titles))
+    return _by_title(verdicts.groupby(["claim", "organism"]).verdict.agg(_counted).unstack())
 
 
 def cases_met(verdicts: pd.DataFrame) -> pd.DataFrame:
@@ -80,8 +78,13 @@ def cases_met(verdicts: pd.DataFrame) -> pd.DataFrame:
     `verdicts` as for `frequencies`; empty where a seed has none on record."""
     told = verdicts.assign(told=verdicts.met.astype(str) + "/" + verdicts.cases.astype(str))
     table = told.pivot(index="claim", columns=["organism", "seed"], values="told").fillna("")
-    titles = {claim.id: claim.title for claim in claims()}
     table.columns = [f"{organism}, {seed}" for organism, seed in table.columns]
+    return _by_title(table)
+
+
+def _by_title(table: pd.DataFrame) -> pd.DataFrame:
+    """A table by the claims' ids as one in the claims' order, with the column claim for their titles."""
+    titles = {claim.id: claim.title for claim in claims()}
     return table.reindex([name for name in titles if name in table.index]).rename(titles).reset_index()
 
 

@@ -67,10 +67,11 @@ class Rule:
         return margin > rounding if self.kind in ("above", "below") else margin >= -rounding
 
     def clear(self, value: pd.Series, low: pd.Series, high: pd.Series) -> pd.Series:
-        """Where a whole interval says the same as its value."""
+        """Where a whole interval says the same as its value; None where there is no interval."""
         met, ends = self.met(value), [self.met(low), self.met(high)]
         around = (low < min(self.limits)) & (high > max(self.limits))
-        return pd.Series(np.where(met, ends[0] & ends[1], ~(ends[0] | ends[1] | around)), index=value.index)
+        same = pd.Series(np.where(met, ends[0] & ends[1], ~(ends[0] | ends[1] | around)), value.index, dtype=object)
+        return same.where(low.notna() & high.notna(), None)
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ class Check:
                            met=self.rule.met(value))
         if self.interval and set(self.interval) <= set(table):
             low, high = (table[name].astype(float) for name in self.interval)
-            clear = self.rule.clear(value, low, high).astype(object).where(low.notna() & high.notna(), None)
-            return rows.assign(low=low, high=high, clear=clear).reset_index(drop=True)
+            return rows.assign(low=low, high=high, clear=self.rule.clear(value, low, high)).reset_index(drop=True)
         return rows.assign(low=np.nan, high=np.nan, clear=None).reset_index(drop=True)
 
 
