@@ -409,10 +409,9 @@ pd.Series(beyond).unstack().round(2)
 # head: the cosine between two methods' svv, beside the cosine of the vectors
 # themselves (dashed). A head keeps few of the stream's dimensions, so cosines
 # scatter anyway. The fair comparison is not zero but two random vectors as near
-# to each other as the methods' are: the band holds 95 % of pairs of random
-# vectors *with that same cosine*: each head has its own, by which heads are
-# counted, and the figure shows their mean over a layer. The methods meet where
-# dots lie above the band.
+# to each other as the methods' are: a head's grey bar holds 95 % of pairs of
+# random vectors *with that same cosine*. The methods meet where dots lie above
+# their bars.
 
 # %%
 cosine, tables = torch.nn.functional.cosine_similarity, []
@@ -433,13 +432,13 @@ met = met.drop(columns=[*keys[2:], "low", "high"]).groupby(order[:2]).mean()
 display(sp.save_figure(fig, preset, "svv_cosines"), met.round(2))
 
 # %% [markdown]
-# **Reading** (table: mean cosines, shares of the heads beyond the band, 0.025 each by luck). The
-# methods do not meet in the heads: few dots lie above the band (DIM and PO at layer ℓ of
+# **Reading** (table: mean cosines, shares of the heads beyond their bars, 0.025 each by luck).
+# The methods do not meet in the heads: few dots lie above their bar (DIM and PO at layer ℓ of
 # organism-gemma2: half), and for NTP and PO more lie below, on both organisms. What the methods
 # share, they share already at the start or find elsewhere.
 #
 # *Qwen.* At layer ℓ DIM's svv lie closer to the learned vectors' than the vectors do, all of
-# them, and most beyond the band: the only layer where most heads meet. Later a fifth to a
+# them, and most beyond their bars: the only layer where most heads meet. Later a fifth to a
 # third do in layers 19 and 20 (NTP and PO fewer), elsewhere hardly any.
 
 # %% [markdown]

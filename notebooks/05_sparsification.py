@@ -274,9 +274,10 @@ ends = here.pivot(index=["rescaled", "sparsifier"], columns="method",
 # %% [markdown]
 # If the claim holds, the curves in the first column stay apart furthest to the right,
 # and dropout's meet first. The vertical line stands where by the table above (largest
-# sparsity in %) the effect is still kept on all three sets. Bands are Wilson 95 %
-# intervals: of all prompts in the first column, of a quarter of them, and so up to twice
-# as wide, in the others.
+# sparsity in %) the effect is still kept on all three sets. Dotted: the unsteered model,
+# hollow at the right edge the marker of its set. Bands are Wilson 95 % intervals: of all
+# prompts in the first column, of a quarter of them, and so up to twice as wide, in the
+# others.
 
 # %%
 fig = sp.figures.draw_asr_by_sparsity(

@@ -135,7 +135,8 @@ def test_a_random_vectors_circuit_is_a_point_filled_where_the_vector_steers_by_i
             assert steers.get_offsets()[:, 1].tolist() == pytest.approx([0.6, 0.7])
             assert not_so.get_offsets()[:, 1].tolist() == pytest.approx([0.4, 0.5])
             assert not_so.get_facecolors().tolist() == [[1, 1, 1, 1]] and steers.get_facecolors()[0].min() < 1
-    filled, open_ = fig.legends[0].legend_handles
+    filled, open_, half = fig.legends[0].legend_handles
+    assert half.get_label().startswith("half") and fig.axes[0].lines[-1].get_ydata()[0] == 0.5
     assert filled.get_markerfacecolor() == "black" and open_.get_markerfacecolor() == "white"
     plt.close(fig)
 
@@ -188,8 +189,10 @@ def test_errors_and_patched_edges_are_the_table():
 def test_heads_are_drawn_where_the_tables_say():
     keys = {"prompts": ["harmful", "harmful"], "layer": [3, 3], "head": [0, 1]}
     quantiles = dict(q05=[0.1, 0.2], q25=[0.2, 0.3], q50=[0.3, 0.4], q75=[0.4, 0.5], q95=[0.5, 0.6])
-    fig = draw_svv_coefficient(pd.DataFrame(keys | quantiles))
-    assert fig.axes[0].lines[0].get_ydata().tolist() == quantiles["q50"]
+    harmful = pd.DataFrame(keys | quantiles)
+    fig = draw_svv_coefficient(pd.concat([harmful.assign(prompts="harmless", q50=[0.31, 0.32]), harmful]))
+    assert [ax.lines[0].get_ydata().tolist() for ax in fig.axes] == [quantiles["q50"], [0.31, 0.32]]
+    assert [ax.get_title() for ax in fig.axes] == ["harmful prompts", "harmless prompts"]
     assert [segment[:, 1].tolist() for segment in fig.axes[0].collections[0].get_segments()] == [[0.1, 0.5], [0.2, 0.6]]
     plt.close(fig)
     heads = pd.DataFrame(keys | {"explained": [0.5, -2.0]}).assign(method="dim")
@@ -197,10 +200,14 @@ def test_heads_are_drawn_where_the_tables_say():
     dots, line = fig.axes[0].lines[:2]
     assert dots.get_ydata().tolist() == [0.5, -0.75] and line.get_ydata().tolist() == [0.5]
     plt.close(fig)
-    cosines = pd.DataFrame({"method_a": "dim", "method_b": ["ntp", "po"], "layer": 3, "cosine": [0.2, 0.4],
-                            "vector_cosine": 0.3, "low": 0.1, "high": 0.5})
+    cosines = pd.DataFrame({"method_a": "dim", "method_b": ["ntp", "ntp", "po", "po"], "layer": 3, "head": [0, 1, 0, 1],
+                            "cosine": [0.2, 0.3, 0.4, 0.5], "vector_cosine": 0.3, "low": [0.1, 0.15] * 2, "high": 0.5})
     fig = draw_svv_cosines(cosines)
-    assert [ax.lines[1].get_ydata().tolist() for ax in fig.axes] == [[0.2], [0.4]]
+    assert [ax.lines[1].get_ydata().tolist() for ax in fig.axes] == [[0.2, 0.3], [0.4, 0.5]]
+    for ax in fig.axes:  # every head has its own interval, at its own place
+        segments = ax.collections[0].get_segments()
+        assert [part[:, 1].tolist() for part in segments] == [[0.1, 0.5], [0.15, 0.5]]
+        assert [part[0, 0] for part in segments] == ax.lines[1].get_xdata().tolist() == pytest.approx([2.825, 3.175])
     assert [ax.get_title() for ax in fig.axes] == ["DIM and NTP", "DIM and PO"]
     plt.close(fig)
 
@@ -235,9 +242,9 @@ def test_words_are_coloured_by_their_label_and_flipped_vectors_signed():
 # -- sparse vectors ------------------------------------------------------------------------------------------
 
 def curve_of(ax, colour: str):
-    """The one line of a colour that has markers and points."""
+    """The one line of a colour that has several points with markers."""
     found = [line for line in ax.lines if line.get_color() == colour and line.get_marker() != "None"]
-    (found,) = [line for line in found if len(line.get_xdata())]
+    (found,) = [line for line in found if np.size(line.get_xdata()) > 1]
     return found
 
 
@@ -257,6 +264,9 @@ def test_sparsity_curves_stand_in_the_panel_of_their_sparsifier():
         assert (band.min(), band.max()) == pytest.approx((0, 0.6))
     assert [line.get_xdata()[0] for line in dropout.lines if line.get_color() == "black"] == pytest.approx([50])
     assert not any(len(ax.collections) for ax in empty)
+    assert gradient.get_ylabel() == "DIM\nASR"
+    hollow = {line.get_color(): line.get_ydata()[0] for line in gradient.lines if line.get_markerfacecolor() == "white"}
+    assert hollow == {PALETTE["harmful"]: 0.02, PALETTE["harmless"]: 0.97}  # the unsteered level of each set, at the edge
     plt.close(fig)
 
 
@@ -277,9 +287,10 @@ def test_agreement_sets_the_control_apart():
         "p": [1e-9, 1e-5, 0.3]})
     fig = draw_agreement(table)
     above, control, below, _ = fig.axes
-    assert above.lines[0].get_ydata() == pytest.approx([0.8, 0.6]) and above.get_title() == "dim and ntp"
+    assert above.lines[0].get_ydata() == pytest.approx([0.8, 0.6]) and above.get_title() == "DIM and NTP"
     assert below.lines[0].get_ydata() == pytest.approx([1e-9, 1e-5])
-    assert control.get_title().startswith("control") and control.lines[0].get_color() != above.lines[0].get_color()
+    assert control.get_title() == "control: DIM and\na random vector"
+    assert control.lines[0].get_color() != above.lines[0].get_color()
     plt.close(fig)
 
 

@@ -36,7 +36,7 @@ def draw_score_distribution(edges: pd.DataFrame) -> Figure:
         axes[0].plot(np.arange(1, len(sizes) + 1), sizes, color=PALETTE[name], label=f"{name} ({len(sizes):,} edges)")
     sizes = edges.score.abs().sort_values(ascending=False)
     axes[0].set(xscale="log", yscale="log", xlabel="rank among the edges of that sign",
-                ylabel="|score| (logits per position)", ylim=(sizes.max() * 1e-5, None))
+                ylabel="|score| (logits per position)", ylim=(sizes.quantile(0.01), None))
     axes[1].plot(100 * np.arange(1, len(sizes) + 1) / len(sizes), sizes.cumsum() / sizes.sum(), color="black")
     axes[1].axvline(10, color=PALETTE["random"], ls="--", lw=1, label="a tenth of the edges")
     axes[1].set(xlabel="strongest edges (% of all)", ylabel="their share of Σ |score|", ylim=(0, 1.03))
@@ -75,7 +75,7 @@ def draw_patching_check(patched: pd.DataFrame, checks: pd.DataFrame) -> Figure:
             axis.set_ticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
     for (name, curve), style in zip(checks.groupby("gradient"), ("o-", "s--")):
         axes[2].plot(curve.steps, curve.correlation, style, color="black", label=name)
-    axes[2].set(xscale="log", ylabel="correlation", ylim=(None, 1))
+    axes[2].set(xscale="log", ylabel="correlation")
     _step_ticks(axes[2], checks.steps.unique())
     axes[2].legend(title="gradient")
     return fig

@@ -44,14 +44,15 @@ def draw_faithfulness(
             ax.plot(x, curve.faithfulness, style, color=colour, ms=3, label=with_labels(name))
         if random is not None:
             _bands(ax, random[random.prompts == prompts])
-        ax.axhline(FAITHFUL, color="black", ls=":", lw=1)
+        ax.axhline(FAITHFUL, color="black", ls=":", lw=1, label=f"{FAITHFUL}, the paper's limit")
         ax.set(title=f"{prompts} test prompts", xscale="log", xlabel="size of the circuit (% of all edges)")
     axes[0].set(ylabel="faithfulness\n(bars: 95 % bootstrap over prompts)")
     low, high = 100 * curves.share.min(), 100 * curves.share.max()
     ticks = [tick for tick in _TICKS if 0.9 * low <= tick <= 1.1 * high]
     axes[0].set_xticks(ticks, ticks)
     axes[0].minorticks_off()
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(looks)))
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=min(4, -(-len(labels) // 2)))
     return fig
 
 
@@ -60,7 +61,7 @@ def _bands(ax: Axes, random: pd.DataFrame) -> None:
     for control, band in random.sort_values("share").groupby("control", sort=False):
         label, colour = BANDS[control]
         ax.fill_between(100 * band.share, band.low, band.high, color=colour, alpha=0.25, lw=0,
-                        label=f"{label}: 95 % of draws")
+                        label=f"{label}: median, 95 % of draws")
         ax.plot(100 * band.share, band["median"], ":", color=colour, lw=1)
 
 
@@ -123,9 +124,10 @@ def draw_random_vector_circuits(table: pd.DataFrame) -> Figure:
         ax.set(title=f"{prompts} test prompts", xticks=range(len(methods)), xlabel="steering by")
         ax.set_xticklabels(map(method_label, methods))
     axes[0].set(ylabel="carried by a random vector's circuit,\nshare of the method's (bars: 95 %)", ylim=(0, None))
-    fig.legend(handles=[Line2D([], [], marker="o", ls="", ms=4, mec="black", mfc=face, label=label) for face, label in
-                        (("black", "the random vector moves ASR, too"), ("white", "it hardly does"))],
-               loc="outside upper center", ncols=2)
+    dots = [Line2D([], [], marker="o", ls="", ms=4, mec="black", mfc=face, label=label) for face, label in
+            (("black", "the random vector moves ASR, too"), ("white", "it hardly does"))]
+    half = Line2D([], [], color="black", ls=":", lw=1, label="half, our limit")
+    fig.legend(handles=[*dots, half], loc="outside upper center", ncols=3)
     return fig
 
 

@@ -21,16 +21,18 @@ _WIDTH = 13  # characters of a token in its column
 
 def draw_svv_coefficient(table: pd.DataFrame) -> Figure:
     """Every head's coefficient of alpha svv, by one method: median, half and nine tenths of the positions."""
-    fig, ax = plt.subplots(figsize=(DOUBLE_COLUMN, 2.3))
-    for shift, (prompts, group) in zip((-0.18, 0.18), table.groupby("prompts")):
-        x, colour = np.arange(len(group)) + shift, PALETTE[prompts]
-        ax.vlines(x, group.q05, group.q95, color=colour, lw=0.7, label=f"{prompts}, nine tenths of the positions")
-        ax.vlines(x, group.q25, group.q75, color=colour, lw=2, label=f"{prompts}, half of them")
-        ax.plot(x, group.q50, "o", ms=2, color=colour, mfc="white", mew=0.6)
+    fig, axes = plt.subplots(2, 1, figsize=(DOUBLE_COLUMN, 3.2), sharex=True, sharey=True)
+    for ax, (prompts, group) in zip(axes, table.groupby("prompts")):
+        x, colour = np.arange(len(group)), PALETTE[prompts]
+        ax.vlines(x, group.q05, group.q95, color=colour, lw=0.7, label="nine tenths of the positions")
+        ax.vlines(x, group.q25, group.q75, color=colour, lw=2, label="half of them")
+        ax.plot(x, group.q50, "o", ms=2, color=colour, mfc="white", mew=0.6, label="median")
+        ax.set(title=f"{prompts} prompts", ylabel="coefficient of α svv")
+        ax.grid(axis="x", visible=False)
+        ax.legend(loc="upper right", ncols=3)
     heads, layers = table["head"].nunique(), table.layer.unique()
-    ax.set_xticks((np.arange(len(layers)) + 0.5) * heads - 0.5, [f"layer {layer}" for layer in layers])
-    ax.set(ylim=(0, 1.3 * ax.get_ylim()[1]), xlabel="heads, layer by layer", ylabel="coefficient of α svv")
-    ax.legend(loc="upper right", ncols=2)
+    axes[1].set_xticks((np.arange(len(layers)) + 0.5) * heads - 0.5, [f"layer {layer}" for layer in layers])
+    axes[1].set(ylim=(0, 1.2 * axes[1].get_ylim()[1]), xlabel="heads, layer by layer")
     return fig
 
 
@@ -53,7 +55,7 @@ def draw_svv_tokens(tokens: pd.DataFrame, concept: Concept = REFUSAL) -> Figure:
     """The ten top tokens of every vector, coloured by what `token_labels` says that they are about."""
     expressing, other, positive, negative = text_kinds(concept).values()
     colours = {expressing: PALETTE["+s"], positive: PALETTE[concept.positive], other: PALETTE["-s"],
-               negative: PALETTE[concept.negative], "neither": "#555555", "unseen": "#aaaaaa"}
+               negative: PALETTE[concept.negative], "neither": "#555555", "unseen": "#8a8a8a"}
     fig, axes = plt.subplots(3, 1, figsize=(DOUBLE_COLUMN, 5.4), subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
     for ax, (method, own) in zip(axes, tokens[tokens.rank_shown <= 10].groupby("method", sort=False)):
         ax.set(xlim=(-0.5, own.vector.nunique() - 0.5), ylim=(10.6, -0.9), title=method_label(method))
@@ -106,16 +108,17 @@ def draw_svv_preference(preference: pd.DataFrame, signs: pd.Series, concept: Con
 
 
 def draw_svv_cosines(cosines: pd.DataFrame) -> Figure:
-    """Cosines of two methods' svv, head by head, beside that of their vectors and 95 % of random pairs."""
+    """Cosines of two methods' svv, head by head, each with 95 % of random pairs, beside that of their vectors."""
     pairs = cosines.groupby(["method_a", "method_b"], sort=False)
     fig, axes = _row([f"{method_label(a)} and {method_label(b)}" for a, b in pairs.groups], 2.2)
     for ax, (_, group) in zip(axes, pairs):
-        band = group.groupby("layer")[["low", "high"]].mean()
-        ax.fill_between(band.index, band.low, band.high, color=PALETTE["random"], alpha=0.3, lw=0,
-                        label="95 % of random pairs")
+        n = group["head"].nunique()
+        x = group.layer + 0.7 * ((group["head"] + 0.5) / n - 0.5)  # a layer's heads beside each other
+        ax.vlines(x, group.low, group.high, color=PALETTE["random"], alpha=0.5, lw=12 / n,
+                  label="95 % of random pairs, for this head")
         ax.axhline(group.vector_cosine.iloc[0], color="black", ls="--", lw=1, label="vectors")
-        ax.plot(group.layer, group.cosine, ".", ms=4, color="black", alpha=0.6, label="svv of a head")
-        ax.set(xlabel="layer", xticks=band.index)
+        ax.plot(x, group.cosine, ".", ms=4, color="black", label="svv of a head")
+        ax.set(xlabel="layer", xticks=group.layer.unique())
     axes[0].set(ylabel="cosine")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig

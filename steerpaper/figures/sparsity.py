@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import halfnorm
 
 from steerpaper.concepts import REFUSAL, Concept
-from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE
+from steerpaper.figures.style import DOUBLE_COLUMN, PALETTE, method_label, with_labels
 
 _SPARSIFIERS = {"gradient": "gradient", "indirect_effect": "indirect effect", "bottom_k": "smallest first",
                 "dropout": "dropout (at random)"}
@@ -58,13 +58,14 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame, co
     for (name, key, prompts), line in curves.sort_values("sparsity").groupby([rows, "sparsifier", "prompts"]):
         ax, (style, colour) = panels[name, key], looks[prompts]
         _curve(ax, line.assign(kept=100 * (1 - line.sparsity)), "kept", "asr", style, colour)
-        ax.axhline(line.unsteered.iloc[0], color=colour, ls=":", lw=0.8)
+        ax.axhline(unsteered := line.unsteered.iloc[0], color=colour, ls=":", lw=0.8)
+        ax.plot(1, unsteered, style[0], color=colour, mfc="white", ms=4, transform=ax.get_yaxis_transform(), clip_on=False)
     for row in kept.itertuples():
         panels[getattr(row, rows), row.sparsifier].axvline(100 * (1 - row.sparsity), color="black", lw=0.8)
     for ax, title in zip(axes[0], _SPARSIFIERS.values()):
         ax.set(title=title)
     for ax, name in zip(axes[:, 0], names):
-        ax.set(ylabel=f"{name}\nASR")
+        ax.set(ylabel=f"{with_labels(name)}\nASR")
     least = 100 * (1 - curves.sparsity[curves.sparsity < 1].max())
     ticks = [tick for tick in (100, 30, 10, 3, 1, 0.3) if tick > 0.9 * least]
     axes[0, 0].set(xscale="log", xlim=(120, 0.8 * least), ylim=(-0.05, 1.05))
@@ -73,7 +74,7 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame, co
     fig.supxlabel("dimensions kept (%)", fontsize=8)
     signs = {name: "+" if name == concept.negative else "−" for name in looks if name in sets}
     shown = {f"{name} prompts, {sign}α": looks[name] for name, sign in signs.items()}
-    return _with_legend(fig, shown | {"unsteered": (":", PALETTE["base"]), "effect kept up to here": ("-", "black")})
+    return _with_legend(fig, shown | {"unsteered (hollow: whose)": (":", PALETTE["base"]), "effect kept up to here": ("-", "black")})
 
 
 def draw_agreement(table: pd.DataFrame) -> Figure:
@@ -92,7 +93,8 @@ def draw_agreement(table: pd.DataFrame) -> Figure:
         above.fill_between(line.threshold, line.chance_low, line.chance_high, color=PALETTE["random"], alpha=0.3, lw=0)
         below.plot(line.threshold, line.p, "o-", color=colour, ms=3)
         below.axhline(0.05, color="black", ls=":", lw=0.8)
-        above.set(title="control: dim and\na random vector" if control else f"{one} and {other}", ylim=(0, 1.03))
+        title = f"control: {one.split(',')[0]} and\na random vector" if control else f"{one} and {other}"
+        above.set(title=with_labels(title), ylim=(0, 1.03))
         below.set(yscale="log", xlabel="threshold τ")
     axes[0, 0].set(ylabel="IoU of what survives")
     axes[1, 0].set(ylabel="p of such an overlap\n(dotted: 0.05)")
@@ -108,7 +110,8 @@ def draw_top_dimensions(table: pd.DataFrame, n: int = 20) -> Figure:
     methods = [name.removeprefix("rank_") for name in table if name.startswith("rank_")]
     fig, ax = plt.subplots(figsize=(DOUBLE_COLUMN, 2.3))
     colours = [PALETTE[name] for name in methods]
-    (100 * table.head(n).set_index("dimension")[methods]).plot.bar(ax=ax, width=0.8, color=colours, rot=0)
+    shares = 100 * table.head(n).set_index("dimension")[methods]
+    shares.rename(columns=method_label).plot.bar(ax=ax, width=0.8, color=colours, rot=0)
     ax.axhline(0, color="black", lw=0.6)
     ax.grid(axis="x", visible=False)
     ax.set(xlabel=f"dimension of the residual stream, the {n} largest on average",
@@ -127,7 +130,7 @@ def draw_side_effects(table: pd.DataFrame) -> Figure:
                              squeeze=False)
     for column, method in zip(axes.T, methods):
         looks = {"dense": ("o-", PALETTE["base"]), "sparse": ("^--", PALETTE[method])}
-        column[0].set(title=method)
+        column[0].set(title=method_label(method))
         column[-1].set(xlabel="α / coefficient")
         for (ax, measure), (kind, look) in [(pair, item) for pair in zip(column, _MEASURES) for item in looks.items()]:
             line = table[(table.method == method) & (table.vector == kind)].dropna(subset=measure)
@@ -145,8 +148,9 @@ def _curve(ax: Axes, line: pd.DataFrame, x: str, y: str, style: str, colour: str
 
 
 def _with_legend(fig: Figure, looks: dict[str, tuple[str, str]]) -> Figure:
-    """The figure with format and colour of everything in it explained in a row above."""
-    keys = [fig.axes[0].plot([], [], style, color=colour, ms=3, label=label)[0]
+    """The figure with format and colour of everything in it explained above."""
+    keys = [fig.axes[0].plot([], [], style, color=colour, ms=3, label=with_labels(label))[0]
             for label, (style, colour) in looks.items()]
-    fig.legend(handles=keys, loc="outside upper center", ncols=len(keys), handlelength=1.8, columnspacing=1.2)
+    ncols = len(keys) if len(keys) < 5 else -(-len(keys) // 2)
+    fig.legend(handles=keys, loc="outside upper center", ncols=ncols, handlelength=1.8, columnspacing=1.2)
     return fig

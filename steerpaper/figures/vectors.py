@@ -138,7 +138,7 @@ def draw_cosines(table: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(5.4, 3.2))
     labels = [method_label(name) for name in names]
     sns.heatmap(grids[0], annot=grids[1].fillna(""), fmt="", annot_kws={"size": 7}, ax=ax, xticklabels=labels,
-                yticklabels=labels, cbar_kws={"label": "cosine (small: range over seeds)"}, **_MAP)
+                yticklabels=labels, cbar_kws={"label": "cosine (below it: range over seeds)"}, **_MAP)
     ax.set(xlabel="", ylabel="")
     ax.grid(False)
     return fig
