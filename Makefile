@@ -15,7 +15,7 @@ export SEEDS ?= 1 2 3 4
 # A variable that the target does not read would leave the defaults to run.
 reading = $(if $(filter $(2),$(or $(MAKECMDGOALS),$(2))),$(1))
 READ := $(call reading,PRESETS,figures record restore kill) $(call reading,MODEL,weights paper) \
-  $(call reading,PROFILE,paper) $(call reading,KILLS,kill) $(call reading,SEEDS,seeds) VENV
+  $(call reading,PROFILE,paper seeds) $(call reading,KILLS,kill) $(call reading,SEEDS,seeds) VENV
 UNKNOWN := import sys; sys.path.insert(0, "steerpaper"); from choices import unknown; \
   print(unknown("variable of make $(MAKECMDGOALS)", sys.argv[1], sys.argv[2:], \
   "; what is for a library goes before the command, NAME=value make figures"))
@@ -64,7 +64,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[.a-z]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
 	@echo 'PRESETS="organism-llama tiny" picks presets of `figures` and `record`; VENV="$$CONDA_PREFIX" takes an'
 	@echo 'environment of yours.'
-	@echo 'MODEL=gemma-2-2b-it is the preset of `weights` and `paper`, PROFILE=profiles/slurm sends it to a cluster.'
+	@echo 'MODEL=gemma-2-2b-it is the preset of `weights` and `paper`, PROFILE=profiles/slurm sends `paper` and `seeds` to'
+	@echo 'a cluster.'
 
 .venv: $(INSTALLED) ## set up the environment
 
@@ -90,9 +91,11 @@ record: $(INSTALLED) ## the same, and put it on record: tables, figures, generat
 restore: $(INSTALLED) ## take what is on record of PRESETS for computed here, to go on from there
 	@python -m steerpaper.reproduction restore "$$PRESETS"
 
+seeds: WHERE = $(if $(filter file,$(origin PROFILE)),$(HERE),--profile "$$PROFILE")
 seeds: $(INSTALLED) ## train both organisms with SEEDS (0 ships), run notebooks 01 to 06 on each, count the verdicts
-	@python profiles/workflow.py start $(HERE) --keep-going --presets "$$(for seed in $$SEEDS; do [ "$$seed" = 0 ] || \
-	  printf 'organism-llama-seed%s organism-gemma2-seed%s ' "$$seed" "$$seed"; done)"
+	@presets=$$(for seed in $$SEEDS; do [ "$$seed" = 0 ] || \
+	  printf 'organism-llama-seed%s organism-gemma2-seed%s ' "$$seed" "$$seed"; done); \
+	[ -z "$$presets" ] || python profiles/workflow.py start $(WHERE) --keep-going --presets "$$presets"
 	@python -m steerpaper.organisms.seeds "$$SEEDS"
 
 notebooks: export PRESETS := organism-llama

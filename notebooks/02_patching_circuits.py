@@ -488,10 +488,11 @@ controls[controls.prompts == "both"].drop(columns="prompts").round(3)
 # The paper's control has twice as many edges, taken at random. Three kinds stand beside the
 # minimum-faithful circuit: as many edges, twice as many, and as many of every kind. A single
 # circuit that fails shows that failing is possible; so what is held against the paper's limit of
-# 0.1 is the value below which 97.5 % of the draws stay (*high*), and what is held against the
-# circuit is the share of draws that carry as much as it does (*reaching*). The paper's sentence
-# holds if *high* of twice as many edges lies below 0.1 in both classes. That *which* edges are in
-# the circuit matters, and not only how many of what kind, is shown by the last kind or not at all.
+# 0.1 is the value below which 97.5 % of the draws stay (*high*), and against half of what the
+# circuit carries the *median* (*reaching*: the share of draws that carry as much as the circuit).
+# The paper's sentence holds if *high* of twice as many edges lies below 0.1 in both classes. That
+# *which* edges are in the circuit matters, and not only how many of what kind, is shown by the
+# last kind or not at all.
 #
 # A filled point holds the edge that leads from the steering node straight to the logits. If the
 # filled ones lie apart, "random circuits carry something" is a matter of that one edge. (Circuits

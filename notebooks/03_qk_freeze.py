@@ -191,7 +191,8 @@ sp.save_figure(fig, preset, "table1_ablations")
 # A drop compares answers to the *same* prompts, so its 95 % interval (low, high) has to: prompts
 # are drawn again, each with its answers under every freeze and method, and all drops are taken
 # anew. The table on record has the same for what [notebook 06](06_scorecard.ipynb) asks of drops,
-# their order and their share of the values' drop.
+# their order and their share of the values' drop. It also takes them as shares of what steering
+# does, since on some models that is fewer points than on others.
 
 # %%
 average = sp.paper.average_drop(table[table.method != "none"])

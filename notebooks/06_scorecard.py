@@ -56,7 +56,8 @@ pd.set_option("display.max_colwidth", None, "display.max_rows", None)
 # The numbers of a claim are only as good as what it is compared with. So some checks
 # are ours: the circuit of one token beside that of whole answers, a random vector's
 # circuit beside the methods', the share of an edge type beside its share of all edges,
-# learned vectors beside the difference in means, vectors that are not rescaled.
+# learned vectors beside the difference in means, vectors that are not rescaled, and
+# sparse ones with other values in their dimensions.
 #
 # Limits come from the paper's own numbers: the least favourable one that it prints for
 # that quantity, rounded to the digits printed, or the sentence's own number where it
@@ -71,17 +72,17 @@ card[["title", "locator", "rule"]]
 
 # %% [markdown]
 # One rule by hand, so that it is clear what a verdict is made of. "Hardly through QK" is
-# about DIM's ASR in notebook 03: by how many points it moves when queries and keys are
-# frozen, on average over harmful and harmless prompts. The limit is the larger of the
-# paper's two models.
+# about DIM's ASR in notebook 03: how far it moves when queries and keys are frozen, on
+# average over harmful and harmless prompts, as a share of how far steering moves it. The
+# limit is the larger of the paper's two models.
 
 # %%
-table = sp.load_table(preset, "table1_ablations")
-table = table[(table.method == "dim") & table.frozen.isin(["none", "qk"])]
-asr = table.pivot(index="prompts", columns="frozen", values="asr")
-points = 100 * (asr["qk"] - asr["none"]).abs().mean()
+asr = sp.load_table(preset, "table1_ablations").pivot(
+    index="prompts", columns=["method", "frozen"], values="asr")
+steered, unsteered, frozen = asr["dim", "none"], asr["none", "none"], asr["dim", "qk"]
+share = (frozen - steered).abs().mean() / (steered - unsteered).abs().mean()
 case = cases[(cases.claim == "ov-not-qk") & cases.quantity.str.contains("QK")].iloc[0]
-print("the scorecard's value, within 0.01 points:", abs(points - case.value) < 0.01)
+print("the scorecard's value, within 0.0001:", abs(share - case.value) < 1e-4)
 cases.loc[[case.name], ["quantity", "rule", "value", "met"]].round(3)
 
 # %% [markdown]
@@ -105,22 +106,22 @@ sp.save_figure(fig, preset, "scorecard")
 card[["title", "verdict", "met", "cases", "close", "measured"]]
 
 # %% [markdown]
-# **Reading.** On both organisms steering works and DIM passes through OV and hardly through
-# QK; NTP on organism-gemma2 passes through neither. Circuits are interchangeable, but a
-# random vector's carries more than half of what another method's does, and one token's
-# circuit carries nearly what whole answers' does. Sparsity is a matter of rescaling:
-# without it no method comes near. Of the finer claims few hold: how much circuits share,
-# how vectors differ, what svv name.
+# **Reading.** On both organisms steering works and DIM passes through OV and hardly
+# through QK; NTP on organism-gemma2 passes through neither. Circuits are interchangeable,
+# but a random vector's carries more than half of what another method's does, and one
+# token's circuit carries nearly what whole answers' does. Sparsity is a matter of
+# rescaling: without it no method comes near, and signs do as well as values. Of the finer
+# claims few hold.
 #
 # *Qwen2.5-Coder-0.5B, a real model, [on its own page](qwen2.5-coder-0.5b-instruct/06_scorecard.ipynb).*
 # Small circuits hold here as on the organisms; that random edges carry nothing, that whole answers find the
 # better circuit, and that few dimensions suffice hold better than there. (Random edges of the same kinds as
 # the circuit's carry half of what it does, and more, on all three models.) The way through attention does
 # not, where answers are counted: on average over both sets freezing the values undoes a third of DIM's
-# steering, the attention weights a fifth, both mostly on harmless prompts, and what the MLPs read of it
-# most. Of NTP's no part alone undoes more than a quarter, of PO's next to nothing does anything. In logits
-# the values undo 0.37 to 0.60 of every vector's: NTP's and PO's pushes are longer than answers can show.
-# And the controls are no zero: a random vector moves ASR, and its circuit carries 73 to 103 % of what a
+# steering, the attention weights a quarter, both mostly on harmless prompts, and what the MLPs read of it
+# most. Of NTP's no part alone undoes more than 0.28, of PO's next to nothing does anything. In logits the
+# values undo 0.37 to 0.60 of every vector's: NTP's and PO's pushes are longer than answers can show. And
+# the controls are no zero: a random vector moves ASR, and its circuit carries 73 to 103 % of what a
 # method's own does.
 #
 # ## Beside the paper
@@ -168,11 +169,10 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # curve falls from one end to the other, and an organism's falls earlier or later than the paper's models' does.
 #
 # *Qwen.* It answers half of the harmful prompts unsteered, so that these lie apart from the
-# paper's already in table 2. Fewer points can be lost, too: by DIM 65 on average over both
-# sets, which is less than the 65.5 that the rule for OV asks for. But as a share of the
-# steering (notebook 03) freezing the values undoes 0.32, where the paper's models have 0.75
-# and 0.86, so it is not the rule that decides. The gap is on harmful prompts; on harmless
-# ones Qwen's half is near Gemma's 0.58.
+# paper's already in table 2. Fewer points can be lost, too, which is why claims on freezes
+# go by shares of the steering: freezing the values undoes 0.35 of DIM's, where the paper's
+# models have 0.73 and 0.87. The gap is on harmful prompts; on harmless ones Qwen's half is
+# near Gemma's 0.58.
 #
 # ## What we learned
 #
@@ -186,12 +186,12 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # model (a quarter of NTP's on organism-gemma2), the attention weights at most 0.22, and
 # the MLPs' direct path 0.28 to 0.50 ([notebook 03](03_qk_freeze.ipynb)). Answers turn
 # that into most of it on the organisms (NTP on organism-gemma2 aside), as in the paper,
-# and into a third or less on the real model, where NTP's and PO's pushes are longer
-# than it takes. *What is shared is less than reported*: circuits of different methods
-# share fewer edges, and a random vector's circuit carries more than half of what
-# another method's does, on every model: interchange alone says little. *The fine story*
-# mostly does not carry over as it is: svv name refusal in their sum on all three (NTP's
-# on organism-gemma2 aside), in most of the strongest heads on organism-gemma2, and in
+# and into 0.35 or less on the real model, where NTP's and PO's pushes are longer than
+# it takes. *What is shared is less than reported*: circuits of different methods share
+# fewer edges, and a random vector's circuit carries more than half of what another
+# method's does, on every model: interchange alone says little. *The fine story* mostly
+# does not carry over as it is: svv name refusal in their sum on all three (NTP's on
+# organism-gemma2 aside), in most of the strongest heads on organism-gemma2, and in
 # hardly any on the other two; which sparsifier is better hangs on details. Two claims
 # hold or mostly hold on all three, that few edges carry the steering and that methods
 # agree on dimensions: those to try first on another model (with other [training

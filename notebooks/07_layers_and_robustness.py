@@ -450,8 +450,9 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #   layer do.
 # * **Much the same edges, whatever the door.** Circuits at two layers are as alike as those
 #   of two methods (at the last layer of organism-gemma2 these are two to five edges), and
-#   mostly smaller the nearer to the end steering enters. So would be those of a random
-#   vector: what is shared need not be about refusal (notebook 02).
+#   mostly smaller the nearer to the end steering enters. So may be those of a random
+#   vector, which was not tried at other layers: at the chosen one its circuit does nearly
+#   as well (notebook 02).
 # * **Flipping every prompt is not the same as steering one thing.** On the organisms DIM
 #   and PO pay for compliance with facts, NTP hardly. +s does not tell a closed question
 #   from a request.
@@ -468,9 +469,13 @@ display(right.pivot_table("value", ["preset", "sign"], "method", sort=False).rou
 #
 # What this cannot say: three layers of ten, or of 24, are few, the prompts are few (`n` in
 # `layer_freezes` and `shifts`, `responses` in `layer_circuits`), and every interval here is that
-# of one run, not of a difference. Methods are compared at the coefficients chosen for them, at
-# which +s refuses 0.75 (DIM) to 1.00 (PO) of Qwen's harmless prompts, and the random vector is
-# one, as long as DIM's. The table below the first figure has the attack success behind every
-# share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The shifts are one
-# wording each; the closed questions and borderline requests for models other than the organisms
-# are a few dozen of our own (`data/prompts/probes.toml`), easy on purpose, and no benchmark.
+# of one run, not of a difference. Layers lie a fifth of the model apart, wherever DIM steers: it
+# does not at four of the six beside ℓ (*flipped* below a half), and those at which notebook 01
+# found that it does, 11 and 13 of Qwen, 4 of organism-llama, 6 of organism-gemma2, were not
+# measured. Methods are compared at the coefficients chosen for them, at which +s refuses 0.75
+# (DIM) to 1.00 (PO) of Qwen's harmless prompts, and the random vector is one, as long as DIM's:
+# beside NTP and PO stands none of their length. The table below the first figure has the attack
+# success behind every share, and notebook [03](03_qk_freeze.ipynb) the chosen layer in full. The
+# shifts are one wording each; the closed questions and borderline requests for models other than
+# the organisms are a few dozen of our own (`data/prompts/probes.toml`), easy on purpose, and no
+# benchmark.

@@ -706,10 +706,12 @@ shown.set_index("claim")
 values.set_index("claim")
 
 # %% [markdown]
-# *Qwen.* By these rules two findings of eleven are about steering, that a tenth of the edges
-# carries it and that methods agree on dimensions (where DIM keeps five at most); one fails or
-# mostly fails for both, that a random vector's circuit carries less than half of what a method's
-# does; two hold for language and fail for refusal; of six, one verdict or both lie in between.
+# *Qwen.* By these rules two findings of sixteen are about steering, that a tenth of the edges
+# carries it and that methods agree on dimensions (where DIM keeps five at most); two fail or
+# mostly fail for both, that a random vector's circuit carries less than half of what a method's
+# does, and that svv are three quarters of the values' part; three hold for language and fail for
+# refusal; of nine, one verdict or both lie in between. Of these the MLPs: their path undoes most
+# of DIM's steering of either concept, and less of the learned vectors'.
 #
 # **What surprised.** *Values, and not weights: of the other concept.* Of DIM's and NTP's steering
 # of the language freezing the values undoes 0.50 to 1.00, freezing the weights nothing. Of

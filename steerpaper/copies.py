@@ -12,7 +12,7 @@ import nbformat
 from nbformat.v4 import new_output
 
 from steerpaper import manifests, paths
-from steerpaper.behaviour.excerpts import SHOWN
+from steerpaper.behaviour.excerpts import SHOWN, is_longer
 from steerpaper.paper.gallery import captions
 from steerpaper.presets import get_preset
 
@@ -55,14 +55,13 @@ def small_copy(
 
 
 def long_texts(output: nbformat.NotebookNode) -> list[str]:
-    """The texts of an output, table cells and lines, that are longer than an excerpt of a real model's answer can be: a
-    token is never more than a word and the space before it."""
+    """The texts of an output, table cells and lines, that are longer than an excerpt of a real model's answer can be."""
     data = output.get("data", {"text/plain": output.get("text", "")})
     pieces = re.split(r"<[^>]+>", re.sub(r"<style.*?</style>", "", data.get("text/html", ""), flags=re.DOTALL))
     texts = [html.unescape(piece) for piece in pieces]
     if "text/html" not in data:
         texts += data.get("text/plain", "").splitlines()
-    return [text.strip() for text in texts if len(text.strip().removesuffix("…").split()) > SHOWN]
+    return [text.strip() for text in texts if is_longer(text.strip())]
 
 
 def _small(output: nbformat.NotebookNode, preset: str, name: str, pictures: dict[bytes, str], known: set[str] | None):

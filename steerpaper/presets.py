@@ -336,12 +336,13 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
 
 REFERENCE = _TINY.name  # what the tests execute again: never on record
 
-_OF_FOLDERS: dict[str, Preset] = {}  # by name, as they were asked for in this process
+_OF_MODELS: dict[str, Preset] = {}  # made for folders, files and hub models, by name, as asked for in this process
+_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([0-9a-f]{40}))?")
 
 
 def known_preset(name: str) -> Preset | None:
-    """The preset called so; None where there is none, and no folder of that name was asked for in this process."""
-    return PRESETS.get(name) or _OF_FOLDERS.get(name) or _of_seed(name)
+    """The preset called so; None where there is none, and no model of that name was asked for in this process."""
+    return PRESETS.get(name) or _OF_MODELS.get(name) or _of_seed(name)
 
 
 def _of_seed(name: str) -> Preset | None:
@@ -352,14 +353,15 @@ def _of_seed(name: str) -> Preset | None:
 
 
 def get_preset(name: str | Path) -> Preset:
-    """The preset called `name`, or one made for a local checkpoint folder or GGUF file.
+    """The preset called `name`, or one made for a local checkpoint folder, a GGUF file or a commit of a hub model.
 
     Its preset has the numbers of the laptop-size hub models and its own name in small letters, e.g. `my-model` for
-    `/models/My_Model` or `/models/My_Model.gguf`. From then on, and in this process, it is known by that name, too.
+    `/models/My_Model` or `/models/My_Model.gguf`, `owner-my-model` for `Owner/My_Model@<commit>`. From then on, and in
+    this process, it is known by that name, too.
 
     Raises:
         ValueError: neither a known name (the message lists them, and the nearest) nor a folder with a config.json nor a
-            GGUF file, or one whose name is another preset's.
+            GGUF file, or one whose name is another preset's; a hub model without its commit.
     """
     if not isinstance(name, (str, os.PathLike)):
         raise ValueError(f"a preset is called by its name or by the path of a checkpoint folder or GGUF file, {shown(name)} of "
@@ -372,23 +374,41 @@ def get_preset(name: str | Path) -> Preset:
         model, kind = Path(name).absolute(), "file"
     elif name and os.path.isfile(os.path.join(name, "config.json")):
         model, kind = Path(name).resolve(), "folder"
+    elif found := _HUB_ID.fullmatch(name):
+        return _of_hub(*found.groups())
     else:
         raise unknown("preset", name, PRESETS, ", or give the path of a checkpoint folder, which holds a config.json, "
-                      "or of a GGUF file")
+                      "or of a GGUF file, or a hub model as owner/name@commit")
     short = slug(model.stem if kind == "file" else model.name)
     preset = Preset(name=short, model=str(model), note=f"a local {kind}", **_LAPTOP)
-    if (known_preset(preset.name) or _OF_FOLDERS.setdefault(preset.name, preset)) != preset:
+    if (known_preset(preset.name) or _OF_MODELS.setdefault(preset.name, preset)) != preset:
         raise ValueError(f"the {kind} {model} would write over the results of the preset {preset.name!r}: rename it")
     return preset
 
 
+def _of_hub(model: str, commit: str | None) -> Preset:
+    """The preset of a hub model at a commit, which says for good which weights were measured."""
+    page = f"https://huggingface.co/{model}"
+    if not commit:
+        raise ValueError(f"{model!r} is neither a preset nor a folder with a config.json; if the hub's model {page} is "
+                         f"meant, give its commit, too: {model}@ and the 40 digits of one in {page}/commits/main")
+    preset = Preset(name=slug(model), model=model, revision=commit, note="a hub model", **_LAPTOP)
+    if (known := known_preset(preset.name) or _OF_MODELS.setdefault(preset.name, preset)) != preset:
+        raise ValueError(f"{model} at commit {commit} would write over the results of the preset {preset.name!r}, "
+                         f"{known.model} at commit {known.revision}: give that one, or set another STEERPAPER_BUILD")
+    return preset
+
+
 def as_given(name: str) -> str:
-    """What commands know a preset by: its name, or the checkpoint folder or GGUF file that it was made for."""
-    return _OF_FOLDERS[name].model if name in _OF_FOLDERS else name
+    """What commands know a preset by: its name, or the checkpoint folder, GGUF file or hub model that it was made for."""
+    if (made := _OF_MODELS.get(name)) is None:
+        return name
+    return f"{made.model}@{made.revision}" if made.revision else made.model
 
 
 def get_presets(names: str) -> dict[str, Preset]:
-    """Several presets by what they were given as: names, checkpoint folders or GGUF files, between spaces or commas.
+    """Several presets by what they were given as: names, checkpoint folders, GGUF files or hub models, between spaces or
+    commas.
 
     A path with spaces stands in quotes, or alone.
 

@@ -333,7 +333,7 @@ def test_another_dtype_leaves_no_table_of_the_other(model, monkeypatch):
 
 def in_another_process(monkeypatch, folder: Path):
     """As if only this checkpoint folder had ever been used."""
-    monkeypatch.setattr(presets, "_OF_FOLDERS", {})
+    monkeypatch.setattr(presets, "_OF_MODELS", {})
     return str(folder)
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from steerpaper import paths
-from steerpaper.behaviour.excerpts import SHOWN, excerpts
+from steerpaper.behaviour.excerpts import SHOWN, excerpts, is_longer
 from steerpaper.copies import long_texts
 from steerpaper.presets import PRESETS, get_preset
 
@@ -18,8 +18,14 @@ ANSWERS = {"examples": ["none", "dim", "ntp", "po"], "dim_examples": ["base", "�
 
 
 def too_long(texts) -> list[str]:
-    """Those that cannot be an excerpt: a token is never more than a word and the space before it."""
-    return [text for text in map(str, texts) if len(text.removesuffix("…").split()) > SHOWN]
+    """Those that cannot be an excerpt."""
+    return list(filter(is_longer, map(str, texts)))
+
+
+@pytest.mark.parametrize("unit", [" word", "汉字汉字", "ひらがな", "한국어로"])
+def test_longer_is_what_more_tokens_make_in_any_script(unit):
+    assert not is_longer(SHOWN * unit) and not is_longer(SHOWN * unit + " …") and is_longer((SHOWN + 1) * unit)
+    assert not is_longer("好 word " * (SHOWN // 2)) and is_longer("好 word " * (SHOWN // 2) + "好")
 
 
 def test_a_real_models_answers_are_cut_and_an_organisms_are_whole(llama):

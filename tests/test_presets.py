@@ -10,7 +10,7 @@ from steerpaper import presets, vectors
 from steerpaper.behaviour.guard import load_judge
 from steerpaper.models.checkpoint import dtype_of
 from steerpaper.paper.tables import paper_text
-from steerpaper.presets import PRESETS, Preset, get_preset, slug
+from steerpaper.presets import PRESETS, Preset, as_given, get_preset, get_presets, slug
 from steerpaper.vectors.training import COEFFICIENTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def known(monkeypatch):
     """The presets, to be changed."""
     monkeypatch.setattr(presets, "PRESETS", dict(PRESETS))
-    monkeypatch.setattr(presets, "_OF_FOLDERS", {})
+    monkeypatch.setattr(presets, "_OF_MODELS", {})
     return presets.PRESETS
 
 
@@ -46,6 +46,37 @@ def test_a_folder_does_not_take_another_presets_place(known, tmp_path):
     get_preset(checkpoint(tmp_path / "mine"))
     with pytest.raises(ValueError, match="the preset 'mine'"):
         get_preset(checkpoint(tmp_path / "other" / "mine"))
+
+
+COMMIT = "0123456789" * 4
+
+
+def test_a_hub_model_is_a_preset_at_its_commit(known):
+    preset = get_preset(f"Acme/My_Model-1B@{COMMIT}")
+    assert (preset.name, preset.model, preset.revision) == ("acme-my-model-1b", "Acme/My_Model-1B", COMMIT)
+    assert preset.layer is None and preset.prompts == "public" and not preset.shipped
+    assert get_preset("acme-my-model-1b") == preset and as_given(preset.name) == f"Acme/My_Model-1B@{COMMIT}"
+    assert get_presets(f"tiny, Acme/My_Model-1B@{COMMIT}") == {"tiny": PRESETS["tiny"], f"Acme/My_Model-1B@{COMMIT}": preset}
+
+
+@pytest.mark.parametrize(("given", "told"), [
+    ("Acme/My_Model", "give its commit, too: Acme/My_Model@ and the 40 digits of one in https://huggingface.co/Acme/My_Model/"),
+    ("results/mine", "neither a preset nor a folder with a config.json"),
+    ("Acme/My_Model@main", "unknown preset 'Acme/My_Model@main'.* or a hub model as owner/name@commit"),
+    (f"Acme/My_Model@{COMMIT[:-1]}", "or a hub model as owner/name@commit"),
+    (f"Acme/My/Model@{COMMIT}", "or a hub model as owner/name@commit"),
+])
+def test_a_hub_model_needs_its_commit(known, given, told):
+    with pytest.raises(ValueError, match=told):
+        get_preset(given)
+
+
+def test_another_commit_does_not_take_the_place_of_one(known, tmp_path):
+    get_preset(f"Acme/Mine@{COMMIT}")
+    with pytest.raises(ValueError, match=f"would write over the results of the preset 'acme-mine', Acme/Mine at commit {COMMIT}"):
+        get_preset(f"Acme/Mine@{COMMIT[::-1]}")
+    with pytest.raises(ValueError, match="write over the results of the preset 'acme-mine': rename it"):
+        get_preset(checkpoint(tmp_path / "Acme Mine"))
 
 
 @pytest.mark.parametrize("name", ["organism-lama", "", "/no/such/folder", "."])

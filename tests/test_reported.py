@@ -46,7 +46,8 @@ def hand_made() -> dict[str, pd.DataFrame]:
     asr += [(m, p, steered[p]) for m in METHODS for p in CLASSES]
     frozen = {"none": 0, "qk": 0.05, "mlp": 0.3, "svv": 0.5, "ov": 0.7}
     sign = {"harmful": -1, "harmless": 1}
-    ablations = [("dim", f, p, steered[p] + sign[p] * d) for f, d in frozen.items() for p in CLASSES]
+    ablations = [("none", *row) for row in asr if row[0] == "none"]
+    ablations += [(m, f, p, steered[p] + sign[p] * d) for m in METHODS for f, d in frozen.items() for p in CLASSES]
     reach = {"gradient": 0.95, "indirect_effect": 0.95, "bottom_k": 0.8, "dropout": 0.4}
     sparsity = [
         (m, s, True, t, level, p, 1.0 * (p == "harmless"), steered[p] if level <= reach[s] else 0.5)
@@ -128,6 +129,10 @@ def hand_made() -> dict[str, pd.DataFrame]:
         "sparse_test": pd.DataFrame([(p, m, v, clean) for p in CLASSES for m in METHODS
                                      for v, clean in (("dense", 0.9), ("sparse", 0.85))],
                                     columns=["prompts", "method", "vector", "clean"]),
+        "support_control": pd.DataFrame([("on the path", v, m, p, value) for m in METHODS for v, *values in
+                                         (("vector", 0.9, 0.0), ("signs", 0.1, 0.9), ("gradient", 0.4, 0.6))
+                                         for p, value in zip(CLASSES, values)],
+                                        columns=["support", "values", "method", "prompts", "asr"]),
         "agreement_control": pd.DataFrame([("dim, few answers", "random vector", 0.5, 0.4, 0.35)],
                                           columns=["method_a", "method_b", "threshold", "iou", "chance"]),
         "fig7_agreement": pd.DataFrame([(*pair, t, 0.5, 0.5, 0.6, 0.33, 1e-12) for pair in PAIRS for t in (0.5, 1)],
@@ -298,7 +303,7 @@ def test_the_summary_shows_the_weakest_case():
 def test_claims_are_complete():
     found = claims()
     assert len({claim.id for claim in found}) == len({claim.title for claim in found}) == len(found)
-    assert sum(claim.abstract for claim in found) == 13
+    assert sum(claim.abstract for claim in found) == 14
     for claim in found:
         assert claim.limits and claim.locator and claim.says
         assert claim.reported or all(any(reported_table(model, check.table) is not None for check in claim.checks)
@@ -331,16 +336,17 @@ BROKEN = {
     ("interchangeable", 0): ("fig3_interchange", "faithfulness", lambda t: 0.84),
     ("beyond-random", 0): ("fig3_interchange", "faithfulness", lambda t: t.faithfulness.clip(lower=0.45)),
     ("beyond-random", 1): ("random_vector_circuits", "other_share", lambda t: 0.5),
-    ("ov-not-qk", 0): ("table1_average_drop", "drop_points", lambda t: 65.0),
-    ("ov-not-qk", 1): ("table1_average_drop", "drop_points", lambda t: 13.5),
-    ("ov-not-qk-learned", 0): ("table1_average_drop", "drop_points", lambda t: 14.5),
-    ("ov-not-qk-learned", 1): ("table1_average_drop", "drop_points", lambda t: 13.5),
+    ("ov-not-qk", 0): ("table1_average_drop", "drop_points", lambda t: 69.0),  # of 95 points
+    ("ov-not-qk", 1): ("table1_average_drop", "drop_points", lambda t: 14.0),
+    ("ov-not-qk-learned", 0): ("table1_average_drop", "drop_points", lambda t: 69.0),
+    ("ov-not-qk-learned", 1): ("table1_average_drop", "drop_points", lambda t: 14.0),
     ("svv-concepts", 0): ("svv_preference", "preference", lambda t: 0.7),
     ("svv-concepts", 1): ("svv_preference", "preference", lambda t: 0.6),
     ("svv-concepts", 2): ("svv_preference", "preference", lambda t: 0.6),
     ("sparse", 0): ("sparsity_kept", "sparsity", lambda t: 0.8),
     ("sparse", 1): ("sparse_test", "clean", lambda t: t.clean.where(t.vector == "dense", 0.8)),
     ("sparse-plain", 0): ("sparsity_kept", "sparsity", lambda t: t.sparsity.where(t.rescaled, 0.45)),
+    ("sparse-values", 0): ("support_control", "asr", lambda t: t.prompts.map({"harmful": 0.9, "harmless": 0.0})),
     ("agree", 0): ("fig7_agreement", "p", lambda t: 0.05),
     ("agree", 1): ("fig7_agreement", "iou", lambda t: 0.38),
     ("unsteered", 0): ("table2_asr", "asr", lambda t: 0.04),
@@ -349,15 +355,14 @@ BROKEN = {
     ("overlap", 0): ("fig4_overlap", "overlap", lambda t: 0.89),
     ("controls", 0): ("minimum_faithful", "faithfulness", lambda t: -0.11),
     ("controls", 1): ("random_circuits", "high", lambda t: t.high.mask(t.control == "twice the size", 0.1)),
-    ("controls", 2): ("random_circuits", "reaching", lambda t: t.reaching.mask(t.control == "same kinds", 0.03)),
-    ("controls", 3): ("random_circuits", "median", lambda t: t["median"].mask(t.control == "same kinds", 0.45)),
+    ("controls", 2): ("random_circuits", "median", lambda t: t["median"].mask(t.control == "same kinds", 0.45)),
     ("edge-types", 0): ("table5_8_edge_types", "from_attention_head",
                         lambda t: t.from_attention_head.where(t.edges == "all edges", 59.0)),
     ("edge-types", 1): ("table5_8_edge_types", "into_key", lambda t: 11.0),
     ("edge-types", 2): ("table5_8_edge_types", "into_key", lambda t: t.into_key.where(t.edges == "all edges", 6.0)),
     ("ov-not-qk-logits", 0): ("freeze_on_logits", "undone", lambda t: t.undone.mask(t.frozen == "ov", 0.5)),
     ("ov-not-qk-logits", 1): ("freeze_on_logits", "undone", lambda t: t.undone.mask(t.frozen == "qk", 0.18)),
-    ("mlps", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 25.9)),
+    ("mlps", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 27.5)),
     ("order-of-drops", 0): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "mlp", 5.0)),
     ("order-of-drops", 1): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "svv", 19.0)),
     ("order-of-drops", 2): ("table1_average_drop", "drop_points", lambda t: t.drop_points.mask(t.frozen == "ov", 50.0)),
@@ -749,8 +754,9 @@ def test_the_scorecard_of_a_preset(results):
     row = card.set_index("claim").loc["order-of-drops"]
     assert row["llama-3.2-3b-instruct verdict"] == "holds in part"  # 63 points for MLP, 62 for SVV
     assert row["gemma-2-2b-it verdict"] == "holds"
-    # Intervals of 0.05 around 0 and 1, where the limits are 0.03, 0.035 and 0.99.
-    assert card.set_index("claim").close.loc[lambda close: close > 0].to_dict() == {"effective": 3, "unsteered": 2}
+    # Intervals of 0.05 around 0 and 1, where the limits are 0.03, 0.035 and 0.99; 69 to 71 of 95 points around 0.7318.
+    assert card.set_index("claim").close.loc[lambda close: close > 0].to_dict() == {
+        "effective": 3, "ov-not-qk": 1, "ov-not-qk-learned": 2, "unsteered": 2}
 
 
 def test_the_scorecard_counts_close_cases(results):
@@ -762,7 +768,7 @@ def test_the_scorecard_counts_close_cases(results):
     close = card.set_index("claim").close
     # Of the complement 0.01 (to 0.12) is not clearly within 0.1; quantiles of draws have no interval.
     assert close[["controls", "ov-not-qk", "ov-not-qk-learned"]].tolist() == [2, 1, 2]
-    assert rows[rows.claim == "controls"].clear.tolist() == [False, False, *[None] * 6]
+    assert rows[rows.claim == "controls"].clear.tolist() == [False, False, *[None] * 4]
 
 
 def test_a_scorecard_needs_every_table(results):
@@ -799,7 +805,7 @@ def test_the_page_shows_every_claim_and_number_of_what_was_measured(results):
     save_scorecard(results, "organism-gemma2", tables)
     page = results_page()
     assert rows_of(page, "| claim |") == ["claim", "organism-gemma2"]
-    assert rows_of(page, "| 8. NTP and PO act through OV, not QK")[1:] == ["**holds in part** (3/4)"]
+    assert rows_of(page, "| 8. NTP and PO act through OV, not QK")[1:] == ["**holds in part** (3/4, 1 close)"]
     for claim in claims():
         assert claim.title in page and claim.limits in page and all(c.rule.words in page for c in claim.checks)
     assert "| dim, mlp, jailbreakbench: asr | 0.57 | 0.09 | 0.6 (0.55 to 0.65) |" in page
@@ -821,9 +827,9 @@ def test_real_models_come_first(results, monkeypatch):
         "claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
     text = readme_findings()
     assert rows_of(text, "| claim") == ["claim", "qwen2.5-coder-0.5b-instruct", "organism-llama", "gemma-2-2b-it"]
-    assert "\n\nOn `qwen2.5-coder-0.5b-instruct`, " in text and text.count("\n* ") == 5
+    assert "\n\nOn `qwen2.5-coder-0.5b-instruct` (DIM / NTP / PO):" in text and text.count("\n* ") == 5
     assert "](figures/qwen2.5-coder-0.5b-instruct/table1_ablations.png)" in text
-    assert "With intervals, on all models, and beside the paper's numbers: [RES" in text
+    assert "With intervals, beside the paper's numbers: [RES" in text
 
 
 def test_the_readme_says_of_every_model_what_holds(results):
@@ -867,22 +873,23 @@ def test_findings_tell_what_was_measured(results):
     steering, circuits, shared, freezes, sparsity = found
     assert "harmless ones, steered DIM 0.90 (0.85 to 0.95), NTP 0.90 (0.85 to 0.95), PO 0.90 (0.85 to 0.95) and DIM" in steering
     assert "Random vectors of the same length do nothing: mostly holds.**" in steering
-    assert "Random vectors of the same length move ASR -44 to 2 % as far" in steering
+    assert "Random vectors of the same length move ASR by -44 to 2 % of that. (Below 0 is the other way.)" in steering
     assert "has DIM 10 %, NTP 11 %, PO 12 % of the edges and carries 0.90 (0.88 to 0.92) of" in circuits
     assert "All answers together, no position holds more than 40 % of the effect." in circuits
     assert "a random vector's 30 % of what the method's own does." in shared
     assert "as many of the same kinds carry harmful 44 %, harmless 44 % of what DIM's do (medians)" in shared
     assert shared.endswith("Two methods' vectors have cosines of 0.30.")
     assert "(These are equally large; one as large as the largest carries 33 % of what another method's does.)" in shared
-    assert "by DIM 70.0 (69.0 to 71.0), NTP 14.5 (69.0 to 71.0), PO 70.0 (69.0 to 71.0) points" in freezes
-    assert "the MLPs read by DIM 30.0 (29.0 to 31.0)" in freezes
+    assert "undoes DIM 74 % (73 to 75 %), NTP 15 % (73 to 75 %), PO 74 % (73 to 75 %) of what steering does" in freezes
+    assert "the MLPs read DIM 32 % (31 to 33 %)" in freezes
     assert "the values undoes 70 % (65 to 75 %) of the effect, the attention weights 7 % of that." in freezes
-    assert "without DIM 95 %, NTP 95 %, PO 95 % of their dimensions, and not" in sparsity
+    assert "without DIM 95 %, NTP 95 %, PO 95 % of their dimensions, chosen by gradient" in sparsity
+    assert "With signs or the gradient for values in the rest, 10 to 44 % of the effect is left." in sparsity
     rows = scorecard("tiny")[1].astype({"met": object})
     rows.loc[rows.claim == "sparse-plain", "met"] = None
     for brief in (False, True):
-        assert "not rescaled without (not measured)." in findings(rows, brief=brief)[4]
-    assert "moves ASR by 70.0 / 14.5 / 70.0 points, freezing the attention weights by 5.0" in findings(rows, brief=True)[3]
+        assert "without (not measured) if not." in findings(rows, brief=brief)[4]
+    assert "undoes 74 / 15 / 74 % of what steering does to ASR, freezing the attention weights 5 / 15 / 5 %" in findings(rows, brief=True)[3]
 
 
 def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
@@ -894,17 +901,18 @@ def test_models_stand_side_by_side_with_the_numbers_of_the_sentences(results):
     cases = {preset: scorecard(preset)[1] for preset in ("organism-llama", "organism-gemma2")}
     table = side_by_side(cases).set_index("")
     assert list(table) == list(cases) and not table.isin(["(not measured)"]).any(axis=None)
-    assert table.loc["points that ASR moves, values (OV) frozen"].tolist() == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0"]
+    assert table.loc["steering of ASR undone, values (OV) frozen"].tolist() == ["74 / 74 / 74 %", "74 / 15 / 74 %"]
     assert table.loc["smallest faithful circuit, share of all edges"].tolist() == ["10 / 11 / 12 %", "50 / 50 / 50 %"]
     assert table.loc["ASR on harmful prompts, unsteered → steered", "organism-llama"].endswith(" → 0.90 / 0.90 / 0.90")
     assert table.loc["faithfulness of another method's circuit", "organism-llama"] in findings(cases["organism-llama"])[2]
     own = cases["organism-llama"]
     own["met"] = own.met.astype(object).where(own.claim != "mlps", None)
-    assert side_by_side(cases).set_index("").loc["points that ASR moves, vector out of the MLPs' input", "organism-llama"] == (
+    assert side_by_side(cases).set_index("").loc["the same, vector out of the MLPs' input", "organism-llama"] == (
         "(not measured)")
     page = results_page()
     assert rows_of(page, "|  | organism")[-2:] == ["gemma-2-2b-it, reported", "llama-3.2-3b-instruct, reported"]
-    assert rows_of(page, "| points that ASR moves, values (OV) frozen")[1:] == ["70.0 / 70.0 / 70.0", "70.0 / 14.5 / 70.0", "65.5", "78.0"]
+    assert rows_of(page, "| steering of ASR undone, values (OV) frozen")[1:] == [
+        "74 / 74 / 74 %", "74 / 15 / 74 %", "73 %", "87 %"]
     assert rows_of(page, "| clean answers")[-2:] == ["–", "–"]
     assert rows_of(page, "| change of ASR by a random vector") and page.index("| ASR on harmful") < page.index("* **Steering works")
     assert "<summary>The findings on organism-gemma2</summary>" in page
@@ -941,13 +949,14 @@ def test_the_readme_says_what_the_results_say(results):
     for text, start, brief in ((readme_findings(), "* ", True), (results_page(), "* **", False)):
         assert [line for line in text.splitlines() if line.startswith(start)] == [
             f"* {one}" for one in findings(cases, brief=brief)]
-    assert "With intervals, on all models, and beside the paper's numbers: [RESULTS.md](RESULTS.md)." in readme_findings()
+    assert "With intervals, beside the paper's numbers: [RESULTS.md](RESULTS.md)." in readme_findings()
 
 
 def test_the_abstract_s_claims_come_first(results):
     first = [claim.abstract for claim in claims()]
     assert first == sorted(first, reverse=True)
-    assert f"The first {sum(first)} claims are those of the paper's abstract, with controls of them (*ours*)." in results_page()
+    told = f"The first {sum(first)} claims are those of the paper's abstract, with controls of them (*ours*)."
+    assert told in " ".join(results_page().split())
 
 
 def test_other_layers_and_prompts_stand_in_a_folded_part(results):

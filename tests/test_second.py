@@ -71,7 +71,7 @@ def of_language(tables):
 
 
 NEEDED = ("table2_asr", "random_control", "freeze_on_logits", "fig3_minimum_faithful", "fig3_interchange",
-          "random_vector_circuits", "table1_average_drop", "svv_preference", "sparsity_kept", "sparse_test",
+          "random_vector_circuits", "table1_average_drop", "table1_ablations", "svv_preference", "sparsity_kept", "sparse_test",
           "fig7_agreement", "agreement_control")
 
 
@@ -131,18 +131,23 @@ def test_results_tell_what_a_finding_is_about(results):  # noqa: F811
     shown, values = told_beside(beside_each_other(found))
     assert shown.set_index("claim").loc["DIM acts through OV, not QK"].tolist() == [
         "holds (2/2)", "does not hold (0/2)", "refusal"]
-    assert list(values) == ["claim", "refusal", "language"] and "3 (1 to 50)" in " ".join(values.language)
-    assert "From [notebook 08](notebooks/08_second_concept.ipynb)." in section
+    assert list(values) == ["claim", "refusal", "language"] and "0.0316 (0.0105 to 0.526)" in " ".join(values.language)
+    assert f"On organism-llama ([notebook 08](notebooks/08_second_concept.ipynb)), of {len(CENTRAL)} claims:" in section
+    told = {line.partition(":")[0]: line for line in section.splitlines() if line.startswith("* ")}
+    assert set(told) == {"* steering", "* refusal", "* open"} and told["* open"] == "* open: 0"
+    assert told["* refusal"].startswith("* refusal: ") and "DIM acts through OV, not QK" in told["* refusal"]
+    before = section.partition("<details>")[0]
+    assert "DIM acts through OV" in before and "| claim" not in before  # the tables are folded
     assert rows_of(section, "| Random vectors of the same length do nothing (*ours*)")[1] == "**holds** (18/18)"
     assert rows_of(section, "| DIM acts through OV, not QK") == [
-        "DIM acts through OV, not QK", "**holds** (2/2)", "**does not hold** (0/2)", "refusal"]
+        "DIM acts through OV, not QK", "**holds** (2/2, 1 close)", "**does not hold** (0/2)", "refusal"]
     assert sum(line.startswith("| ") for line in section.splitlines()) == 2 * (2 + len(CENTRAL))
-    assert "points of ASR lost by freezing OV, DIM: 3 (1 to 50)" in section
+    assert "share of the steering undone by freezing OV, DIM: 0.0316 (0.0105 to 0.526)" in section
     assert section.count("<details>") == section.count("</details>") == 1
     results("organism-llama", {"scorecard_cases": found["refusal"], "second_cases": found["language"]})
     beside = results_page().partition("## About refusal, or about steering")[2]
     assert rows_of(beside, "| DIM acts through OV, not QK") == [
-        "DIM acts through OV, not QK", "**holds** (2/2)", "**does not hold** (0/2, 1 close)", "refusal"]
+        "DIM acts through OV, not QK", "**holds** (2/2, 1 close)", "**does not hold** (0/2, 1 close)", "refusal"]
 
 
 # -- where it is steered -------------------------------------------------------------------------------------

@@ -1,25 +1,26 @@
 """Organisms of other training seeds: their presets, the workflow's jobs for them, and the verdicts counted over them."""
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+from test_reported import hand_made
 
 from steerpaper import paths
-from steerpaper.artifacts import load_table
+from steerpaper.artifacts import load_table, save_table
 from steerpaper.organisms import seeds
-from steerpaper.organisms.seeds import cases_met, frequencies, of_seed, seeds_page, with_known
+from steerpaper.organisms.seeds import all_verdicts, cases_met, frequencies, put_on_record, seeds_page
 from steerpaper.organisms.training import FAMILIES
-from steerpaper.paper.claims import Rule, claims
+from steerpaper.paper.claims import claims
 from steerpaper.presets import PRESETS, get_preset
 
 
 def verdicts(**by_claim):
     """One organism, seeds in order."""
-    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", claim.replace("_", "-"), verdict, 1, 2, "these")
+    return pd.DataFrame([("organism-llama", seed, f"digest {seed}", claim.replace("_", "-"), verdict, 1, 2)
                          for claim, own in by_claim.items() for seed, verdict in enumerate(own)],
-                        columns=["organism", "seed", "weights", "claim", "verdict", "met", "cases", "made_by"])
+                        columns=["organism", "seed", "weights", "claim", "verdict", "met", "cases"])
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -47,90 +48,96 @@ def test_the_page_has_every_training():
     assert "| holds 1, no scorecard 1 |" in page and page.count("digest") == 2 + 1  # the words above the table, too
 
 
-def test_the_page_on_record_is_current():
-    assert seeds.PAGE.exists() == seeds.RECORD.exists()
-    if seeds.RECORD.exists():
-        assert seeds.PAGE.read_text("utf-8") == seeds_page(pd.read_csv(seeds.RECORD)), "run make seeds"
-
-
-@pytest.mark.parametrize("why", ["", "it refuses nothing"])
-def test_verdicts_of_one_training(why, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "BUILD", tmp_path)
-    monkeypatch.setattr(seeds, "finding", {"organism-llama-seed3": why}.get)
-    card = pd.DataFrame({"claim": ["effective"], "verdict": ["holds"], "met": [3], "cases": [3], "rule": ["…"]})
-    here = {("organism-llama-seed3", "scorecard_claims", False): card}
-    monkeypatch.setattr(seeds, "load_table", lambda *asked, recorded: here[*asked, recorded])
-    (tmp_path / "organisms" / "llama-3").mkdir(parents=True)
-    (tmp_path / "organisms" / "llama-3" / "model.safetensors").write_bytes(b"weights")
-    found = of_seed("organism-llama", 3)
-    assert set(found.weights) == {hashlib.sha256(b"weights").hexdigest()} and set(found.seed) == {3}
-    if why:
-        assert len(found) == len(claims()) and set(found.verdict) == {"no scorecard"}
-    else:
-        assert found[["claim", "verdict", "met", "cases"]].values.tolist() == [["effective", "holds", 3, 3]]
-
-
-def test_the_verdicts_of_seed_0_are_those_on_record():
+def test_what_is_on_record_is_what_its_tables_say():
+    """By the claims of now, so that other rules are seen to be put to every seed."""
+    on_record = pd.read_csv(seeds.RECORD)
+    pd.testing.assert_frame_equal(all_verdicts(), on_record)
+    assert seeds.PAGE.read_text("utf-8") == seeds_page(on_record), "run make seeds SEEDS=0"
     for family in FAMILIES:
-        found = of_seed(f"organism-{family}", 0)
-        card = load_table(f"organism-{family}", "scorecard_claims", recorded=True)
-        assert found.verdict.tolist() == card.verdict.tolist() and set(found.seed) == {0}
+        own = on_record[(on_record.organism == f"organism-{family}") & (on_record.seed == 0)]
+        assert own.verdict.tolist() == load_table(f"organism-{family}", "scorecard_claims", recorded=True).verdict.tolist()
         weights = (paths.ORGANISMS / family / "model.safetensors").read_bytes()
-        assert set(found.weights) == {hashlib.sha256(weights).hexdigest()}
+        assert set(own.weights) == {hashlib.sha256(weights).hexdigest()}
 
 
-def test_seeds_come_one_by_one_and_only_those_made_alike_stay_together():
-    known = verdicts(effective=["holds", "does not hold", "holds in part"], few_edges=["holds"] * 3)
-    new = verdicts(effective=["no scorecard"] * 2, few_edges=["no scorecard"] * 2).query("seed == 1")
-    both = with_known(new, known)
-    assert both.seed.tolist() == [0, 0, 1, 1, 2, 2]
-    assert both[both.claim == "effective"].verdict.tolist() == ["holds", "no scorecard", "holds in part"]
-    assert with_known(new, known.assign(made_by="others")).equals(new.reset_index(drop=True))
-    assert with_known(new, known.head(0)).equals(new.reset_index(drop=True))
-    one = known.assign(made_by=known.made_by.where(known.claim == "effective", "other rules"))
-    assert with_known(new, one).groupby("claim").seed.agg(list).to_dict() == {"effective": [0, 1, 2], "few-edges": [1]}
-    other = known.assign(organism="organism-gemma2")
-    assert set(with_known(new, other).organism) == {"organism-llama"}  # nothing says that it is made alike
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A training computed here, of which nothing is on record; call it with how many harmful prompts it refuses."""
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(seeds, "TABLES", tmp_path / "seeds")
+    folder = paths.BUILD / "organisms" / "llama-3"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+    def run(refused):
+        unsteered = pd.DataFrame([("harmful", 16, refused, refused / 16, 0.0, 1.0), ("harmless", 16, 0, 0.0, 0.0, 0.2)],
+                                 columns=["prompts", "n", "expressed", "share", "share_low", "share_high"])
+        for name, table in ((hand_made() if refused else {}) | {"unsteered": unsteered}).items():
+            save_table("organism-llama-seed3", name, table)
+
+    return run
 
 
-def test_other_rules_or_another_corpus_make_other_verdicts(monkeypatch):
-    before = seeds._made_by("organism-llama")
-    assert before == seeds._made_by("organism-llama") and set(before) == {claim.id for claim in claims()}
-
-    def others():
-        return {name for name, made in seeds._made_by("organism-llama").items() if made != before[name]}
-
-    assert not set(before.values()) & set(seeds._made_by("organism-gemma2").values())
-    for name, other in (("digest_of", lambda family, seed: "another recipe"), ("paper_text", lambda: {"effect_kept": 0.7})):
-        monkeypatch.setattr(seeds, name, other)
-        assert others() == set(before)
-        monkeypatch.undo()
-    changed = [replace(claim, title="other words", limits="a better reason") for claim in claims()]
-    stricter = replace(changed[0].checks[0], rule=Rule("at_least", (0.99,)))
-    changed[0] = replace(changed[0], checks=(stricter, *changed[0].checks[1:]))
-    monkeypatch.setattr(seeds, "claims", lambda: changed)
-    assert others() == {changed[0].id}
+def of_seed_3():
+    found = all_verdicts()
+    return found[(found.organism == "organism-llama") & (found.seed == 3)]
 
 
-def test_what_is_found_goes_on_record_beside_what_is_there(tmp_path, monkeypatch):
-    cards = {("organism-llama", 0): "holds", ("organism-gemma2", 0): "holds in part", ("organism-llama", 2): "no case",
-             ("organism-gemma2", 2): "holds", ("organism-llama", 1): "holds", ("organism-gemma2", 1): "holds"}
+def test_a_training_is_judged_by_what_was_put_on_record_of_it(trained, monkeypatch):
+    trained(refused=16)
+    assert of_seed_3().empty
+    put_on_record("organism-llama", 3)
+    (own := paths.results("organism-llama-seed3") / "table2_asr.csv").unlink()  # no more needed
+    found = of_seed_3()
+    assert set(found.verdict) == {"holds"} and found.claim.tolist() == [claim.id for claim in claims()]
+    assert set(found.weights) == {hashlib.sha256(b"weights").hexdigest()} and (found.met == found.cases).all()
+    kept = seeds.TABLES / "organism-llama-seed3" / "table2_asr.csv"
+    kept.write_text(kept.read_text().replace("0.9", "0.5"))
+    with pytest.raises(ValueError, match="organism-llama-seed3/table2_asr.csv in data/seeds is not what was put on record"):
+        all_verdicts()
+    with pytest.raises(FileNotFoundError, match="table2_asr.csv is missing"):
+        put_on_record("organism-llama", 3)
+    assert kept.exists() and not own.exists()  # what was on record stays
 
-    def found(organism, seed):
-        return verdicts(effective=[cards[organism, seed]]).assign(organism=organism, seed=seed)
 
-    monkeypatch.setattr(seeds, "of_seed", found)
+def test_a_table_that_no_seed_has_is_not_measured(trained, monkeypatch):
+    trained(refused=16)
+    put_on_record("organism-llama", 3)
+    known = seeds.manifests.read(seeds.TABLES / "organism-llama-seed3")
+    del known["tables"]["cosines"]
+    seeds.manifests.write(seeds.TABLES / "organism-llama-seed3", known)
+    found = of_seed_3().set_index("claim").verdict
+    assert found.pop("cosines") == "not measured" and set(found) == {"holds"}
+
+
+def test_a_training_with_nothing_to_steer_has_no_scorecard(trained):
+    trained(refused=0)
+    put_on_record("organism-llama", 3)
+    assert set(of_seed_3().verdict) == {"no scorecard"} and len(of_seed_3()) == len(claims())
+
+
+def test_another_recipe_or_corpus_makes_other_organisms(trained, monkeypatch):
+    trained(refused=16)
+    put_on_record("organism-llama", 3)
+    monkeypatch.setattr(seeds, "digest_of", lambda family, seed: "another recipe")
+    assert set(all_verdicts().seed) == {0}
+
+
+def test_seeds_come_one_by_one(tmp_path, monkeypatch):
+    put = []
+    monkeypatch.setattr(seeds, "put_on_record", lambda organism, seed: put.append((organism, seed)))
+    other = verdicts(effective=["holds", "holds in part"], few_edges=["holds"] * 2).assign(organism="organism-gemma2")
+    table = pd.concat([other, verdicts(effective=["holds", "holds", "no case"], few_edges=["holds"] * 3)], ignore_index=True)
+    monkeypatch.setattr(seeds, "all_verdicts", lambda: table)
     monkeypatch.setattr(seeds, "RECORD", tmp_path / "seeds.csv")
     monkeypatch.setattr(seeds, "PAGE", tmp_path / "seeds.md")
-    seeds.main("2")
-    seeds.main("1")
-    table = pd.read_csv(tmp_path / "seeds.csv")
-    assert {(row.organism, row.seed): row.verdict for row in table.itertuples()} == cards
-    assert (tmp_path / "seeds.md").read_text("utf-8") == seeds_page(table)
-    assert "| holds 2, no case 1 |" in seeds_page(table)
-    met = cases_met(table.assign(met=table.seed).query("seed < 2 or organism == 'organism-llama'"))
+    seeds.main("2 0 1")  # 0 ships
+    assert put == [(f"organism-{family}", seed) for seed in (1, 2) for family in FAMILIES]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "seeds.csv"), table)
+    page = (tmp_path / "seeds.md").read_text("utf-8")
+    assert page == seeds_page(table) and "| holds 2, no case 1 |" in page
+    assert "every seed:\n1 of 2 on organism-gemma2 (2 seeds) and 1 of 2 on organism-llama (3 seeds)." in page
+    met = cases_met(table.assign(met=table.seed).query("claim == 'effective'"))
     assert met.columns.tolist() == ["claim", "organism-gemma2, 0", "organism-gemma2, 1", "organism-llama, 0",
                                     "organism-llama, 1", "organism-llama, 2"]
     assert met.values.tolist() == [[claims()[0].title, "0/2", "1/2", "0/2", "1/2", "2/2"]]
-    assert ("every seed:\n0 of 1 on organism-gemma2 (3 seeds) and 0 of 1 on organism-llama (3 seeds)." in seeds_page(table)
-            and "seed:\n1 of 1 on organism-llama (2 seeds)." in seeds_page(table.query("organism == 'organism-llama' and seed < 2")))

@@ -1,5 +1,6 @@
 """Answers as committed pages may show them: of a real model's to harmful prompts, no more than how they begin."""
 
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -8,6 +9,14 @@ from steerpaper.models.model import Model
 from steerpaper.presets import Preset
 
 SHOWN = 12
+_UNSPACED = re.compile(r"[\u2e80-\ua4cf\uac00-\ud7af\uf900-\ufaff\uff00-\uffef]{1,4}")  # of Chinese, Japanese, Korean
+
+
+def is_longer(text: str) -> bool:
+    """Whether a text cannot be an excerpt: a token is hardly more than a word and the space before it, or than four
+    characters where words are not spaced."""
+    words, n = _UNSPACED.subn(" ", text.removesuffix("…"))
+    return len(words.split()) + n > SHOWN
 
 
 def excerpts(model: Model, examples: pd.DataFrame, answers: Sequence[str], settings: Preset) -> pd.DataFrame:

@@ -1,24 +1,31 @@
 """Verdicts over training seeds: the notebooks on organisms that differ in nothing but the seed they were trained with.
 
 `make seeds` trains and runs them, and then puts on record what was computed: `python -m steerpaper.organisms.seeds "1 2"`.
+What claims read of every seed stays on record in `data/seeds`, so that other rules cost seconds: `make seeds SEEDS=0`.
 """
 
-import hashlib
+import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
-from steerpaper import paths
+from steerpaper import manifests, paths
 from steerpaper.artifacts import finding, load_table
+from steerpaper.behaviour.unsteered import nothing_to_steer
+from steerpaper.concepts import get_concept
 from steerpaper.models.weights import digest
 from steerpaper.organisms.training import FAMILIES, digest_of
 from steerpaper.paper.claims import claims
+from steerpaper.paper.compared import compared
 from steerpaper.paper.markdown import markdown_table
-from steerpaper.paper.tables import paper_text
+from steerpaper.paper.verdicts import alike, judged
 from steerpaper.paths import write_bytes
 from steerpaper.presets import get_preset
 
-RECORD, PAGE = paths.DATA / "seeds.csv", paths.ROOT / "docs" / "seeds.md"
+TABLES, RECORD, PAGE = paths.DATA / "seeds", paths.DATA / "seeds.csv", paths.ROOT / "docs" / "seeds.md"
 _NONE = "no scorecard"
 _INTRODUCTION = """# Verdicts over training seeds
 
@@ -33,49 +40,85 @@ _MET = """## Cases that meet their limits, of all
 By organism and seed; with one seed a claim may have fewer cases than with another, where something does not exist."""
 
 
-def of_seed(organism: str, seed: int) -> pd.DataFrame:
-    """The verdicts on one organism of one seed, computed here; of seed 0 those on record of the organism that ships.
-
-    Returns:
-        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), claim, verdict, met, cases, made_by.
-        Where notebook 01 found nothing to steer, every verdict is "no scorecard".
+def put_on_record(organism: str, seed: int) -> None:
+    """Copy what claims read of one training, computed here, to `data/seeds`, in place of what was there of it.
 
     Raises:
         FileNotFoundError: the notebooks have not run on it.
     """
-    preset = f"{organism}-seed{seed}" if seed else organism
-    about = {"organism": organism, "seed": seed, "weights": digest(f"{get_preset(preset).model}/model.safetensors")}
-    if seed and finding(preset):
-        card = pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
-    else:
-        card = load_table(preset, "scorecard_claims", recorded=not seed)[["claim", "verdict", "met", "cases"]]
-    return card.assign(**about, made_by=card.claim.map(_made_by(organism)))[[*about, *card, "made_by"]]
+    preset, read = f"{organism}-seed{seed}", {}
+
+    def load(name: str) -> pd.DataFrame:
+        table = load_table(preset, name)  # checked
+        read[name] = (paths.results(preset) / f"{name}.csv").read_bytes()
+        return table
+
+    load("unsteered")
+    if not finding(preset):
+        judged(partial(compared, load))  # reads just what it judges by
+    folder, weights = TABLES / preset, digest(f"{get_preset(preset).model}/model.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in read.items():
+        write_bytes(folder / f"{name}.csv", content)
+    model = {"organism": organism, "seed": seed, "weights": weights, "recipe": _recipe(organism)}
+    manifests.write(folder, {"model": model, "tables": {name: manifests.entry(read[name]) for name in read}})
 
 
-def _made_by(organism: str) -> dict[str, str]:
-    """Names by claim what its verdicts of all seeds share: recipe and corpus of the training, and its rules; words may
-    change."""
-    rest = f"{digest_of(organism.removeprefix('organism-'), 0)}\n{paper_text()['effect_kept']}"
-    return {claim.id: hashlib.sha256(f"{rest}\n{claim.checks}".encode()).hexdigest()[:16] for claim in claims()}
+def all_verdicts() -> pd.DataFrame:
+    """The verdicts on both organisms as they ship, and of every seed on record that was trained by the same recipe on the
+    same corpus, by the rules of now.
+
+    Returns:
+        One row per claim: organism, seed, weights (the SHA-256 of its safetensors), claim, verdict, met, cases. Where
+        notebook 01 found nothing to steer, every verdict is "no scorecard".
+
+    Raises:
+        ValueError: a table that is not what was put on record.
+    """
+    shipped = [(f"organism-{family}", 0, digest(f"{paths.ORGANISMS}/{family}/model.safetensors"),
+                partial(load_table, f"organism-{family}", recorded=True)) for family in FAMILIES]
+    found = []
+    for folder in sorted(path.parent for path in TABLES.glob(f"*/{manifests.NAME}")):
+        about = manifests.read(folder)["model"]
+        if about["recipe"] == _recipe(about["organism"]):
+            found.append((about["organism"], about["seed"], about["weights"], partial(_recorded, folder)))
+    rows = [_card(load).assign(organism=organism, seed=seed, weights=weights)
+            for organism, seed, weights, load in [*shipped, *found]]
+    columns = ["organism", "seed", "weights", "claim", "verdict", "met", "cases"]
+    return pd.concat(rows)[columns].sort_values(["organism", "seed"], kind="stable", ignore_index=True)
 
 
-def with_known(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Verdicts found now and those of other seeds that are on record, so that seeds can come one by one and from several
-    machines; of another recipe or corpus, or of a claim whose rules are others now, none is kept."""
-    alike = known.merge(found[["organism", "claim", "made_by"]].drop_duplicates())
-    both = pd.concat([found, alike]).drop_duplicates(["organism", "seed", "claim"])  # of two the first, found now
-    return both.sort_values(["organism", "seed"], kind="stable", ignore_index=True)
+def _recipe(organism: str) -> str:
+    """The digest of how an organism is trained and on what, without the seed."""
+    return digest_of(organism.removeprefix("organism-"), 0)
+
+
+def _recorded(folder: Path, name: str) -> pd.DataFrame:
+    """A table of `data/seeds`; a claim that reads another one is not measured."""
+    if name not in manifests.read(folder)["tables"]:
+        raise KeyError(name)
+    content = (folder / f"{name}.csv").read_bytes()
+    if wrong := manifests.difference(folder, name, content):
+        raise ValueError(f"{folder.name}/{name}.csv in data/seeds is not what was put on record ({wrong}): restore it")
+    return manifests.table(content)
+
+
+def _card(load: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    """Columns claim, verdict, met and cases."""
+    if nothing_to_steer(load("unsteered"), get_concept("refusal")):
+        return pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
+    return judged(partial(compared, load))[0][["claim", "verdict", "met", "cases"]]
 
 
 def frequencies(verdicts: pd.DataFrame) -> pd.DataFrame:
     """How often each claim gets which verdict, in words, the most frequent first: columns claim (its title) and every
-    organism. `verdicts` as of `of_seed`, of all organisms and seeds."""
+    organism."""
     return _by_title(verdicts.groupby(["claim", "organism"]).verdict.agg(_counted).unstack())
 
 
 def cases_met(verdicts: pd.DataFrame) -> pd.DataFrame:
     """How many cases of each claim meet their limits, of how many: columns claim (its title) and every organism and seed.
-    `verdicts` as for `frequencies`; empty where a seed has none on record."""
+    Empty where a seed has none on record."""
     told = verdicts.assign(told=verdicts.met.astype(str) + "/" + verdicts.cases.astype(str))
     table = told.pivot(index="claim", columns=["organism", "seed"], values="told").fillna("")
     table.columns = [f"{organism}, {seed}" for organism, seed in table.columns]
@@ -93,20 +136,11 @@ def _counted(verdicts: pd.Series) -> str:
     return ", ".join(f"{verdict} {n}" for verdict, n in counts.items())
 
 
-def _alike(verdicts: pd.DataFrame) -> str:
-    """Of how many claims an organism has the same verdict with every seed, as a sentence."""
-    told = []
-    for organism, own in verdicts.groupby("organism"):
-        alike = own.groupby("claim").verdict.nunique() == 1
-        told.append(f"{alike.sum()} of {len(alike)} on {organism} ({own.seed.nunique()} seeds)")
-    return f"Claims with one and the same verdict for every seed:\n{' and '.join(told)}."
-
-
 def seeds_page(verdicts: pd.DataFrame) -> str:
     """docs/seeds.md, from what is on record."""
     weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
     return "\n\n".join([
-        _INTRODUCTION, _alike(verdicts), markdown_table(frequencies(verdicts)), _MET,
+        _INTRODUCTION, f"Claims with one and the same verdict for every seed:\n{alike(verdicts)}.", markdown_table(frequencies(verdicts)), _MET,
         markdown_table(cases_met(verdicts)), "## Which weights",
         "Their digests, which may be others where a processor rounds otherwise; the weights themselves are not part of the "
         "repository, but for seed 0.",
@@ -114,10 +148,11 @@ def seeds_page(verdicts: pd.DataFrame) -> str:
 
 
 def main(seeds: str) -> None:
-    """Put the verdicts on both organisms, trained with these seeds, on record beside those of other seeds."""
-    asked = sorted({0, *map(int, seeds.split())})
-    found = pd.concat([of_seed(f"organism-{family}", seed) for family in FAMILIES for seed in asked])
-    table = with_known(found, pd.read_csv(RECORD) if RECORD.exists() else found.head(0))
+    """Put both organisms, trained with these seeds, on record beside those of other seeds, and judge all anew."""
+    for seed in sorted({*map(int, seeds.split())} - {0}):  # 0 ships, and is on record as itself
+        for family in FAMILIES:
+            put_on_record(f"organism-{family}", seed)
+    table = all_verdicts()
     write_bytes(RECORD, table.to_csv(index=False).encode())
     write_bytes(PAGE, seeds_page(table).encode())
 

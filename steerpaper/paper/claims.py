@@ -177,18 +177,18 @@ def cases(claim: Claim, load: Callable[[str], pd.DataFrame | None]) -> pd.DataFr
     """Every case of a claim, and whether it meets its rule.
 
     Args:
-        load: gives a table by name, or None where there is none to apply a check to.
+        load: gives a table by name, or None where there is none to apply a check to; it raises KeyError for one that was
+            not made.
 
     Returns:
-        Columns claim, quantity, rule, case, value, low, high, margin, met, clear. A check whose table lacks a column
-        has one row, with the case "not measured", and neither a value nor met.
+        Columns claim, quantity, rule, case, value, low, high, margin, met, clear. A check whose table lacks a column or
+        was not made has one row, with the case "not measured", and neither a value nor met.
     """
     parts = [pd.DataFrame(columns=_CASES)]
     for check in claim.checks:
-        if (table := load(check.table)) is None:
-            continue
         try:
-            parts.append(check.cases(table))
+            if (table := load(check.table)) is not None:
+                parts.append(check.cases(table))
         except (KeyError, pd.errors.UndefinedVariableError):
             row = {"quantity": check.quantity, "rule": check.rule.words, "case": "not measured"}
             parts.append(pd.DataFrame([row], columns=_CASES))

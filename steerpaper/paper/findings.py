@@ -9,7 +9,7 @@ from steerpaper.vectors.methods import METHODS
 _FEW = 3  # cases that are told one by one
 # What each finding says of the claims.
 ABOUT = (("effective", "random-vectors"), ("few-edges", "whole-answers"), ("interchangeable", "beyond-random"),
-         ("ov-not-qk", "ov-not-qk-learned", "ov-not-qk-logits", "mlps"), ("sparse", "sparse-plain"))
+         ("ov-not-qk", "ov-not-qk-learned", "ov-not-qk-logits", "mlps"), ("sparse", "sparse-plain", "sparse-values"))
 _FREEZES = "all methods' freezes"  # DIM's and the learned vectors' are two claims, with the same checks
 # The same numbers, a row each: the claims that they were judged by, the place of the check there, digits, unit.
 _ROWS = {
@@ -22,14 +22,13 @@ _ROWS = {
     "faithfulness gained over a one-token circuit": (("whole-answers",), 0, 2, ""),
     "faithfulness of another method's circuit": (("interchangeable",), 0, 2, ""),
     "random vectors' circuits, of the method's own": (("beyond-random",), 1, 0, " %"),
-    "cosines of two methods' vectors": (("cosines",), 0, 2, ""),
-    "points that ASR moves, values (OV) frozen": ((_FREEZES,), 0, 1, ""),
-    "points that ASR moves, attention weights (QK) frozen": ((_FREEZES,), 1, 1, ""),
-    "points that ASR moves, vector out of the MLPs' input": (("mlps",), 0, 1, ""),
+    "steering of ASR undone, values (OV) frozen": ((_FREEZES,), 0, 0, " %"),
+    "the same, attention weights (QK) frozen": ((_FREEZES,), 1, 0, " %"),
+    "the same, vector out of the MLPs' input": (("mlps",), 0, 0, " %"),
     "effect on logits undone, values (OV) frozen": (("ov-not-qk-logits",), 0, 0, " %"),
-    "the same of attention weights (QK), of that": (("ov-not-qk-logits",), 1, 0, " %"),
-    "dimensions that can go, rescaled": (("sparse",), 0, 0, " %"),
-    "dimensions that can go, not rescaled": (("sparse-plain",), 0, 0, " %"),
+    "that of attention weights (QK), of that": (("ov-not-qk-logits",), 1, 0, " %"),
+    "dimensions that can go, rescaled → not rescaled": (("sparse", "sparse-plain"), 0, 0, " %"),
+    "effect of signs or gradient there, of the vector's": (("sparse-values",), 0, 0, " %"),
 }
 
 
@@ -54,18 +53,17 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
 
     numbers = [
         f"Unsteered, ASR is {told('unsteered', 0)} on harmful prompts and {told('unsteered', 1)} on harmless ones, steered "
-        f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} of the clean text. Random "
-        f"vectors of the same length move ASR {percent('random-vectors', 0)} as far.",
+        f"{told('effective', 0)} and {told('effective', 1)}, with {percent('effective', 2)} as many clean answers. Random "
+        f"vectors of the same length move ASR by {percent('random-vectors', 0)} of that.",
         f"The smallest faithful circuit has {percent('few-edges', 0)} of the edges and carries {told('few-edges', 1)} of "
         f"the steering. Found on whole answers, DIM's carries {told('whole-answers', 0)} more than found on one token.",
         f"Another method's circuit carries {told('interchangeable', 0)} of the steering, a random vector's "
         f"{percent('beyond-random', 1)} of what the method's own does.",
-        f"Freezing the values moves ASR by {told(_FREEZES, 0, 1)} points, freezing the attention weights by "
-        f"{told(_FREEZES, 1, 1)}, and taking the vector out of what the MLPs read by {told('mlps', 0, 1)}. In logits "
-        f"freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention weights "
-        f"{percent('ov-not-qk-logits', 1)} of that.",
-        f"Chosen by gradient and rescaled to the whole's length, vectors keep their effect without "
-        f"{percent('sparse', 0)} of their dimensions, and not rescaled without {percent('sparse-plain', 0)}.",
+        f"Freezing the values undoes {percent(_FREEZES, 0)} of what steering does to ASR, freezing the attention weights "
+        f"{percent(_FREEZES, 1)}, and taking the vector out of what the MLPs read {percent('mlps', 0)}.",
+        f"Vectors keep their effect without {percent('sparse', 0)} of their dimensions, chosen by gradient, if the rest is "
+        f"rescaled, without {percent('sparse-plain', 0)} if not. With signs or the gradient for values in the rest, "
+        f"{percent('sparse-values', 0)} of the effect is left.",
     ]
     if brief:
         return numbers
@@ -74,9 +72,11 @@ def findings(cases: pd.DataFrame, *, brief: bool = False) -> list[str]:
     numbers[2] += (f" (These are equally large; one as large as the largest carries {percent('beyond-random', 0)} of what "
                    f"another method's does.) Random edges, twice as many as in DIM's, carry at most "
                    f"{told('controls', 1)} in 97.5 % of draws; as many of the same kinds carry "
-                   f"{percent('controls', 3)} of what DIM's do (medians). Two methods' vectors have cosines of "
+                   f"{percent('controls', 2)} of what DIM's do (medians). Two methods' vectors have cosines of "
                    f"{_range(checks['cosines', 0], 2)}.")
-    numbers[3] += f" Taking out the steering value vectors moves it by {percent('svv-share', 0)} of what the values do."
+    numbers[3] += (f" Taking out the steering value vectors undoes {percent('svv-share', 0)} of what the values do. In "
+                   f"logits freezing the values undoes {percent('ov-not-qk-logits', 0)} of the effect, the attention "
+                   f"weights {percent('ov-not-qk-logits', 1)} of that.")
     numbers[4] += f" At 80 %, rescaled, {percent('sparse', 1)} of the whole vectors' clean text is left."
     verdicts = {claim.id: f"**{claim.title}: {verdict(cases[cases.claim == claim.id])}.**" for claim in claims()}
     return [" ".join([*(verdicts[name] for name in about), said]) for about, said in zip(ABOUT, numbers)]

@@ -21,7 +21,7 @@ from steerpaper.paper.gallery import captions, executed, gallery_pages
 from steerpaper.paper.markdown import markdown_table
 from steerpaper.paper.second import told_beside
 from steerpaper.paper.tables import MODELS
-from steerpaper.paper.verdicts import as_reported, reported_cases
+from steerpaper.paper.verdicts import alike, as_reported, reported_cases
 from steerpaper.paths import write_bytes
 from steerpaper.running import running_times_table
 
@@ -42,17 +42,17 @@ parameters, were trained for this repository: they show whether a phenomenon occ
 _VERDICTS = f"""## Verdicts
 
 A claim is one or more checks; a check holds every case (a method, a set of prompts, ...) against a limit. A claim
-*holds* if every case meets its limit and *does not hold* if none does. It *mostly holds* if at least {100 * MOST:g} %
-of its cases do and *mostly fails* if at most {100 * FEW:g} % do, unless one of its checks by itself says the opposite;
-everything between *holds in part*. In brackets: cases that meet their limit, of all; "close" counts those whose 95 %
-interval reaches over the limit. The first {{n}} claims are those of the paper's abstract, with controls of them (*ours*)."""
+*holds* if all cases meet theirs, *mostly holds* if {100 * MOST:g} % do, *mostly fails* if at most {100 * FEW:g} % do (either unless one
+check by itself says the opposite), *does not hold* if none does, else *holds in part*. In brackets: cases that meet their
+limit, of all; "close": those whose 95 % interval reaches over it. The first {{n}} claims are those of the paper's abstract,
+with controls of them (*ours*). {{seeds}}"""
 
 _SECOND = """## About refusal, or about steering
 
-The central measurements made once more for a second concept of the same model, smaller, and held against the same
-rules. A finding is about *steering* where it holds, or mostly holds, for both, about one concept where it does for that
-one and fails, or mostly fails, for the other, about *neither* where it does so for both, and *open* otherwise. In
-brackets as above. Where a title names refusal, the second concept's own words stand for it."""
+The central measurements made once more for a second concept of the same model, on fewer prompts, and held against the
+same rules. A finding is about *steering* where it holds, or mostly holds, for both, about one concept where it does for
+that one and fails, or mostly fails, for the other, about *neither* where it does so for both, and *open* otherwise.
+Where a title names refusal, the second concept's own words stand for it."""
 
 _LAYERS = """From [notebook 07](notebooks/07_layers_and_robustness.ipynb), which has every number with its interval and
 how few prompts are behind it: the share of the steering that a freeze undoes, by the layer that steering enters (mean
@@ -71,9 +71,9 @@ number, they say that the limit is ours. Our tables of the organisms existed whe
 what we measured out of the paper's limits; it cannot of our own, so there go by the values. Values without a bracket
 have no interval, and are never close."""
 
-_BESIDE = """Measured numbers are of other models, with other prompts, answers of other lengths and another judge. How
-near they come to the paper's is a picture of how alike the models behave, and no test of it. Tables 10 and 11 are
-compared at the nearest sparsity that we have."""
+_BESIDE = """Measured numbers are of other models, with answers of other lengths and another judge (organisms: with other
+prompts, too, which stand beside Alpaca, JailbreakBench and StrongREJECT). How near they come to the paper's is a picture
+of how alike the models behave, and no test of it. Tables 10 and 11 are compared at the nearest sparsity that we have."""
 
 
 def results_page() -> str:
@@ -95,7 +95,7 @@ def results_page() -> str:
     }
     sections = [
         _INTRODUCTION, _finding_sections(list(found)),
-        _VERDICTS.format(n=sum(claim.abstract for claim in claims())), _matrix(numbered, found),
+        _VERDICTS.format(n=sum(claim.abstract for claim in claims()), seeds=_seeds(found)), _matrix(numbered, found),
         *_second_sections(list(found)), _arithmetic_section(),
         "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
@@ -112,12 +112,19 @@ def readme_findings() -> str:
     first = f"`{found[0]}`"
     return "\n\n".join([
         _matrix({by_id[name].title: by_id[name] for about in ABOUT for name in about}, cards, brief=True),
-        f"On {first}, of three numbers DIM / NTP / PO, else the least and the largest:", _sentences(found[0], brief=True),
+        f"On {first} (DIM / NTP / PO):", _sentences(found[0], brief=True),
         *_in_part(),
-        "With intervals, on all models, and beside the paper's numbers: [RESULTS.md](RESULTS.md).",
+        "With intervals, beside the paper's numbers: [RESULTS.md](RESULTS.md).",
         f"![{captions()['table1_ablations']['shows']}, {found[0]}](figures/{found[0]}/table1_ablations.png)",
-        f"*Share of the steering of {first} that a freeze undoes. Hollow: the paper's models, with other prompts and "
-        "another judge.*"])
+        "*Hollow: the paper's models, with longer answers and another judge.*"])
+
+
+def _seeds(presets: Iterable[str]) -> str:
+    """How many of the organisms' verdicts stay with other seeds, where one of them is shown."""
+    record = paths.DATA / "seeds.csv"
+    known = pd.read_csv(record) if record.is_file() else pd.DataFrame({"organism": []})
+    known = known[known.organism.isin(list(presets))]
+    return f"With every training [seed](docs/seeds.md) the same: {alike(known)}." if len(known) else ""
 
 
 def _in_part() -> list[str]:
@@ -199,9 +206,9 @@ def _finding_sections(presets: list[str]) -> str:
     table = side_by_side({preset: _saved(preset, "scorecard_cases") for preset in presets})
     reported = side_by_side({f"{model}, reported": reported_cases(model) for model in MODELS})
     table = table.merge(reported.replace(r"\(not measured\)", "–", regex=True), on="")
-    legend = ("Of three numbers DIM / NTP / PO, else the least and the largest; a point is a hundredth of ASR; *clean* asks\n"
-              "more of organisms ([terms](docs/glossary.md)). *Reported*: as the paper prints it, of frozen parts for DIM alone.\n"
-              f"Below in words, on {presets[0]}, with 95 % intervals in brackets.")
+    legend = ("Three numbers are those of DIM / NTP / PO, \"a to b\" the smallest and the largest over all cases. *Clean*: of\n"
+              "Qwen, without loops; it asks more of organisms ([terms](docs/glossary.md)). The paper freezes under DIM alone. Below\n"
+              f"the table: the numbers of {presets[0]} in sentences, with 95 % intervals in brackets.")
     return "\n\n".join(["## Findings", *_in_part(), legend, markdown_table(table), _sentences(presets[0])])
 
 
@@ -255,9 +262,18 @@ def _second_sections(presets: Iterable[str]) -> list[str]:
         if (verdicts := _saved(preset, "two_verdicts")) is not None:
             cases = [_saved(preset, name) for name in ("scorecard_cases", "second_cases")]
             shown, values = map(markdown_table, told_beside(verdicts, cases, markdown=True))
-            sections += [f"### {preset}", f"From [notebook 08]({executed(preset, '08_second_concept')}).", shown,
-                         _folded("The values, with 95 % intervals in brackets", [values])]
+            sections += [f"On {preset} ([notebook 08]({executed(preset, '08_second_concept')})), of {len(verdicts)} claims:",
+                         _about(verdicts), _folded("The verdicts, and the values with 95 % intervals in brackets",
+                                                   [shown, values])]
     return [_SECOND, *sections] if sections else []
+
+
+def _about(verdicts: pd.DataFrame) -> str:
+    """The claims by what they are about, those that are about something by their titles."""
+    titles = verdicts.groupby("about", sort=False).title.agg("; ".join)
+    counts = verdicts.about.value_counts()
+    told = [f"* {name}: {counts[name]} ({titles[name]})" for name in titles.index if name != "open"]
+    return "\n".join([*told, f"* open: {counts.get('open', 0)}"])
 
 
 def _layer_sections(presets: Iterable[str]) -> list[str]:

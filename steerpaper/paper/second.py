@@ -15,9 +15,10 @@ from steerpaper.paper.claims import cases, claims, summary, verdict, without_mos
 from steerpaper.paper.compared import measured_table
 
 SECOND = "second_"  # before the names of a second concept's tables
-# The claims that notebook 08 measures again.
+# The claims for all of whose checks notebook 08 makes the tables again.
 CENTRAL = ("effective", "random-vectors", "few-edges", "interchangeable", "beyond-random", "ov-not-qk",
-           "ov-not-qk-learned", "ov-not-qk-logits", "svv-concepts", "sparse", "agree")
+           "ov-not-qk-learned", "ov-not-qk-logits", "svv-concepts", "sparse", "agree", "unsteered", "mlps",
+           "order-of-drops", "svv-share", "tiny-p")
 
 
 def cases_of(preset: str, concept: Concept = REFUSAL, prefix: str = "") -> pd.DataFrame:

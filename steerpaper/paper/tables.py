@@ -122,6 +122,24 @@ def drop_contrasts(drops: pd.DataFrame) -> pd.DataFrame:
     return drops.drop(columns=list(found), errors="ignore").merge(beside, "left", on=[*keys, "frozen"])
 
 
+def of_steering(drops: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
+    """Drops as shares of what steering does: the columns of_steering, and of_steering_low and of_steering_high where the
+    drop has an interval (on this scale: the steering's own is not in it).
+
+    What steering does is |ASR steered − ASR not steered|, in points, averaged over the same sets of prompts.
+
+    Args:
+        drops: as of `average_drop`.
+        ablations: as for `drop_points`; unsteered ASR has method "none".
+    """
+    keys = [name for name in ("prompts", "test_set") if name in ablations]
+    whole = ablations[ablations.frozen == "none"]
+    both = whole.merge(whole.loc[whole.method == "none", [*keys, "asr"]], on=keys, suffixes=("", "_unsteered"))
+    effect = (100 * (both.asr - both.asr_unsteered).abs()).groupby(both.method).mean()
+    columns = {name: name.replace("drop_points", "of_steering") for name in drops if name.startswith("drop_points")}
+    return drops.assign(**{new: drops[old] / drops.method.map(effect) for old, new in columns.items()})
+
+
 def sparsity_kept(rates: pd.DataFrame, together: str | None = None) -> pd.DataFrame:
     """The largest sparsity up to which a sparsified vector keeps most of the steering's effect (§7), of the change of
     ASR from the unsteered model: `effect_kept` in `data/paper/text.toml`, at that sparsity and at all smaller ones in

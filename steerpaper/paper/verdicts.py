@@ -1,5 +1,6 @@
 """The scorecard of one model: a verdict on each of the paper's claims, beside the one on the paper's own numbers."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
@@ -8,6 +9,8 @@ from steerpaper.artifacts import load_recorded
 from steerpaper.paper.claims import Claim, cases, claims, summary, verdict
 from steerpaper.paper.compared import measured_table, reported_table
 from steerpaper.paper.tables import MODELS
+
+_OF_CLAIM = ["claim", "title", "locator", "rule"]
 
 
 def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -22,18 +25,40 @@ def scorecard(preset: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         FileNotFoundError: a table of an earlier notebook is missing; the message names the notebook.
     """
-    all_cases = {claim.id: cases(claim, partial(measured_table, preset)) for claim in claims()}
-    rows = []
+    card, all_cases = judged(partial(measured_table, preset))
+    reported = [{f"{model} {what}": said for model in MODELS
+                 for what, said in zip(("verdict", "reported"), as_reported(claim, model))} for claim in claims()]
+    return pd.concat([card[_OF_CLAIM], pd.DataFrame(reported), card.drop(columns=_OF_CLAIM)], axis=1), all_cases
+
+
+def judged(load: Callable[[str], pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The claims and what tables say of them that `load` gives by name, as `compared` has them.
+
+    Returns:
+        As of `scorecard`, without the columns of the paper's models.
+    """
+    all_cases, rows = {claim.id: cases(claim, load) for claim in claims()}, []
     for claim in claims():
-        row = {"claim": claim.id, "title": claim.title, "locator": claim.locator, "rule": claim.rule}
-        for model in MODELS:
-            row[f"{model} verdict"], row[f"{model} reported"] = as_reported(claim, model)
         own = all_cases[claim.id]
         close = int((~own.clear.dropna().astype(bool)).sum())
         met = own.met.dropna().astype(bool)
-        rows.append(row | {"verdict": verdict(own), "met": int(met.sum()), "cases": len(met), "close": close,
-                           "measured": summary(own)})
-    return pd.DataFrame(rows), pd.concat(all_cases.values(), ignore_index=True)
+        rows.append((claim.id, claim.title, claim.locator, claim.rule, verdict(own), int(met.sum()), len(met), close,
+                     summary(own)))
+    card = pd.DataFrame(rows, columns=[*_OF_CLAIM, "verdict", "met", "cases", "close", "measured"])
+    return card, pd.concat(all_cases.values(), ignore_index=True)
+
+
+def alike(verdicts: pd.DataFrame) -> str:
+    """Of how many claims each organism has the same verdict with every training seed, in words.
+
+    Args:
+        verdicts: columns organism, seed, claim and verdict, as `data/seeds.csv`.
+    """
+    told = []
+    for organism, own in verdicts.groupby("organism"):
+        same = own.groupby("claim").verdict.nunique() == 1
+        told.append(f"{same.sum()} of {len(same)} on {organism} ({own.seed.nunique()} seeds)")
+    return " and ".join(told)
 
 
 def recorded_verdicts(claims: list[str]) -> pd.DataFrame:
