@@ -56,9 +56,10 @@ Where a title names refusal, the second concept's own words stand for it."""
 
 _LAYERS = """From [notebook 07](notebooks/07_layers_and_robustness.ipynb), which has every number with its interval and
 how few prompts are behind it: the share of the steering that a freeze undoes, by the layer that steering enters (mean
-over methods and ways of steering, of six, that move ASR by half or more at every layer: *of* says how many); closed
-questions answered right, by the sign of α (0: unsteered; *random*: one vector as long as DIM's); and of the prompts of
-both kinds that could turn, the share that does, by the way they are put (nothing: none could)."""
+over methods and ways of steering, of six, that move ASR by half or more at every layer: *of* says how many; *mlp-total*:
+all that MLPs write is as unsteered, *residual-only*: what attention writes, too); closed questions answered right, by
+the sign of α (0: unsteered; *random*: one vector as long as DIM's); and of the prompts of both kinds that could turn,
+the share that does, by the way they are put (nothing: none could; *wrapped*: harmless questions about harmful requests)."""
 
 _LIMITS = """What is undefined does not meet a limit. *No case*: the tables hold nothing to which the claim applies. *Not
 measured*: the tables on record lack a column, and count once their notebook has run again.
