@@ -22,7 +22,7 @@ from steerpaper.paper.compared import measured_table, reported_table
 from steerpaper.paper.findings import findings, side_by_side
 from steerpaper.paper.page import SHOWN, generated_pages, readme_findings, results_page, with_findings, with_running_times
 from steerpaper.paper.tables import (
-    TEST_SETS, average_drop, drop_contrasts, paper_tables, paper_text, reported, sparsity_kept,
+    TEST_SETS, average_drop, drop_contrasts, of_steering, paper_tables, paper_text, reported, sparsity_kept,
 )
 from steerpaper.paper.verdicts import as_reported, scorecard
 
@@ -656,6 +656,21 @@ def test_paper_tables_hold_rates_and_known_sets():
         assert tables[name].prompts.tolist() == [TEST_SETS[test_set] for test_set in tables[name].test_set]
     ntp = tables["table2_asr"].query("model == 'gemma-2-2b-it' and method == 'ntp'").set_index("test_set").asr
     assert ntp.to_dict() == {"alpaca": 0.03, "jailbreakbench": 0.84, "strongreject": 0.831}
+
+
+def test_drops_as_shares_of_what_steering_does_by_hand():
+    """A mean over sets of prompts before the division."""
+    rows = [("none", "none", "harmful", 0.1), ("none", "none", "harmless", 0.9), ("dim", "none", "harmful", 0.9),
+            ("dim", "none", "harmless", 0.5), ("po", "none", "harmful", 0.1), ("po", "none", "harmless", 0.9)]
+    ablations = pd.DataFrame(rows, columns=["method", "frozen", "prompts", "asr"])
+    frozen = ablations.assign(frozen="ov", asr=0.0)  # no steering by itself
+    drops = pd.DataFrame({"method": ["dim", "po"], "frozen": "ov", "drop_points": 30.0, "drop_points_low": 15.0,
+                          "drop_points_high": 45.0})
+    found = of_steering(drops, pd.concat([ablations, frozen]))
+    assert found[["of_steering", "of_steering_low", "of_steering_high"]].iloc[0].tolist() == pytest.approx(
+        [30 / 60, 15 / 60, 45 / 60])  # 80 and 40 points, 60 on average
+    assert found.of_steering.isna().tolist() == [False, True]  # PO does nothing, so nothing of it is undone
+    assert "of_steering_low" not in of_steering(drops.drop(columns=["drop_points_low", "drop_points_high"]), ablations)
 
 
 def test_average_drop_by_hand():

@@ -59,7 +59,8 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame, co
         ax, (style, colour) = panels[name, key], looks[prompts]
         _curve(ax, line.assign(kept=100 * (1 - line.sparsity)), "kept", "asr", style, colour)
         ax.axhline(unsteered := line.unsteered.iloc[0], color=colour, ls=":", lw=0.8)
-        ax.plot(1, unsteered, style[0], color=colour, mfc="white", ms=4, transform=ax.get_yaxis_transform(), clip_on=False)
+        ax.plot(1, unsteered, style[0], color=colour, mfc="white", ms=4, clip_on=False,
+                transform=ax.get_yaxis_transform())  # at the right edge: whose level it is
     for row in kept.itertuples():
         panels[getattr(row, rows), row.sparsifier].axvline(100 * (1 - row.sparsity), color="black", lw=0.8)
     for ax, title in zip(axes[0], _SPARSIFIERS.values()):
@@ -74,7 +75,8 @@ def draw_asr_by_sparsity(curves: pd.DataFrame, rows: str, kept: pd.DataFrame, co
     fig.supxlabel("dimensions kept (%)", fontsize=8)
     signs = {name: "+" if name == concept.negative else "−" for name in looks if name in sets}
     shown = {f"{name} prompts, {sign}α": looks[name] for name, sign in signs.items()}
-    return _with_legend(fig, shown | {"unsteered (hollow: whose)": (":", PALETTE["base"]), "effect kept up to here": ("-", "black")})
+    lines = {"unsteered (hollow: whose)": (":", PALETTE["base"]), "effect kept up to here": ("-", "black")}
+    return _with_legend(fig, shown | lines)
 
 
 def draw_agreement(table: pd.DataFrame) -> Figure:

@@ -140,8 +140,8 @@ def seeds_page(verdicts: pd.DataFrame) -> str:
     """docs/seeds.md, from what is on record."""
     weights = verdicts.drop_duplicates(["organism", "seed"])[["organism", "seed", "weights"]]
     return "\n\n".join([
-        _INTRODUCTION, f"Claims with one and the same verdict for every seed:\n{alike(verdicts)}.", markdown_table(frequencies(verdicts)), _MET,
-        markdown_table(cases_met(verdicts)), "## Which weights",
+        _INTRODUCTION, f"Claims with one and the same verdict for every seed:\n{alike(verdicts)}.",
+        markdown_table(frequencies(verdicts)), _MET, markdown_table(cases_met(verdicts)), "## Which weights",
         "Their digests, which may be others where a processor rounds otherwise; the weights themselves are not part of the "
         "repository, but for seed 0.",
         markdown_table(weights)]) + "\n"

@@ -42,10 +42,10 @@ parameters, were trained for this repository: they show whether a phenomenon occ
 _VERDICTS = f"""## Verdicts
 
 A claim is one or more checks; a check holds every case (a method, a set of prompts, ...) against a limit. A claim
-*holds* if all cases meet theirs, *mostly holds* if {100 * MOST:g} % do, *mostly fails* if at most {100 * FEW:g} % do (either unless one
-check by itself says the opposite), *does not hold* if none does, else *holds in part*. In brackets: cases that meet their
-limit, of all; "close": those whose 95 % interval reaches over it. The first {{n}} claims are those of the paper's abstract,
-with controls of them (*ours*). {{seeds}}"""
+*holds* if all cases meet theirs, *mostly holds* if {100 * MOST:g} % do, *mostly fails* if at most {100 * FEW:g} % do (either
+unless one check by itself says the opposite), *does not hold* if none does, else *holds in part*. In brackets: cases that
+meet their limit, of all; "close": those whose 95 % interval reaches over it. The first {{n}} claims are those of the paper's
+abstract, with controls of them (*ours*). {{seeds}}"""
 
 _SECOND = """## About refusal, or about steering
 

@@ -124,7 +124,7 @@ def drop_contrasts(drops: pd.DataFrame) -> pd.DataFrame:
 
 def of_steering(drops: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
     """Drops as shares of what steering does: the columns of_steering, and of_steering_low and of_steering_high where the
-    drop has an interval (on this scale: the steering's own is not in it).
+    drop has an interval (on this scale: that of what steering does is not in it); NaN where steering does nothing.
 
     What steering does is |ASR steered − ASR not steered|, in points, averaged over the same sets of prompts.
 
@@ -137,7 +137,8 @@ def of_steering(drops: pd.DataFrame, ablations: pd.DataFrame) -> pd.DataFrame:
     both = whole.merge(whole.loc[whole.method == "none", [*keys, "asr"]], on=keys, suffixes=("", "_unsteered"))
     effect = (100 * (both.asr - both.asr_unsteered).abs()).groupby(both.method).mean()
     columns = {name: name.replace("drop_points", "of_steering") for name in drops if name.startswith("drop_points")}
-    return drops.assign(**{new: drops[old] / drops.method.map(effect) for old, new in columns.items()})
+    effect = drops.method.map(effect.where(effect > 0))
+    return drops.assign(**{new: drops[old] / effect for old, new in columns.items()})
 
 
 def sparsity_kept(rates: pd.DataFrame, together: str | None = None) -> pd.DataFrame:
