@@ -194,8 +194,8 @@ rates.loc[by_table.idxmax(), ["locator", "model", "quantity", "reported", "measu
 # organism-gemma2 aside), in most of the strongest heads on organism-gemma2, and in
 # hardly any on the other two; which sparsifier is better hangs on details. Two claims
 # hold or mostly hold on all three, that few edges carry the steering and that methods
-# agree on dimensions: those to try first on another model (with other [training
-# seeds](../docs/seeds.md) of the organisms the second does in part).
+# agree on dimensions: those to try first on another model (with some other [training
+# seeds](../docs/seeds.md) of the organisms only in part).
 
 # %%
 cards = sp.load_recorded("scorecard_claims")
