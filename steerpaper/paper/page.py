@@ -125,7 +125,7 @@ def _seeds(presets: Iterable[str]) -> str:
     record = paths.DATA / "seeds.csv"
     known = pd.read_csv(record) if record.is_file() else pd.DataFrame({"organism": []})
     known = known[known.organism.isin(list(presets))]
-    return f"With every training [seed](docs/seeds.md) the same: {alike(known)}." if len(known) else ""
+    return f"Verdicts that stay with every training [seed](docs/seeds.md): {alike(known)}." if len(known) else ""
 
 
 def _in_part() -> list[str]:
