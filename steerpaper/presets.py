@@ -381,7 +381,7 @@ def get_preset(name: str | Path) -> Preset:
                       "or of a GGUF file, or a hub model as owner/name@commit")
     short = slug(model.stem if kind == "file" else model.name)
     preset = Preset(name=short, model=str(model), note=f"a local {kind}", **_LAPTOP)
-    if (known_preset(preset.name) or _OF_MODELS.setdefault(preset.name, preset)) != preset:
+    if _entered(preset) != preset:
         raise ValueError(f"the {kind} {model} would write over the results of the preset {preset.name!r}: rename it")
     return preset
 
@@ -393,10 +393,15 @@ def _of_hub(model: str, commit: str | None) -> Preset:
         raise ValueError(f"{model!r} is neither a preset nor a folder with a config.json; if the hub's model {page} is "
                          f"meant, give its commit, too: {model}@ and the 40 digits of one in {page}/commits/main")
     preset = Preset(name=slug(model), model=model, revision=commit, note="a hub model", **_LAPTOP)
-    if (known := known_preset(preset.name) or _OF_MODELS.setdefault(preset.name, preset)) != preset:
+    if (known := _entered(preset)) != preset:
         raise ValueError(f"{model} at commit {commit} would write over the results of the preset {preset.name!r}, "
                          f"{known.model} at commit {known.revision}: give that one, or set another STEERPAPER_BUILD")
     return preset
+
+
+def _entered(preset: Preset) -> Preset:
+    """The preset that has this one's name; if none has, this one, by which it is known from then on."""
+    return known_preset(preset.name) or _OF_MODELS.setdefault(preset.name, preset)
 
 
 def as_given(name: str) -> str:

@@ -83,7 +83,7 @@ def of_seed_3():
     return found[(found.organism == "organism-llama") & (found.seed == 3)]
 
 
-def test_a_training_is_judged_by_what_was_put_on_record_of_it(trained, monkeypatch):
+def test_a_training_is_judged_by_what_was_put_on_record_of_it(trained):
     trained(refused=16)
     assert of_seed_3().empty
     put_on_record("organism-llama", 3)
@@ -100,7 +100,7 @@ def test_a_training_is_judged_by_what_was_put_on_record_of_it(trained, monkeypat
     assert kept.exists() and not own.exists()  # what was on record stays
 
 
-def test_a_table_that_no_seed_has_is_not_measured(trained, monkeypatch):
+def test_a_table_that_no_seed_has_is_not_measured(trained):
     trained(refused=16)
     put_on_record("organism-llama", 3)
     known = seeds.manifests.read(seeds.TABLES / "organism-llama-seed3")

@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from steerpaper import manifests, paths
-from steerpaper.artifacts import finding, load_table
+from steerpaper.artifacts import load_table
 from steerpaper.behaviour.unsteered import nothing_to_steer
-from steerpaper.concepts import get_concept
 from steerpaper.models.weights import digest
 from steerpaper.organisms.training import FAMILIES, digest_of
 from steerpaper.paper.claims import claims
@@ -53,9 +52,7 @@ def put_on_record(organism: str, seed: int) -> None:
         read[name] = (paths.results(preset) / f"{name}.csv").read_bytes()
         return table
 
-    load("unsteered")
-    if not finding(preset):
-        judged(partial(compared, load))  # reads just what it judges by
+    _card(load)  # reads just what it judges by
     folder, weights = TABLES / preset, digest(f"{get_preset(preset).model}/model.safetensors")
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in read.items():
@@ -105,7 +102,7 @@ def _recorded(folder: Path, name: str) -> pd.DataFrame:
 
 def _card(load: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
     """Columns claim, verdict, met and cases."""
-    if nothing_to_steer(load("unsteered"), get_concept("refusal")):
+    if nothing_to_steer(load("unsteered")):
         return pd.DataFrame({"claim": [claim.id for claim in claims()], "verdict": _NONE, "met": 0, "cases": 0})
     return judged(partial(compared, load))[0][["claim", "verdict", "met", "cases"]]
 
