@@ -22,6 +22,8 @@ UNKNOWN := import sys; sys.path.insert(0, "steerpaper"); from choices import unk
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 WRONG := $(firstword $(filter-out $(READ),$(GIVEN)))
 $(if $(WRONG),$(error $(or $(shell python3 -c '$(UNKNOWN)' '$(WRONG)' $(READ)),unknown variable $(WRONG))))
+# A make that this one calls gets them from the environment: of its own targets it would ask the same again.
+MAKEOVERRIDES :=
 
 space := $() $()
 absolute = $(if $(filter /%,$(firstword $(1))),$(1),$(CURDIR)/$(1))

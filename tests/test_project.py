@@ -210,7 +210,7 @@ def test_what_reads_the_rules_says_so():
         assert all((ROOT / file).is_file() for file in about.get("reads", []))
 
 
-CI_TARGETS = ("site", "figures processors PRESETS=organism-llama", "test", "mutations")
+CI_TARGETS = ("site", "--jobs 2 figures processors PRESETS=organism-llama", "test", "mutations")
 
 
 def test_ci_runs_what_a_person_runs():
@@ -249,7 +249,7 @@ def test_ci_fails_where_one_of_its_parts_does(tmp_path, failing):
 def test_ci_that_fails_leaves_nothing_running(tmp_path):
     fifo = tmp_path / "started"
     os.mkfifo(fifo)
-    run = run_ci(tmp_path, f'case "$1" in figures) echo $$ > "{tmp_path}/pid"; echo > "{fifo}"; exec sleep 600;; '
+    run = run_ci(tmp_path, f'case "$*" in *figures*) echo $$ > "{tmp_path}/pid"; echo > "{fifo}"; exec sleep 600;; '
                            f'test) read _ < "{fifo}"; exit 3;; esac')
     assert run.returncode == 3
     workflow, end = int((tmp_path / "pid").read_text()), time.monotonic() + 30

@@ -72,7 +72,7 @@ def clone(tmp_path_factory):
     """A clone under a path with spaces, with an environment under another one and a model folder with one, too."""
     clone = tmp_path_factory.mktemp("a place") / "my clone"
     shutil.copytree(ROOT / "steerpaper", clone / "steerpaper", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "Snakefile", "jupytext.toml", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "Snakefile", "jupytext.toml", "requirements.txt", "requirements-site.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, clone)
     shutil.copytree(ROOT / "profiles", clone / "profiles")
     for path in (clone / "steerpaper").rglob("__init__.py"):
@@ -122,7 +122,7 @@ def test_recorded_notebooks_stay_in_order_beside_other_tests(tmp_path):
 def start(clone, *arguments, **environment):
     """`make` as someone types it, none of this run's own settings."""
     own = {"PYTHONPATH", "PYTHONHASHSEED", "OMP_NUM_THREADS", "MPLBACKEND", "STEERPAPER_BUILD", "MAKEFLAGS", "MFLAGS",
-           "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PRESETS", "MODEL", "PROFILE", "KILLS"}
+           "MAKELEVEL", "MAKEOVERRIDES", "VENV", "PRESETS", "MODEL", "PROFILE", "KILLS", "SEEDS"}
     inherited = {name: value for name, value in os.environ.items() if name not in own}
     command = ["make", "VENV=my env", *arguments]
     return subprocess.Popen(command, cwd=clone, env=inherited | environment, stdout=subprocess.PIPE,
@@ -215,6 +215,17 @@ def test_variables_that_a_target_does_not_read(clone, target, wrong, right):
     assert status and not out and f"unknown variable of make {target} {wrong.partition('=')[0]!r}" in err
     assert re.search(rf"choose one of [A-Z, ]*\b{right}\b", err)
     assert make(clone, "-n", target)[0] == 0
+
+
+@pytest.mark.parametrize("given", [
+    *re.findall(r"^make (.+?)(?: >.*)?$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE),
+    "processors VENV=.venv", "paper processors MODEL=gemma-2-2b-it", "processors seeds SEEDS=4 PROFILE=profiles/slurm",
+])
+def test_variables_that_one_of_several_targets_reads(clone, given):
+    """Also where another of them calls make once more."""
+    status, out, err = make(clone, "-n", *given.split())
+    assert status == 0, err
+    assert ("pytest" in out and "processors/sse4" in out) == ("processors" in given)
 
 
 def test_results_of_another_folder_of_the_same_name_are_left_alone(clone):
