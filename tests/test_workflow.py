@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from steerpaper.presets import get_presets
+from test_project import CI_TARGETS
 import workflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,8 +219,8 @@ def test_variables_that_a_target_does_not_read(clone, target, wrong, right):
 
 
 @pytest.mark.parametrize("given", [
-    *re.findall(r"^make (.+?)(?: >.*)?$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE),
-    "processors VENV=.venv", "paper processors MODEL=gemma-2-2b-it", "processors seeds SEEDS=4 PROFILE=profiles/slurm",
+    *CI_TARGETS, "processors VENV=.venv", "paper processors MODEL=gemma-2-2b-it",
+    "processors seeds SEEDS=4 PROFILE=profiles/slurm",
 ])
 def test_variables_that_one_of_several_targets_reads(clone, given):
     """Also where another of them calls make once more."""
