@@ -26,6 +26,9 @@ BUILD = Path(os.environ.get("STEERPAPER_BUILD") or "build").absolute()
 # Slurm's jobs of this build folder, by the beginning of their names.
 JOBS = f"steerpaper-{hashlib.sha256(str(BUILD.resolve()).encode()).hexdigest()[:8]}"
 _RAISED = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception|Exit|Interrupt|Warning|Killed)(?=: |:?$)", re.MULTILINE)
+# What the shell says of a process that a signal has ended, and then a kernel whose papermill that was.
+_SIGNAL = re.compile(r"^.*bash: line \d+: +\d+ (\w+(?: \w+)*).*", re.MULTILINE)
+_ORPHAN = re.compile(r"^\[IPKernelApp\] WARNING \| Parent appears to have exited.*", re.MULTILINE)
 _FAILED = re.compile(r"^Error in rule (\w+):\n((?: +[^\n]*\n?)+)", re.MULTILINE)
 _LOG = re.compile(r"^ +log: (.+?) \(check log file", re.MULTILINE)
 # What a job's own log cannot say; of one that FAILED it says more than Slurm does.
@@ -87,12 +90,13 @@ def failures(log: str) -> list[str]:
 
 
 def reason(log: str) -> str:
-    """The exception that a job's log ends in, or else its last line."""
-    log = re.sub(r"\x1b\[[\d;]*m", "", log).strip()
+    """The exception or the signal that a job's log ends in, or else its last line."""
+    log = _SIGNAL.sub(r"\1", _ORPHAN.sub("", re.sub(r"\x1b\[[\d;]*m", "", log))).strip()
     raised = list(_RAISED.finditer(log))
     lines = (log[raised[-1].start():] if raised else log.rpartition("\n")[2]).splitlines() or ["its log is empty"]
     said = " ".join(line.strip() for line in lines[:4])
-    return said + ": its process was ended from outside, most often for want of memory" * ("DeadKernelError" in said)
+    outside = said == "Killed" or "DeadKernelError" in said
+    return said + ": its process was ended from outside, most often for want of memory" * outside
 
 
 def _taken(descriptor: int) -> bool:

@@ -321,7 +321,11 @@ def test_usage_is_said_to_who_asks_or_mistypes(given):
     ("\x1b[0;31mMemoryError\x1b[0m: 8 GB\n", "MemoryError: 8 GB"),
     ("KeyboardInterrupt\n", "KeyboardInterrupt"),
     ("a\n/usr/bin/bash: line 9: 123 Killed   python -m papermill\n",
-     "/usr/bin/bash: line 9: 123 Killed   python -m papermill"),
+     "Killed: its process was ended from outside, most often for want of memory"),
+    ("a\r 20/92 [00:10]/usr/bin/bash: line 9:  123 Killed      python -m papermill\n"
+     "[IPKernelApp] WARNING | Parent appears to have exited, shutting down.\n",
+     "Killed: its process was ended from outside, most often for want of memory"),
+    ("bash: line 8: 12 Segmentation fault      (core dumped) python -m papermill\n", "Segmentation fault"),
     ("", "its log is empty"),
 ])
 def test_reason_is_the_end_of_a_log(log, why):
