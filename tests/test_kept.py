@@ -176,6 +176,20 @@ def test_what_computes_kept_scores_counts_though_judges_do_not():
     assert [digest(f"behaviour/{name}.py") == digest("no file") for name in parts] == [False, True, True, True]
 
 
+def test_other_intervals_of_what_was_computed_take_up_everything(monkeypatch):
+    """No module that keeps computations has statistics in it or imports any: with a large model that would be hours."""
+    read, files = Path.read_bytes, {path: path.read_text() for path in paths.ROOT.glob("steerpaper/**/*.py")}
+    statistics = {path for path, text in files.items() if "from scipy.stats import" in text}
+    keeping = [path.relative_to(paths.ROOT) for path, text in files.items() if " Kept(" in text]
+    assert paths.ROOT / "steerpaper/circuits/recovery.py" in statistics and Path("steerpaper/circuits/runs.py") in keeping
+    for path in keeping:
+        digested = set()
+        monkeypatch.setattr(Path, "read_bytes", lambda path, digested=digested: digested.add(path) or read(path))
+        kept.code.cache_clear()
+        kept.code(".".join(path.with_suffix("").parts))
+        assert paths.ROOT / path in digested and not digested & statistics, path
+
+
 def test_other_lines_of_what_computes_take_up_nothing(tiny, folder, calls, monkeypatch):
     """And what computes is the module with all that it imports: drawing, tables, presets and prompts are none of it."""
     generated(tiny)

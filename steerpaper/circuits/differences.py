@@ -6,9 +6,10 @@ import pandas as pd
 from scipy.stats import bootstrap
 
 from steerpaper.choices import unknown
+from steerpaper.circuits.runs import M_OF_RUNS
 
 _LEAST = 0.1  # a share of less than this says nothing
-_SAME, _SUMS = ["response", "position", "m_base", "m_steered"], ["m_base", "m_circuit", "m_steered"]
+_SAME = ["response", "position", "m_base", "m_steered"]
 
 
 def differences(
@@ -61,7 +62,7 @@ def _by_prompt(found: pd.Series, labels: pd.DataFrame) -> dict[object, pd.DataFr
         if not result.table[_SAME].equals(first[_SAME]):
             raise ValueError(f"{key} was not measured on the responses of the first circuit, under the same steering: "
                              "pass results of one `faithfulness_of`")
-        sums[key] = result.table.groupby([own[name].to_numpy() for name in own])[_SUMS].sum()
+        sums[key] = result.table.groupby([own[name].to_numpy() for name in own])[M_OF_RUNS].sum()
     return sums
 
 
