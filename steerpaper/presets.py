@@ -394,8 +394,9 @@ def _of_hub(model: str, commit: str | None) -> Preset:
                          f"meant, give its commit, too: {model}@ and the 40 digits of one in {page}/commits/main")
     preset = Preset(name=slug(model), model=model, revision=commit, note="a hub model", **_LAPTOP)
     if (known := _entered(preset)) != preset:
+        at = f" at commit {known.revision}" if known.revision else ""
         raise ValueError(f"{model} at commit {commit} would write over the results of the preset {preset.name!r}, "
-                         f"{known.model} at commit {known.revision}: give that one, or set another STEERPAPER_BUILD")
+                         f"{known.model}{at}: give that one, or set another STEERPAPER_BUILD")
     return preset
 
 

@@ -77,6 +77,9 @@ def test_another_commit_does_not_take_the_place_of_one(known, tmp_path):
         get_preset(f"Acme/Mine@{COMMIT[::-1]}")
     with pytest.raises(ValueError, match="write over the results of the preset 'acme-mine': rename it"):
         get_preset(checkpoint(tmp_path / "Acme Mine"))
+    folder = get_preset(checkpoint(tmp_path / "Acme Yours")).model
+    with pytest.raises(ValueError, match=f"the results of the preset 'acme-yours', {folder}: give that one"):
+        get_preset(f"Acme/Yours@{COMMIT}")
 
 
 @pytest.mark.parametrize("name", ["organism-lama", "", "/no/such/folder", "."])
