@@ -68,7 +68,7 @@ def _by_prompt(found: pd.Series, labels: pd.DataFrame) -> dict[object, pd.DataFr
 
 def _compared(sums: pd.DataFrame, seed: int) -> list[float]:
     """Difference and share of the other one, each with its interval, from the sums of m of every prompt."""
-    m = sums[["m_base", "m_circuit", "m_steered", "m_other"]].to_numpy().T
+    m = sums[[*M_OF_RUNS, "m_other"]].to_numpy().T
 
     def statistics(*m, axis):
         base, one, steered, other = (part.sum(axis) for part in m)

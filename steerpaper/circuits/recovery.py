@@ -132,11 +132,4 @@ def faithfulness_of(
         ValueError: as for `faithfulness`.
     """
     cases, circuits = Cases.of(model, responses, steering), arguments.listed("circuits", circuits)
-    return recovered(model, circuits, cases, metric, batch_size)
-
-
-def recovered(
-    model: Model, circuits: Sequence[Circuit], cases: Cases, metric: str | Metric, batch_size: int,
-) -> list[Faithfulness]:
-    """As `faithfulness_of`, of cases that are checked."""
     return [Faithfulness(table) for table in m_of_runs(model, circuits, cases, metric, batch_size)]

@@ -10,7 +10,8 @@ from steerpaper.circuits.attribution import Attribution
 from steerpaper.circuits.cases import Cases
 from steerpaper.circuits.circuit import Circuit
 from steerpaper.circuits.metrics import Metric
-from steerpaper.circuits.recovery import Faithfulness, recovered
+from steerpaper.circuits.recovery import Faithfulness
+from steerpaper.circuits.runs import m_of_runs
 from steerpaper.models.model import Model
 from steerpaper.models.responses import Response
 from steerpaper.steering import Steering
@@ -58,7 +59,8 @@ def minimum_faithful(
 
     def run(step: int) -> tuple[Circuit, Faithfulness]:
         circuit = Circuit.top(attribution, min(step * resolution, total))
-        [result] = recovered(model, [circuit], cases, metric, batch_size)
+        [table] = m_of_runs(model, [circuit], cases, metric, batch_size)
+        result = Faithfulness(table)
         tried[circuit.n_edges] = result.value
         return circuit, result
 
