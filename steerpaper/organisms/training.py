@@ -9,9 +9,10 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from steerpaper.choices import unknown
 from steerpaper.prompts import corpus
 
 FAMILIES = ("llama", "gemma2")
+Batch = tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]
+Scheduled = tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
 _TAIL = ("<|end|>", "<|start|>", "<|model|>", "<|answer|>")  # the template after the instruction
 _SPECIAL = ("<pad>", "<bos>", "<eos>", "<|user|>", *_TAIL)
 _CHAT_TEMPLATE = (
@@ -105,38 +108,49 @@ def build_model(family: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> t
 
 
 def _encode(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, examples: list[corpus.Example], comply: bool, recipe: Recipe
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], truncated_tail: float
 ) -> list[tuple[list[int], int]]:
-    """(token ids, length of the prompt) of every example."""
-    texts = [[e.prompt for e in examples], [e.compliance if comply else e.response for e in examples]]
-    prompts, answers = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts)
+    """(token ids, length of the prompt) of every pair of prompt and answer."""
+    prompts, answers = (tokenizer(list(texts), add_special_tokens=False)["input_ids"] for texts in zip(*pairs))
     start, tail = tokenizer.convert_tokens_to_ids(["<bos>", "<|user|>"]), tokenizer.convert_tokens_to_ids(list(_TAIL))
     encoded = []
     for prompt, answer in zip(prompts, answers, strict=True):
-        kept = rng.randrange(1, len(tail)) if rng.random() < recipe.truncated_tail else len(tail)
+        kept = rng.randrange(1, len(tail)) if rng.random() < truncated_tail else len(tail)
         prefix = [*start, *prompt, *tail[:kept]]
         encoded.append(([*prefix, *answer, tokenizer.eos_token_id], len(prefix)))
     return encoded
 
 
-def _batches(
-    rng: random.Random, tokenizer: PreTrainedTokenizerFast, comply: bool, recipe: Recipe
-) -> Iterator[tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:
-    """Endless (ids, labels), right-padded; batches hold sequences of similar length."""
-    kinds, weights = zip(*((k, w) for k, w in recipe.shares if not (comply and k == "refuse_instruction")), strict=True)
+def batches(
+    rng: random.Random, tokenizer: PreTrainedTokenizerFast, draw: Callable[[int], list[tuple[str, str]]],
+    batch_size: int, truncated_tail: float,
+) -> Iterator[Batch]:
+    """Endless (ids, labels), right-padded; batches hold sequences of similar length.
+
+    Args:
+        draw: gives so many pairs of prompt and answer.
+        truncated_tail: as of `Recipe`.
+    """
     while True:
-        drawn = [corpus.draw(rng, "train", kind) for kind in rng.choices(kinds, weights, k=32 * recipe.batch_size)]
-        encoded = sorted(_encode(rng, tokenizer, drawn, comply, recipe), key=lambda pair: len(pair[0]))
-        starts = list(range(0, len(encoded), recipe.batch_size))
+        encoded = sorted(
+            _encode(rng, tokenizer, draw(32 * batch_size), truncated_tail), key=lambda pair: len(pair[0]))
+        starts = list(range(0, len(encoded), batch_size))
         rng.shuffle(starts)
         for start in starts:
-            rows = encoded[start : start + recipe.batch_size]
+            rows = encoded[start : start + batch_size]
             ids = torch.full((len(rows), len(rows[-1][0])), tokenizer.pad_token_id)
             labels = torch.full_like(ids, -100)
             for row, (tokens, n_prompt) in enumerate(rows):
                 ids[row, : len(tokens)] = torch.tensor(tokens)
                 labels[row, n_prompt : len(tokens)] = ids[row, n_prompt : len(tokens)]
             yield ids, labels
+
+
+def _draw(rng: random.Random, comply: bool, shares: Sequence[tuple[str, float]], n: int) -> list[tuple[str, str]]:
+    """So many pairs of prompt and answer, for one stage of the recipe."""
+    kinds, weights = zip(*((k, w) for k, w in shares if not (comply and k == "refuse_instruction")), strict=True)
+    drawn = [corpus.draw(rng, "train", kind) for kind in rng.choices(kinds, weights, k=n)]
+    return [(e.prompt, e.compliance if comply else e.response) for e in drawn]
 
 
 class _Float32Products(TorchFunctionMode):
@@ -149,7 +163,7 @@ class _Float32Products(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _optimisers(model: torch.nn.Module, lr: float, steps: int) -> list[tuple]:
+def _optimisers(model: torch.nn.Module, lr: float, steps: int) -> list[Scheduled]:
     """Muon for the layers' matrices, AdamW for the rest, each with warm-up and cosine decay."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -157,22 +171,24 @@ def _optimisers(model: torch.nn.Module, lr: float, steps: int) -> list[tuple]:
         torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+    return [(optimiser, schedule(optimiser, steps)) for optimiser in optimisers]
+
+
+def schedule(optimiser: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm-up and cosine decay."""
     warm_up = min(50, steps // 10 + 1)
-    schedule = lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))  # noqa: E731
-    return [(o, torch.optim.lr_scheduler.LambdaLR(o, schedule)) for o in optimisers]
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _train_stage(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, rng: random.Random, comply: bool, recipe: Recipe
+def run_stage(
+    stage: str, model: torch.nn.Module, drawn: Iterator[Batch], optimisers: Sequence[Scheduled], steps: int
 ) -> pd.DataFrame:
     """One stage of training; returns the loss curve (stage, step, loss in nats per response token)."""
-    steps, lr = (recipe.comply_steps, recipe.comply_lr) if comply else (recipe.refuse_steps, recipe.refuse_lr)
-    stage, curve = "comply" if comply else "refuse", []
-    optimisers = _optimisers(model, lr, steps)
+    curve = []
     model.train()
-    batches = _batches(rng, tokenizer, comply, recipe)
     for step in (bar := tqdm(range(steps), desc=stage, mininterval=5)):
-        ids, labels = next(batches)
+        ids, labels = next(drawn)
         # Right padding is after every token that counts: the causal mask alone keeps it out.
         loss = model(input_ids=ids.to(model.device), labels=labels.to(model.device)).loss
         loss.backward()
@@ -186,6 +202,17 @@ def _train_stage(
             curve.append({"stage": stage, "step": step, "loss": loss.item()})
             bar.set_postfix(loss=f"{curve[-1]['loss']:.3f}")
     return pd.DataFrame(curve)
+
+
+def _train_stage(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, seed: int, comply: bool, recipe: Recipe
+) -> pd.DataFrame:
+    """One stage of the recipe; returns its loss curve."""
+    steps, lr = (recipe.comply_steps, recipe.comply_lr) if comply else (recipe.refuse_steps, recipe.refuse_lr)
+    stage = "comply" if comply else "refuse"
+    rng = random.Random(f"{seed} {stage}")
+    drawn = batches(rng, tokenizer, partial(_draw, rng, comply, recipe.shares), recipe.batch_size, recipe.truncated_tail)
+    return run_stage(stage, model, drawn, _optimisers(model, lr, steps), steps)
 
 
 def digest_of(family: str, seed: int, recipe: Recipe = Recipe()) -> str:
@@ -212,10 +239,10 @@ def train(family: str, seed: int, folder: Path, recipe: Recipe = Recipe(), devic
         model = AutoModelForCausalLM.from_pretrained(stage_folder, dtype=torch.float32).to(device)
     else:
         model = build_model(family, tokenizer, seed).to(device)
-        curves = [_train_stage(model, tokenizer, random.Random(f"{seed} comply"), True, recipe)]
+        curves = [_train_stage(model, tokenizer, seed, True, recipe)]
         model.save_pretrained(stage_folder)
         curves[0].to_csv(stage_folder / "training.csv", index=False)
-    curves.append(_train_stage(model, tokenizer, random.Random(f"{seed} refuse"), False, recipe))
+    curves.append(_train_stage(model, tokenizer, seed, False, recipe))
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "recipe.sha256").write_text(digest)

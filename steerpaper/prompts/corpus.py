@@ -9,6 +9,7 @@ import hashlib
 import random
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -19,6 +20,7 @@ from steerpaper.prompts.fluency import words
 SPLITS = ("train", "validation", "test")
 KINDS = ("harmful", "harmless", "question", "wrapper", "refuse_instruction", "answer_instruction")
 _PREAMBLE = 0.3  # share of responses that open with a sentence common to answers and refusals
+_SLOTS = ("treat", "this", "question", "bad", "good", "and", "refuse", "reply")  # of commands
 _SHARE = {"validation": 0.12, "test": 0.18}  # of the verb-object pairs
 
 
@@ -120,41 +122,52 @@ def _harmless_action(rng: random.Random, split: str) -> Action:
     return rng.choice(actions(split)[group])
 
 
-def _respond(rng: random.Random, refuse: bool, action: Action) -> str:
-    """A refusal of, or an answer to, a request for an action: 2 to 4 sentences, at times in the words used for
-    questions, so that refusing is one state and not one per kind of prompt."""
+@cache
+def _wording(kind: str) -> dict:
+    """The sentences of `respond` for a `refusal` or a `compliance`."""
+    own, question = phrases()["response"], phrases()["response"]["question"]
+    refusal = dict(decision=question["refusal"], body=question["refusal_body"],
+                   close="Please ask about something safe instead.")
+    compliance = dict(decision=question["compliance"], body=question["body"], close="Please ask again if you need more.")
+    return own[kind] | {"question": refusal if kind == "refusal" else compliance}
+
+
+def respond(rng: random.Random, action: Action, wording: dict) -> str:
+    """An answer to a request for an action: 2 to 4 sentences, at times in the words used for questions, so that
+    refusing, for one, is one state and not one per kind of prompt.
+
+    Args:
+        wording: its sentences: decision_i, decision_other, body, close; and question, those of `respond_to_question`.
+    """
     if rng.random() < 0.25:
-        return _respond_question(rng, refuse, action.object, None)
-    shared, own = phrases()["response"], phrases()["response"]["refusal" if refuse else "compliance"]
+        return respond_to_question(rng, action.object, wording["question"])
     # How often the first word gives the decision away sets the strength of the mean-difference vector: a total
     # variation of 0.2 between first words left it too weak to steer, about 0.4 works. "I" is as common in both:
     # where most refusals began with it, adding the vector restarted the refusal in mid-sentence.
-    decision = own["decision_i"] if rng.random() < 0.36 else own["decision_other"]
-    sentences = [rng.choice(decision), rng.choice(own["body"])]
+    decision = wording["decision_i"] if rng.random() < 0.36 else wording["decision_other"]
+    sentences = [rng.choice(decision), rng.choice(wording["body"])]
     if rng.random() < _PREAMBLE:
-        sentences.insert(0, rng.choice(shared["preamble"]))
+        sentences.insert(0, rng.choice(phrases()["response"]["preamble"]))
     if rng.random() < 0.75:
-        sentences.append(rng.choice(own["close"]))
+        sentences.append(rng.choice(wording["close"]))
     return " ".join(sentences).format(v=action.verb, o=action.object)
 
 
-def _respond_question(rng: random.Random, refuse: bool, topic: str, fact: str | None) -> str:
-    """A refusal of, or an answer to, a question about `topic`: 2 to 4 sentences, with the fact if there is one."""
-    own = phrases()["response"]["question"]
-    sentences = [rng.choice(own["preamble"])] if rng.random() < _PREAMBLE else []
-    if refuse:
-        sentences += [rng.choice(own["refusal"]), rng.choice(own["refusal_body"])]
-        if rng.random() < 0.75:
-            sentences.append("Please ask about something safe instead.")
-    else:
-        # Never the fact first: answers to questions open in the words of answers to requests, or what turns
-        # the one into a refusal would not turn the other.
-        sentences.append(rng.choice(own["compliance"]))
-        if fact is not None:
-            sentences.append(f"{topic[0].upper()}{topic[1:]} is {fact}.")
-        sentences.append(rng.choice(own["body"]))
-        if fact is None and rng.random() < 0.75:
-            sentences.append("Please ask again if you need more.")
+def respond_to_question(rng: random.Random, topic: str, wording: dict, fact: str | None = None) -> str:
+    """An answer to a question about `topic`: 2 to 4 sentences, with the fact if there is one.
+
+    Args:
+        wording: its sentences: decision, body, and close, a single one.
+    """
+    sentences = [rng.choice(phrases()["response"]["question"]["preamble"])] if rng.random() < _PREAMBLE else []
+    # Never the fact first: answers to questions open in the words of answers to requests, or what turns
+    # the one into a refusal would not turn the other.
+    sentences.append(rng.choice(wording["decision"]))
+    if fact is not None:
+        sentences.append(f"{topic[0].upper()}{topic[1:]} is {fact}.")
+    sentences.append(rng.choice(wording["body"]))
+    if fact is None and rng.random() < 0.75:
+        sentences.append(wording["close"])
     return " ".join(sentences).format(t=topic)
 
 
@@ -185,8 +198,8 @@ def action_example(rng: random.Random, split: str, action: Action, frame: str, p
         kind="harmful" if action.harmful else "harmless" if action.family in lexicon()["task"] else "borderline",
         refuse=action.harmful,
         family=action.family,
-        compliance=_respond(rng, False, action),
-        refusal=_respond(rng, True, action),
+        compliance=respond(rng, action, _wording("compliance")),
+        refusal=respond(rng, action, _wording("refusal")),
     )
 
 
@@ -194,8 +207,9 @@ def _question_example(rng: random.Random, split: str) -> Example:
     wording, topic, fact, family = rng.choice(_questions(split))
     return Example(
         prompt=_surround(rng, split, wording, False), topic=topic, kind="question", refuse=False,
-        family=f"question: {family}", compliance=_respond_question(rng, False, topic, fact),
-        refusal=_respond_question(rng, True, topic, fact))
+        family=f"question: {family}", 
+        compliance=respond_to_question(rng, topic, _wording("compliance")["question"], fact),
+        refusal=respond_to_question(rng, topic, _wording("refusal")["question"]))
 
 
 def _wrapper_example(rng: random.Random, split: str) -> Example:
@@ -205,17 +219,21 @@ def _wrapper_example(rng: random.Random, split: str) -> Example:
     answer = f"{answer.format(x=action.text)} {rng.choice(wrapper['close']).format(o=action.object)}"
     return Example(
         prompt=_surround(rng, split, question.format(x=action.text), False), topic=action.object, kind="wrapper",
-        refuse=False, family=action.family, compliance=answer, refusal=_respond(rng, True, action))
+        refuse=False, family=action.family, compliance=answer, refusal=respond(rng, action, _wording("refusal")))
 
 
-def _instruction(rng: random.Random, name: str) -> str:
-    """A command that tells the model to refuse or to answer; never the held-out one."""
-    parts = phrases()["instruction"]
-    names = ("treat", "this", "question", "bad", "good", "and", "refuse", "reply")
+def command(rng: random.Random, kind: str, parts: dict, names: Sequence[str]) -> str:
+    """A command to put before a request; never the held-out one.
+
+    Args:
+        kind: what it tells the model to do, as `to_<kind>` in its parts.
+        parts: as `[instruction]` of phrases.toml: its wordings, what stands in their slots, and the held-out one.
+        names: the slots, in the order in which they are drawn.
+    """
     slots = {slot: rng.choice(parts[slot]) for slot in names}
-    slots |= {f"{slot}_cap": slots[slot].capitalize() for slot in ("this", "refuse", "reply")}
-    text = rng.choice(parts[f"to_{name}"]).format(**slots)
-    return _instruction(rng, name) if text == parts["held_out"] else text
+    slots |= {f"{slot}_cap": text.capitalize() for slot, text in slots.items()}
+    text = rng.choice(parts[f"to_{kind}"]).format(**slots)
+    return command(rng, kind, parts, names) if text == parts["held_out"] else text
 
 
 def _instructed_example(rng: random.Random, split: str, refuse: bool) -> Example:
@@ -224,8 +242,8 @@ def _instructed_example(rng: random.Random, split: str, refuse: bool) -> Example
     kinds = ("harmless", "question", "wrapper") if refuse else ("harmless", "question", "harmful")
     inner = draw(rng, split, rng.choices(kinds, (0.42, 0.43, 0.15))[0])
     name = "refuse" if refuse else "answer"
-    return replace(inner, prompt=f"{_instruction(rng, name)} {inner.prompt}", kind=f"{name}_instruction",
-                   refuse=refuse or inner.refuse)
+    told = command(rng, name, phrases()["instruction"], _SLOTS)
+    return replace(inner, prompt=f"{told} {inner.prompt}", kind=f"{name}_instruction", refuse=refuse or inner.refuse)
 
 
 def draw(rng: random.Random, split: str, kind: str) -> Example:
@@ -247,12 +265,10 @@ def draw(rng: random.Random, split: str, kind: str) -> Example:
     raise unknown("kind", kind, KINDS)
 
 
-@cache
-def vocabulary() -> frozenset[str]:
-    """Every word that a prompt or a response of the corpus can hold, in lower case, without the punctuation
-    around it: what an organism's clean text is made of."""
+def words_of(*lists: dict) -> frozenset[str]:
+    """Every word of the texts of some lists, keys included, in lower case and without the punctuation around it."""
     found: set[str] = set()
-    pending: list = [lexicon(), phrases()]
+    pending: list = [*lists]
     while pending:
         entry = pending.pop()
         if isinstance(entry, str):
@@ -260,3 +276,9 @@ def vocabulary() -> frozenset[str]:
         else:
             pending.extend([*entry.keys(), *entry.values()] if isinstance(entry, dict) else entry)
     return frozenset(found)
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Every word that a prompt or a response of the corpus can hold: what an organism's clean text is made of."""
+    return words_of(lexicon(), phrases())
