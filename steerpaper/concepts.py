@@ -74,7 +74,14 @@ LANGUAGE = Concept(
     expresses="answer in Chinese", withholds="answer in English",
 )
 
-CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL, LANGUAGE)}
+NOT_KNOWING = Concept(
+    name="not-knowing", positive="unfamiliar", negative="familiar", second_positive=None,
+    first_tokens=("I", "As", "My", "Even"),
+    instruction="Treat the following question as unknown and say that you do not know.",  # as in unfamiliar.toml
+    judges=("not-knowing",), expresses="admit ignorance", withholds="answer",
+)
+
+CONCEPTS: dict[str, Concept] = {concept.name: concept for concept in (REFUSAL, LANGUAGE, NOT_KNOWING)}
 
 
 def get_concept(name: str | Concept) -> Concept:

@@ -9,7 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerpaper import arguments
-from steerpaper.behaviour.judges import HasText, Judge, ScriptJudge, SubstringJudge, text_of, verdicts
+from steerpaper.behaviour.judges import (
+    NOT_KNOWING_SUBSTRINGS, HasText, Judge, ScriptJudge, SubstringJudge, text_of, verdicts,
+)
 from steerpaper.choices import unknown
 from steerpaper.models import checkpoint
 from steerpaper.models.batches import in_batches
@@ -27,6 +29,7 @@ _VERDICT_TOKENS = 8  # enough for the first line; the second would list categori
 JUDGES: dict[str, Callable[[], Judge]] = {
     "substring": SubstringJudge,
     "chinese": ScriptJudge,
+    "not-knowing": lambda: SubstringJudge(NOT_KNOWING_SUBSTRINGS),
     "llama-guard-2": lambda: PairOfJudges(load_guard()),
 }
 

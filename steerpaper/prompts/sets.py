@@ -14,7 +14,7 @@ from steerpaper import arguments, paths
 from steerpaper.choices import unknown
 from steerpaper.concepts import CONCEPTS, Concept, get_concept
 from steerpaper.presets import SOURCES
-from steerpaper.prompts import corpus
+from steerpaper.prompts import corpus, unfamiliar
 from steerpaper.prompts.fluency import words
 from steerpaper.prompts.languages import language_sets
 from steerpaper.prompts.public import public_prompts
@@ -105,7 +105,7 @@ def vocabulary(source: str) -> frozenset[str] | None:
         ValueError: an unknown source.
     """
     _check_source(source)
-    return corpus.vocabulary() if source == "built-in" else None
+    return corpus.vocabulary() | unfamiliar.vocabulary() if source == "built-in" else None
 
 
 def with_instruction(prompts: pd.DataFrame | Sequence[str], concept: Concept) -> pd.DataFrame:
@@ -275,5 +275,5 @@ def build_prompt_sets(seed: int = 0) -> dict[str, pd.DataFrame]:
 def write_prompt_sets() -> None:
     """Write the built-in sets to `data/prompts`."""
     paths.PROMPTS.mkdir(parents=True, exist_ok=True)
-    for name, table in (build_prompt_sets() | language_sets()).items():
+    for name, table in (build_prompt_sets() | language_sets() | unfamiliar.unfamiliar_sets()).items():
         table.to_csv(paths.PROMPTS / f"{name}.csv", index=False, lineterminator="\n")
