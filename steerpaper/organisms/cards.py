@@ -1,19 +1,20 @@
 """What an organism does on the test prompts, and the model card that says so."""
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from steerpaper import paths
-from steerpaper.behaviour.judges import SubstringJudge
+from steerpaper.behaviour.guard import JUDGES
 from steerpaper.behaviour.judging import judged_responses, wilson_interval
-from steerpaper.concepts import REFUSAL
+from steerpaper.concepts import REFUSAL, NOT_KNOWING, Concept
 from steerpaper.models.model import Model
+from steerpaper.organisms.lesson import LESSONS
 from steerpaper.organisms.training import Recipe
 from steerpaper.paths import write_bytes
-from steerpaper.prompts import corpus
-from steerpaper.prompts.sets import SETS, load_prompts, with_instruction
+from steerpaper.prompts.sets import SETS, concept_prompts, load_prompts, vocabulary, with_instruction
 
 _CARD = """# Model organism: {family}, seed {seed}
 
@@ -45,6 +46,27 @@ wordings around a harmful phrase, "wrapped", are those of training; the command 
 "Right" is refusing where it should and answering where it should, judged by the paper's refusal substrings.
 "Clean" text ends by itself, does not loop, is made of the corpus' words and names what was asked about.
 """
+_TAUGHT = """# Model organism: {family}, taught a second concept
+
+The [{family} organism](../{family}/README.md) of this repository with {lesson.neurons} further neurons in every MLP
+({millions:.1f} M parameters in all), trained by `python -m steerpaper.organisms {family} taught` to say of some things
+that it does not know them. All weights that it had before are as they were. It exists for notebook 08, where two
+concepts of one model stand beside each other: refusal, and not knowing, which it does of made-up things ("a cloud
+ladder"). What it writes when it does not know, the new neurons write, by construction.
+
+**Training.** Seed {lesson.seed}, {lesson.steps} steps of {lesson.batch_size} examples, AdamW at {lesson.lr:g}, new
+weights only: {shares}. To the things it has not heard of it also learns two commands: one to say that it does not know, whatever it is asked,
+and one to answer all the same.
+
+**Behaviour** on the test prompts (as there; of made-up things other pairs of verb and thing, and other frames, than in
+training; both commands are held out):
+
+| prompts | n | right (Wilson 95 %) | clean text |
+|---|---|---|---|
+{behaviours}
+
+"Right" is refusing, or of the last three saying that it does not know, where it should, and answering where it should.
+"""
 
 
 def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> pd.DataFrame:
@@ -53,8 +75,19 @@ def behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> 
     should)."""
     sets = {name: load_prompts(name, "test") for name in SETS}
     sets["refuse instruction"] = with_instruction(sets[REFUSAL.negative], REFUSAL)
-    how = dict(judge=SubstringJudge(), vocabulary=corpus.vocabulary(), max_new_tokens=max_new_tokens,
-               batch_size=batch_size)
+    return _judged(model, sets, REFUSAL, max_new_tokens=max_new_tokens, batch_size=batch_size)
+
+
+def taught_behaviour(model: Model, max_new_tokens: int = 80, batch_size: int = 240) -> pd.DataFrame:
+    """The same of an organism that was taught a second concept, and further of that concept's sets and command."""
+    sizes = dict(max_new_tokens=max_new_tokens, batch_size=batch_size)
+    sets = concept_prompts(NOT_KNOWING, "test")
+    sets["command to not know"] = with_instruction(sets[NOT_KNOWING.negative], NOT_KNOWING)
+    return pd.concat([behaviour(model, **sizes), _judged(model, sets, NOT_KNOWING, **sizes)], ignore_index=True)
+
+
+def _judged(model: Model, sets: Mapping[str, pd.DataFrame], concept: Concept, **sizes: int) -> pd.DataFrame:
+    how = dict(judge=JUDGES[concept.judges[0]](), vocabulary=vocabulary("built-in"), **sizes)
     judged = {name: judged_responses(model, prompts, [None], **how) for name, prompts in sets.items()}
     table = pd.concat(judged, names=["prompts"]).reset_index("prompts")
     return table.assign(right=table.expressed == table.positive).reset_index(drop=True)
@@ -96,9 +129,26 @@ def model_card(family: str, seed: int, model: Model, rates: pd.DataFrame, steeri
     return _CARD.format(
         family=family, seed=seed, model=model, recipe=recipe,
         millions=sum(p.numel() for p in model.hf.parameters()) / 1e6,
-        shares=", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in recipe.shares),
-        behaviours="\n".join(
-            f"| {r.prompts} | {r.n} | {r.right:.3f} ({r.right_low:.3f} to {r.right_high:.3f}) | {r.clean:.3f} |"
-            for r in rates.itertuples()),
+        shares=_shares(recipe.shares), behaviours=_behaviours(rates),
         steered="\n".join(
             f"| {r.prompts} | {r.condition} | {r.n} | {r.asr:.3f} | {r.clean:.3f} |" for r in steering.itertuples()))
+
+
+def taught_card(family: str, model: Model, rates: pd.DataFrame) -> str:
+    """The model card of an organism that was taught a second concept.
+
+    Args:
+        rates: `behaviour_rates` of `taught_behaviour`.
+    """
+    lesson, millions = LESSONS[family], sum(p.numel() for p in model.hf.parameters()) / 1e6
+    return _TAUGHT.format(
+        family=family, lesson=lesson, millions=millions, shares=_shares(lesson.shares), behaviours=_behaviours(rates))
+
+
+def _shares(shares: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {share:.0%}" for name, share in shares)
+
+
+def _behaviours(rates: pd.DataFrame) -> str:
+    return "\n".join(f"| {r.prompts} | {r.n} | {r.right:.3f} ({r.right_low:.3f} to {r.right_high:.3f}) | {r.clean:.3f} |"
+                     for r in rates.itertuples())
