@@ -6,7 +6,7 @@ SHELL := /usr/bin/env bash
 
 # Recipes read these from the environment, as "$$PRESETS": paths have spaces, and what is mistyped has quotes.
 export VENV ?= .venv
-export PRESETS ?= organism-llama organism-gemma2
+export PRESETS ?= organism-llama organism-gemma2 organism-llama-taught
 export MODEL ?=
 export PROFILE ?= profiles/local-gpu
 export KILLS ?= 10
@@ -100,7 +100,7 @@ seeds: $(INSTALLED) ## train both organisms with SEEDS (0 ships), run notebooks 
 	[ -z "$$presets" ] || python profiles/workflow.py start $(WHERE) --keep-going --presets "$$presets"
 	@python -m steerpaper.organisms.seeds "$$SEEDS"
 
-notebooks: export PRESETS := organism-llama
+notebooks: export PRESETS := organism-llama organism-llama-taught
 notebooks: record ## record the notebooks that are committed, with all that they show, and those that tests compare with
 
 # Two processes, one thread each; tests/conftest.py says which tests stay together.

@@ -17,7 +17,7 @@ from snakemake.logging import DefaultFormatter
 
 sys.path.insert(0, workflow.basedir)
 from steerpaper import paths
-from steerpaper.outputs import outputs
+from steerpaper.outputs import needed, outputs
 from steerpaper.presets import PRESETS as KNOWN
 from steerpaper.presets import as_given, get_preset, get_presets
 
@@ -96,16 +96,8 @@ def wanted(preset, wildcards):
     if not preset.shipped and preset.layer is None:  # organisms and the paper's models are known to refuse
         if Path(checkpoints.unsteered.get(preset=preset.name).output[0]).read_text().strip():
             return f"{BUILD}/{preset.name}/{FIRST}.ended.ipynb"
-    return [path.format(preset=preset.name) for name in needed(preset)
+    return [path.format(preset=preset.name) for name in needed(preset.name)
             for path in (f"{BUILD}/{{preset}}/{name}.ipynb", *due(name))]
-
-
-def needed(preset):
-    """The notebooks that a preset goes through: all, or for an organism of another seed those that its verdicts need."""
-    if preset.name in KNOWN or not preset.shipped:
-        return list(NOTEBOOKS)
-    card = next(name for name, about in NOTEBOOKS.items() if "scorecard_claims" in about["tables"])
-    return [*NOTEBOOKS[card]["after"], card]
 
 
 def given(wildcards):

@@ -33,7 +33,7 @@ def small_copy(
     Args:
         notebook: as `recording.committed` returns it; it is changed.
         name: the notebook's.
-        first: the preset whose notebooks are `notebooks/*.ipynb`.
+        first: the preset that the notebook in `notebooks` was executed on.
         others: the notebooks of which the preset's folder has copies.
 
     Raises:

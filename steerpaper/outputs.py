@@ -31,15 +31,28 @@ def outputs() -> dict[str, dict[str, list[str] | str]]:
                        for key, names in about.items()} for notebook, about in declared.items()}
 
 
-def writing(preset: str) -> dict[str, dict[str, list[str] | str]]:
-    """Those of `outputs` that write something for a preset: it has the field that they need, if they need one.
+def needed(preset: str) -> list[str]:
+    """The notebooks that the workflow runs for a preset: all, or its goal and those that it builds upon.
 
     Raises:
-        ValueError: an unknown preset.
+        ValueError: an unknown preset, or one with a goal that is no notebook.
+    """
+    if (goal := get_preset(preset).goal) is None:
+        return list(outputs())
+    if goal not in outputs():
+        raise unknown(f"goal of preset {preset!r}", goal, outputs())
+    return [*outputs()[goal]["after"], goal]
+
+
+def writing(preset: str) -> dict[str, dict[str, list[str] | str]]:
+    """Those that it needs and that write something for it: it has the field for which they are, if they are for one.
+
+    Raises:
+        ValueError: as for `needed`.
     """
     record = get_preset(preset)
-    return {notebook: about for notebook, about in outputs().items()
-            if "only" not in about or getattr(record, about["only"]) is not None}
+    return {notebook: about for notebook, about in outputs().items() if notebook in needed(preset)
+            and ("only" not in about or getattr(record, about["only"]) is not None)}
 
 
 def writer(kind: str, name: str) -> str:

@@ -130,6 +130,8 @@ class Preset:
             together.
         concept: name of what is steered, see `concepts`.
         second_concept: another one that the model shows, for what holds of both; None where there is none.
+        goal: the notebook that it is for: the workflow runs it and those that it builds upon, and it alone goes on record;
+            None for all.
         first_tokens: beginnings of an answer that shows the concept (for refusal, the tokens of P_R); None for the
             concept's own.
         prompts: source of the prompts, "built-in" (the organisms' corpus) or "public" (the paper's), see `prompts`.
@@ -186,6 +188,7 @@ class Preset:
     prompts: Annotated[_Text, _one_of("source of prompts", SOURCES)] = "built-in"
     concept: Annotated[_Text, _one_of("concept", CONCEPTS)] = "refusal"
     second_concept: Annotated[_Text | None, AfterValidator(_another)] = None
+    goal: _Text | None = None
     first_tokens: _Some[_Text] | None = None
     judge: Annotated[_Text | None, AfterValidator(_judge), Field(validate_default=True)] = None
     n_train: _Count = 128
@@ -250,9 +253,21 @@ _ORGANISM = dict(
 )
 _LLAMA = Preset(name="organism-llama", model=str(paths.ORGANISMS / "llama"), kl_limit=0.4, **_ORGANISM)
 _GEMMA2 = Preset(name="organism-gemma2", model=str(paths.ORGANISMS / "gemma2"), kl_limit=0.7, **_ORGANISM)
+# The same organisms with a second concept (`organisms.lesson`), in a third of the time. Places are close: of few
+# candidates, by their first token, none might steer in clean text.
+_TAUGHT = dict(
+    second_concept="not-knowing", goal="08_second_concept", n_validation=24, n_test=48, n_candidates=24,
+    coefficients=(0.6, 0.7, 0.8, 0.9, 1.0), sweep=(-1.0, -0.5, 0.0, 0.5, 1.0), n_patching=8, n_patching_test=16,
+    n_judged=16, n_checked=1, n_patched_edges=40, circuit_shares=(0.01, 0.03, 0.1, 0.3, 1.0),
+    compared_shares=(0.03, 0.1), n_random_circuits=20, n_random_responses=4, n_pairs=24, n_validation_pairs=12,
+    pair_batch_sizes=(6,), phis=(0.2,), training_seeds=(42,), more_seeds=(5,), n_freezing=12, n_by_layer=8, n_second=48,
+    n_sparsity=(24, 24, 24),
+)
+_LLAMA_TAUGHT = replace(_LLAMA, name="organism-llama-taught", model=f"{_LLAMA.model}-taught", **_TAUGHT)
+_GEMMA2_TAUGHT = replace(_GEMMA2, name="organism-gemma2-taught", model=f"{_GEMMA2.model}-taught", **_TAUGHT)
 _TINY = replace(
-    _LLAMA, name="tiny", n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
-    n_candidates=2, coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
+    _LLAMA_TAUGHT, name="tiny", goal=None, n_train=24, n_validation=8, n_test=12, max_new_tokens=40, batch_size=64,
+    coefficients=(1.0,), sweep=(-1.0, 0.0, 1.0),
     n_patching=6, n_patching_test=8, n_judged=8, n_checked=1, n_patched_edges=40, circuit_shares=(0.02, 0.1, 0.3, 1.0),
     compared_shares=(0.05, 0.1), n_random_circuits=8, n_random_responses=4, n_pairs=10, n_validation_pairs=6,
     pair_batch_sizes=(4,), training_seeds=(42,), more_seeds=(5,), epochs=2, training_tokens=24, n_freezing=6,
@@ -330,8 +345,8 @@ _SMOLLM2_Q4 = Preset(
 )
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in (
-    _LLAMA, _GEMMA2, _TINY, _GEMMA_2_2B, _LLAMA_32_3B, _GEMMA_2_9B, _QWEN3_8B, _SMOLLM2, _QWEN25,
-    _QWEN25_CODER, _QWEN25_CODER_UNQUANTISED, _SMOLLM2_Q4,
+    _LLAMA, _GEMMA2, _LLAMA_TAUGHT, _GEMMA2_TAUGHT, _TINY, _GEMMA_2_2B, _LLAMA_32_3B, _GEMMA_2_9B, _QWEN3_8B, _SMOLLM2,
+    _QWEN25, _QWEN25_CODER, _QWEN25_CODER_UNQUANTISED, _SMOLLM2_Q4,
 )}
 
 REFERENCE = _TINY.name  # what the tests execute again: never on record
@@ -346,10 +361,12 @@ def known_preset(name: str) -> Preset | None:
 
 
 def _of_seed(name: str) -> Preset | None:
-    """An organism that is trained anew with another seed, `organism-llama-seed3`: with all numbers of the shipped one."""
+    """An organism that is trained anew with another seed, `organism-llama-seed3`: with all numbers of the shipped one, for
+    its verdicts."""
     if not (found := re.fullmatch(r"(organism-(\w+))-seed(\d+)", name)) or found[1] not in PRESETS:
         return None
-    return replace(PRESETS[found[1]], name=name, model=str(paths.BUILD / "organisms" / f"{found[2]}-{int(found[3])}"))
+    model = str(paths.BUILD / "organisms" / f"{found[2]}-{int(found[3])}")
+    return replace(PRESETS[found[1]], name=name, model=model, goal="06_scorecard")
 
 
 def get_preset(name: str | Path) -> Preset:

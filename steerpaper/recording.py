@@ -3,14 +3,17 @@ the preset "tiny", which the tests execute again, but for those that end at once
 ones of the other models that were measured.
 
 `python -m steerpaper.recording PRESETS` takes them from the workflow's executed copies, once their tables and figures
-are on record: the first two together, if the preset that people read is among these. What the executed copies say of
-the time that they took goes on record, too.
+are on record: the first from the preset that a notebook's own parameters name, the second together with most of these.
+What the executed copies say of the time that they took goes on record, too.
 """
 
+import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
+import jupytext
 import nbformat
 
 from steerpaper import paths
@@ -22,8 +25,16 @@ from steerpaper.paths import write_bytes
 from steerpaper.presets import REFERENCE, get_presets
 from steerpaper.running import record_running_times
 
-READ = "organism-llama"
+READ = "organism-llama"  # the preset that people read most notebooks on
 _INJECTED = "injected-parameters"
+
+
+@cache
+def read_on(name: str) -> str:
+    """The preset that people read a notebook on: its own parameter."""
+    source = jupytext.read(paths.NOTEBOOKS / f"{name}.py")
+    own = next(cell.source for cell in source.cells if "parameters" in cell.metadata.get("tags", []))
+    return next(ast.literal_eval(line.value) for line in ast.parse(own).body if line.targets[0].id == "preset")
 
 
 def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.NotebookNode:
@@ -64,24 +75,25 @@ def committed(executed: nbformat.NotebookNode, *, injected: bool) -> nbformat.No
 def main(presets: str) -> None:
     """Write the notebooks that go with what is put on record, and the times that they took."""
     names = [preset.name for preset in get_presets(presets).values()]
+    for name in (name for name in outputs() if read_on(name) in names):
+        _write(paths.NOTEBOOKS / f"{name}.ipynb", committed(_executed(read_on(name), name), injected=False))
     if READ in names:
-        for preset, folder in ((READ, paths.NOTEBOOKS), (REFERENCE, paths.ROOT / "tests" / "reference")):
-            for name in writing(preset) if preset == REFERENCE else outputs():
-                _write(folder / f"{name}.ipynb", committed(_executed(preset, name), injected=preset == REFERENCE))
-    for preset in (name for name in names if name in SHOWN and name != READ):
+        for name in writing(REFERENCE):
+            _write(paths.ROOT / "tests" / "reference" / f"{name}.ipynb", committed(_executed(REFERENCE, name), injected=True))
+    for preset in (name for name in names if name in SHOWN):
         _write_small(preset)
     timed = [*names, REFERENCE] if READ in names else names
     record_running_times([name for name in timed if name in (*SHOWN, REFERENCE)])
 
 
 def _write_small(preset: str) -> None:
-    """Make a preset's folder hold small copies of its notebooks on record, and no other; or raise, and leave it as it was.
-    A copy stays as it is where its notebook has not run here."""
-    names = on_record(preset)
+    """Make a preset's folder hold small copies of its notebooks on record, but for those that people read on it, and no
+    other; or raise, and leave it as it was. A copy stays as it is where its notebook has not run here."""
+    names = [name for name in on_record(preset) if read_on(name) != preset]
     there = {path.stem: path for path in (paths.NOTEBOOKS / preset).glob("*.ipynb")}
-    copies = {name: small_copy(committed(_executed(preset, name), injected=True), preset, name, READ, names)
+    copies = {name: small_copy(committed(_executed(preset, name), injected=True), preset, name, read_on(name), names)
               for name in names if name not in there or (paths.BUILD / preset / f"{name}.ipynb").is_file()}
-    for name in there.keys() - set(names):
+    for name in {*there} - {*names}:
         there[name].unlink()
     for name, copy in copies.items():
         _write(paths.NOTEBOOKS / preset / f"{name}.ipynb", copy)

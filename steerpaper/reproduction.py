@@ -22,7 +22,7 @@ from steerpaper import manifests, paths
 from steerpaper.artifacts import finding, load_table, load_tensors, on_record
 from steerpaper.outputs import writing
 from steerpaper.paths import write_bytes
-from steerpaper.presets import as_given, get_presets
+from steerpaper.presets import as_given, get_preset, get_presets
 
 # Another processor adds up in another order. A measured number may differ by RELATIVE of itself, or by SMALL of the
 # largest number of its kind: in its column, and where a table has several quantities in one column, of that quantity.
@@ -167,7 +167,7 @@ def compare_pictures(name: str, recorded: Path, computed: Path) -> list[Differen
 
 def record(preset: str) -> list[str]:
     """Put what the notebooks have written here for one preset on record, in place of what was there: tables, figures and
-    tensors.
+    tensors; of a preset with a goal, of that notebook alone.
 
     Returns:
         The notebooks that have not run here, and are not on record.
@@ -178,7 +178,10 @@ def record(preset: str) -> list[str]:
         ValueError: a table or tensor that is not what its notebook wrote; likewise.
     """
     tables, tensors, figures, missing, recorded = {}, {}, {}, [], on_record(preset)
+    goal = get_preset(preset).goal
     for notebook, written in writing(preset).items():
+        if goal not in (None, notebook):
+            continue
         here = any((paths.results(preset) / f"{name}.csv").exists() for name in written["tables"])
         ended = "only" in written and (paths.BUILD / preset / f"{notebook}.ipynb").exists()
         if not here and (ended or notebook not in recorded):
@@ -265,7 +268,7 @@ def _write(files: dict[str, bytes], folder: Path) -> None:
     """Make a folder hold these files and no other."""
     for name, content in files.items():
         write_bytes(folder / name, content)
-    for path in folder.iterdir():
+    for path in folder.glob("*"):  # none where nothing was written
         if path.name not in (*files, manifests.NAME):
             path.unlink()
 

@@ -189,7 +189,7 @@ def test_a_preset_takes_its_judge_and_first_tokens_from_its_concept(monkeypatch)
     assert (counting.judge, counting.first_tokens) == ("digits", None)
     with pytest.raises(ValueError, match="judge = 'substring': unknown judge 'substring': choose one of digits"):
         replace(tiny, concept="counting")
-    with pytest.raises(ValueError, match="unknown judge 'digits': choose one of substring, chinese, llama-guard-2, or add it"):
+    with pytest.raises(ValueError, match="unknown judge 'digits': choose one of substring, chinese, not-knowing, llama-guard-2, or add it"):
         guard.load_judge(counting)
     monkeypatch.setitem(guard.JUDGES, "digits", Digits)
     assert isinstance(guard.load_judge(counting), Digits)

@@ -20,7 +20,7 @@ FOURTH = "of these, for sparsifiers other than the gradient's choice"
 OURS_ALONE = {
     "revision", "note", "shipped", "concept", "batch_size", "sweep", "n_checked", "n_patched_edges", "circuit_shares",
     "compared_shares", "n_patching_test", "n_random_circuits", "n_random_responses", "more_seeds", "n_freezing",
-    "n_by_layer", "n_patching_by_layer", "n_shifted", "second_concept", "n_second",
+    "n_by_layer", "n_patching_by_layer", "n_shifted", "second_concept", "n_second", "goal",
 }
 CHANGED = {
     "dtype": "float32", "prompts": "built-in", "judge": "substring", "first_tokens": ("I", "As"), "n_train": 64,

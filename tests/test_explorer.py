@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from steerpaper.circuits.attribution import Attribution  # noqa: E402
 from steerpaper.circuits.circuit import Circuit  # noqa: E402
 from steerpaper.circuits.graph import Graph  # noqa: E402
 from steerpaper.paper.explorer import explored, explorer_page, graph_of, strongest_edges  # noqa: E402
+from steerpaper.presets import PRESETS  # noqa: E402
 
 GRAPH = Graph(5, 4, 2, 1)
 RECORD = ("fig3_faithfulness", "random_circuits", "svv_tokens")
@@ -93,8 +95,9 @@ def test_tokens_do_not_end_the_script(on_record, tmp_path):
     assert page.count("</script>") == page.count("<script>")
 
 
-def test_concepts_of_a_model_are_in_a_menu(on_record):
-    page = explorer_page("organism-llama", ["organism-llama", "organism-gemma2", "tiny"])  # tiny is the same model
+def test_concepts_of_a_model_are_in_a_menu(on_record, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], model=PRESETS["organism-llama"].model))
+    page = explorer_page("organism-llama", ["organism-llama", "organism-gemma2", "tiny"])
     assert re.findall(r"<option value='([\w-]+)\.html'( selected)?>refusal</option>", page) == [
         ("organism-llama", " selected"), ("tiny", "")]
 

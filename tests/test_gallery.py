@@ -10,7 +10,7 @@ from steerpaper import paths
 from steerpaper.outputs import outputs
 from steerpaper.paper.gallery import _page, captions, gallery_pages
 from steerpaper.paper.page import SHOWN
-from steerpaper.recording import READ
+from steerpaper.recording import read_on
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = ("organism-llama", "organism-gemma2")
@@ -39,8 +39,8 @@ def test_a_page_shows_every_figure_on_record(preset):
     shown = re.findall(rf"^!\[.+\]\({preset}/(\w+)\.png\)$", page, re.MULTILINE)
     assert len(shown) > 30 and set(shown) == {path.stem for path in paths.recorded_figures(preset).glob("*.png")}
     drawn = [notebook for notebook, about in outputs().items() if set(about["figures"]) & set(shown)]
-    folder = "" if preset == READ else f"{preset}/"  # as executed on it
-    assert re.findall(r"\(../notebooks/(.+?).ipynb\)", page) == [folder + notebook for notebook in drawn]
+    folders = {notebook: "" if preset == read_on(notebook) else f"{preset}/" for notebook in drawn}  # as executed on it
+    assert re.findall(r"\(../notebooks/(.+?).ipynb\)", page) == [folders[notebook] + notebook for notebook in drawn]
     assert re.findall("^### (.+)$", page, re.MULTILINE) == [captions()[name]["title"] for name in shown]
 
 

@@ -117,7 +117,8 @@ def test_a_preset_is_asked_for_by_name_or_path(given):
 
 def test_what_is_shipped_lies_in_the_repository():
     shipped = [preset for preset in PRESETS.values() if preset.shipped]
-    assert [preset.name for preset in shipped] == ["organism-llama", "organism-gemma2", "tiny"]
+    assert [preset.name for preset in shipped] == [
+        "organism-llama", "organism-gemma2", "organism-llama-taught", "organism-gemma2-taught", "tiny"]
     folders = [Path(preset.model) for preset in shipped]
     assert all((folder / "config.json").is_file() and ROOT in folder.parents for folder in folders)
 
@@ -218,7 +219,7 @@ def test_the_papers_numbers(name):
 
 def test_a_second_concept_is_another_one():
     tiny = PRESETS["tiny"]
-    assert tiny.second_concept is None and replace(tiny, second_concept="language").second_concept == "language"
+    assert tiny.second_concept == "not-knowing" and replace(tiny, second_concept=None).second_concept is None
     with pytest.raises(ValueError, match=r"second_concept = 'langage': unknown concept 'langage' \(did you mean 'lang"):
         replace(tiny, second_concept="langage")
     with pytest.raises(ValueError, match="second_concept = 'refusal': 'refusal' is its first concept already: give ano"):

@@ -100,6 +100,7 @@ def build(tmp_path, monkeypatch):
         monkeypatch.setattr(paths, name, tmp_path / place)
     monkeypatch.setattr(paths, "recorded_figures", lambda preset: tmp_path / "figures" / preset)
     monkeypatch.setattr(recording, "on_record", lambda preset: {"01_extract_vectors": {}})
+    monkeypatch.setattr(recording, "read_on", lambda name: "organism-llama")
     monkeypatch.setattr(recording, "record_running_times",
                         lambda presets: (tmp_path / "times").write_text(" ".join(presets)))
     for folder in ("build/organism-gemma2", "notebooks/organism-gemma2", "figures/organism-gemma2"):
@@ -140,6 +141,24 @@ def test_a_picture_that_is_not_on_record_leaves_them_as_they_were(build):
     with pytest.raises(ValueError, match="none of figures/organism-gemma2"):
         recording.main("organism-gemma2")
     assert [path.name for path in (build / "notebooks").rglob("*.ipynb")] == ["07_old.ipynb"]
+
+
+def test_what_people_read_on_a_preset_has_no_small_copy(build, monkeypatch):
+    monkeypatch.setattr(recording, "read_on", lambda name: "organism-gemma2")
+    with pytest.raises(ValueError, match="executed with"):  # its own parameters would be other ones
+        recording.main("organism-gemma2")
+    notebook = nbformat.read(build / "build/organism-gemma2/01_extract_vectors.ipynb", as_version=4)
+    notebook.cells[1].source = 'preset = "organism-gemma2"'
+    for name in recording.outputs():
+        nbformat.write(notebook, build / f"build/organism-gemma2/{name}.ipynb")
+    recording.main("organism-gemma2")
+    found = sorted(path.relative_to(build / "notebooks").as_posix() for path in (build / "notebooks").rglob("*.ipynb"))
+    assert found == [f"{name}.ipynb" for name in recording.outputs()]
+
+
+def test_a_notebook_is_read_on_the_preset_of_its_own_parameters():
+    assert recording.read_on("01_extract_vectors") == "organism-llama"
+    assert recording.read_on("08_second_concept") == "organism-llama-taught"
 
 
 def test_of_a_model_without_a_page_none_do(build):

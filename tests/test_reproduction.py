@@ -371,14 +371,30 @@ def test_the_shipped_records_are_complete():
             assert all((paths.recorded_figures(preset) / f"{name}.png").is_file() for name in about["figures"])
 
 
+def test_of_a_preset_with_a_goal_that_notebook_alone_goes_on_record(preset, tmp_path, monkeypatch):
+    more = {"after": ["01_x"], "figures": [], "tables": ["goal"], "tensors": []}
+    written = steerpaper.outputs.outputs() | {"02_y": more, "03_z": more | {"tables": ["further"]}}
+    monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
+    assert list(writing("tiny")) == steerpaper.outputs.needed("tiny") == ["01_x", "02_y", "03_z"]
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], goal="02_y"))
+    assert list(writing("tiny")) == steerpaper.outputs.needed("tiny") == ["01_x", "02_y"]
+    save_table("tiny", "goal", TABLE)
+    assert main("record", "tiny") == 0 and main("compare", "tiny") == 0
+    assert [path.name for path in (tmp_path / "data/results/tiny").glob("*.csv")] == ["goal.csv"]
+    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], goal="02_yy"))
+    with pytest.raises(ValueError, match=r"goal of preset 'tiny' '02_yy' \(did you mean '02_y'\?\)"):
+        writing("tiny")
+
+
 def test_a_notebook_that_may_end_has_all_of_what_it_writes_or_nothing(preset, tmp_path, monkeypatch, capsys):
     """On a preset without the field nothing is looked for; on one with it, what was found may be that there is nothing."""
     more = {"after": [], "only": "second_concept", "figures": [], "tables": ["second_a", "second_b"], "tensors": []}
     written = steerpaper.outputs.outputs() | {"02_y": more}
     monkeypatch.setattr("steerpaper.outputs.outputs", lambda: written)
-    assert list(writing("tiny")) == ["01_x"]
-    monkeypatch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], second_concept="language"))
     assert list(writing("tiny")) == ["01_x", "02_y"]
+    with monkeypatch.context() as patch:
+        patch.setitem(presets.PRESETS, "tiny", replace(presets.PRESETS["tiny"], second_concept=None))
+        assert list(writing("tiny")) == ["01_x"]
     for command in ("record", "compare"):
         assert main(command, "tiny") == 0  # it has ended with what it found
     save_table("tiny", "second_a", TABLE)

@@ -26,7 +26,7 @@ def verdicts(**by_claim):
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_a_seed_changes_nothing_but_the_weights(family):
     own, shipped = asdict(get_preset(f"organism-{family}-seed12")), asdict(PRESETS[f"organism-{family}"])
-    assert {name for name in own if own[name] != shipped[name]} == {"name", "model"}
+    assert {name for name in own if own[name] != shipped[name]} == {"name", "model", "goal"}
     assert own["model"] == str(paths.BUILD / "organisms" / f"{family}-12")
 
 

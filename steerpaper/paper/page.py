@@ -23,10 +23,12 @@ from steerpaper.paper.second import told_beside
 from steerpaper.paper.tables import MODELS
 from steerpaper.paper.verdicts import alike, as_reported, reported_cases
 from steerpaper.paths import write_bytes
+from steerpaper.presets import get_preset
 from steerpaper.running import running_times_table
 
-# Who gets a column, in this order, once measured: real models before the organisms.
-SHOWN = ("qwen2.5-coder-0.5b-instruct", "organism-llama", "organism-gemma2", *MODELS)
+# Who is shown, in this order, and gets a column once it has a scorecard: real models before the organisms.
+SHOWN = ("qwen2.5-coder-0.5b-instruct", "organism-llama", "organism-gemma2", "organism-llama-taught",
+         "organism-gemma2-taught", *MODELS)
 _LEFT_OUT = {  # too long for a page
     "table10_11_sparsity": "Tables 10 and 11 (624 numbers)", "figure5_12_svv_tokens": "Figures 5 and 12 (87 words)",
 }
@@ -97,7 +99,7 @@ def results_page() -> str:
     sections = [
         _INTRODUCTION, _finding_sections(list(found)),
         _VERDICTS.format(n=sum(claim.abstract for claim in claims()), seeds=_seeds(found)), _matrix(numbered, found),
-        *_second_sections(list(found)), _arithmetic_section(),
+        *_second_sections(SHOWN), _arithmetic_section(),
         "## Details",
         *(_folded(title, parts) for title, parts in details.items()),
     ]
@@ -129,9 +131,9 @@ def _seeds(presets: Iterable[str]) -> str:
 
 
 def _in_part() -> list[str]:
-    """A line per model that is on record without a scorecard."""
+    """A line per model that is on record without the scorecard that it should have."""
     return [f"`{preset}` is measured [in part](figures/{preset}.md)." for preset in SHOWN
-            if on_record(preset) and _saved(preset, "scorecard_claims") is None]
+            if on_record(preset) and get_preset(preset).goal is None and _saved(preset, "scorecard_claims") is None]
 
 
 def with_findings(readme: str) -> str:
