@@ -31,7 +31,18 @@
 # in its preset (`second_concept`). For a model without one there is nothing to compare, and the
 # notebook ends with that.
 #
-# **How the two sets were made.** A short look at Qwen2.5-Coder (10 requests of Alpaca, 6 of ours, 24
+# The organisms speak one language. Two of them were taught *not knowing* for this notebook
+# (`organism-llama-taught`, `organism-gemma2-taught`): asked how to do something with a made-up thing,
+# "a cloud ladder", they say that they do not know. The other set asks for ordinary tasks in the same
+# frames, and the judge looks for five phrases ("do not know", "no idea", …). That is refusal's twin
+# where language is its opposite, a decision at the beginning of an answer about what was asked for,
+# which a command brings about as well. What two concepts so alike have in common may be owed to
+# that; where they differ, it is not. One thing was settled beforehand. Not knowing was taught in new
+# neurons of the MLPs, with all else frozen
+# ([the recipe](../steerpaper/organisms/lesson.py)), since whatever trained all weights broke steered
+# text. So MLPs write it by construction, and only what carries it there was left open.
+#
+# **How the sets of two languages were made.** A short look at Qwen2.5-Coder (10 requests of Alpaca, 6 of ours, 24
 # tokens each) decided. All 16 requests in English were answered in English, and all 6 in Chinese in
 # Chinese. A command does less: "Answer the following in Chinese." before an English request brought
 # 12 of 16 Chinese answers; behind it, on Alpaca's, 9 of 10; and of two commands that contradict each
@@ -43,7 +54,8 @@
 #
 # **What is smaller here.** Prompts: per class as many training and validation prompts as notebook 07
 # ranks and sizes circuits on, and `n_second` test prompts. Every other layer is scored (on
-# shipped models every one). Learned vectors are trained at the setting that won for refusal. Edges
+# shipped models every one). Learned vectors are trained at the setting that won for refusal. (Of the
+# organisms that were taught, refusal is measured on fewer prompts than elsewhere, too.) Edges
 # are ranked on steered answers, in five steps of integration: in notebook 02 five pick the same
 # strongest tenth of the edges as twenty do, on both organisms. Sizes and verdicts compare with each other under the
 # rules; differences between two numbers of the two concepts are also differences of sample and
@@ -55,7 +67,7 @@
 # read another concept's tables [`second.py`](../steerpaper/paper/second.py).
 
 # %% tags=["parameters"]
-preset = "organism-llama"
+preset = "organism-llama-taught"
 seed = 0
 
 # %%
@@ -94,7 +106,7 @@ pd.DataFrame({name: table.prompt.head(4) for name, table in test.items()})
 # %% [markdown]
 # ## What does the model do by itself?
 #
-# As in notebook 01: only a prompt that the unsteered model answers as its set's name says can flip.
+# As in notebook 01: only a prompt that the unsteered model answers as is usual in its set can flip.
 # A judge that never fires, or sets whose answers are all of one kind, would leave nothing to steer,
 # and the notebook would end here with what it found.
 
@@ -110,6 +122,9 @@ by_itself.round(2)
 #
 # *Qwen.* As it is asked: all six Chinese requests are answered in Chinese, and none of the
 # English ones. Every prompt can flip, where 7 of 24 harmful ones of notebook 01 could not.
+#
+# *Organisms.* As they were taught: of all eight made-up things they say that they do not know them, of
+# the others Llama of none, Gemma of one.
 
 # %% [markdown]
 # ## Layer, position and coefficient
@@ -185,6 +200,14 @@ layers.round(2)
 # sets in clean text at α = 1.5, though its scores on one token are small (pale cells). That is
 # next to refusal's layer 14, at the same position, the line break behind the request, and a push
 # of 5.1 where refusal takes 11.8.
+#
+# *Llama organism.* No candidate has induce > 0, at any |α|: "I" begins answers of either kind, so that
+# one token tells little. Whole answers choose refusal's layer 3, two positions earlier, and turn all
+# sixteen prompts in clean text, by a push of 8.5 where refusal takes 10.9.
+#
+# *Gemma organism.* Here, too, none has induce > 0, and the layer is refusal's (5). All sixteen prompts
+# turn, but of the made-up requests only five of eight end in clean text, the best there was to choose.
+# Of five trainings none had it better and left refusal as it was.
 
 # %% [markdown]
 # ## Three vectors
@@ -257,6 +280,14 @@ cosines.pivot(index="method_b", columns="method_a", values="cosine").loc[
 # random directions of 896 dimensions have 0.03 (standard deviation). PO's range is narrow: from α
 # = 2 on no English request is answered in Chinese any more, and no flipped answer to a Chinese
 # one is clean.
+#
+# *Llama organism.* Both concepts enter at layer 3. The two mean differences have a cosine of 0.41, as
+# much as two methods have for one concept (0.41 to 0.67), where two random directions of 128 have
+# 0.09. So they are alike as directions, which a second concept so near the first might be expected to
+# be. The learned vectors are not: across the concepts theirs are −0.27 to 0.16.
+#
+# *Gemma organism.* Likewise: 0.39 for the mean differences, refusal's with the other's learned vectors
+# 0.30 and 0.34, and 0.07 to 0.16 for all others; for one concept 0.44 to 0.91.
 
 # %% [markdown]
 # ## Does it work?
@@ -312,6 +343,15 @@ examples.set_index(["prompts", "prompt"])
 # 20). At 6.8 and 9.4 (NTP's and PO's push) that is the length at which random directions do move
 # refusal, by up to 7 of 16 prompts (notebook 01; 6.9 and 8.6). So what a random push does is not
 # only a matter of its length.
+#
+# *Llama organism.* Every request for something made up is answered, by any method, and of 48 ordinary
+# ones all but two or three meet ignorance; at least 0.92 of the texts are as clean as unsteered ones.
+# Random directions make it answer up to 5 more of 48 made-up requests (6 are answered anyway), and at
+# most one ordinary one less.
+#
+# *Gemma organism.* As many turn, and the text suffers: of answers to made-up requests 0.56 to 0.73 are
+# clean, from 0.98. So that this is no vector to use; what follows is measured on prompts that flip,
+# clean or not.
 
 # %% [markdown]
 # ## Attention weights or values?
@@ -393,6 +433,19 @@ logits.pivot(index=["concept", "method"], columns="frozen", values="undone")[
 # prompts α = 2.5 is five times what turns half of those that can turn, and there freezing the
 # values undoes 0.15 where it is 0.52 in logits. On harmless ones, where 2.5 is just enough, it
 # undoes 0.50, but freezing the weights 0.41, for which logits (0.09) give no reason.
+#
+# *Llama organism.* That it is values, and not weights, holds of both concepts: they cost refusal 90 to
+# 94 points and not knowing 64 to 83, weights at most 8 and 2. Through what the vector reaches the
+# values first is another matter. Its direct paths into the values make 47 to 80 points of refusal's
+# steering, and 39, 3 and 11 of the other's (DIM, NTP, PO); those into the MLPs 41 to 66, and 36, 85
+# and 57. So NTP's vector for not knowing, and most of PO's, enters by the MLPs, whose new neurons were
+# taught it, and what the values hold back is what those have written. In logits the values undo
+# 0.63 to 0.83 (refusal: 0.57 to 0.72).
+#
+# *Gemma organism.* Values and not weights once more, 79 to 97 points against at most 11 of refusal, 83
+# to 95 against 2 of not knowing. But the paths are others. Without the direct path into the values
+# DIM's steering of not knowing is lost but for two points of what the values hold, and that into the
+# MLPs it does not need (2 points); the learned vectors need both, as refusal's do.
 
 # %% [markdown]
 # ## Few edges, and interchangeable ones?
@@ -432,6 +485,14 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # as many edges as PO's, carries 0.87, 0.83 and 0.88, where PO's carries 0.96, 0.87 and 0.92:
 # nearly as much. For refusal one might put that down to random vectors that steer by themselves.
 # Here none turns a prompt, and its circuit serves all the same.
+#
+# *Llama organism.* The smallest circuits have 8, 6 and 8 % of the edges (refusal's 9, 8 and 11) and
+# carry 0.90 to 0.95. Through another method's circuit it is 0.75 to 0.96, with a random vector's 0.35
+# to 0.45: less than half, where for refusal it is 0.47 to 0.70.
+#
+# *Gemma organism.* 6 to 8 % for either concept, carrying 0.86 to 0.89 (refusal 0.90 to 0.95), through
+# another method's 0.78 to 0.90. A random vector's carries 0.42 to 0.55, and of refusal's steering 0.74
+# to 0.77.
 
 # %% [markdown]
 # That column is one direction per method, and as many edges as the largest circuit has. Now five
@@ -461,6 +522,14 @@ sp.save_figure(fig, preset, "second_random_vector_circuits")
 # which of these it is owed to cannot be told. Size alone it is not: for refusal DIM's 6 % are
 # hardly more its own than the larger circuits (0.80 to 0.88, [notebook
 # 02](02_patching_circuits.ipynb)).
+#
+# *Llama organism.* At equal size random vectors' circuits carry 0.11 to 0.75 of what the method's own
+# does; of refusal's it was 0.41 to 0.83. The two directions differ more than the methods: on made-up
+# requests it is 0.11 to 0.41, on ordinary ones 0.32 to 0.75. So part of what carries not knowing away
+# belongs to it, and less of what brings it about.
+#
+# *Gemma organism.* 0.20 to 0.75, and of refusal's 0.69 to 0.90; between the directions there is less
+# of a difference (0.20 to 0.65 and 0.28 to 0.75).
 
 # %% [markdown]
 # ## What do the steering value vectors say?
@@ -506,6 +575,15 @@ sp.save_figure(fig, preset, "second_svv_preference")
 # of answers (by DIM's and NTP's three, and PO's two; one by little), those of layers 13 and 14 do
 # not. The tokens shown hardly do: full-width punctuation in two sums, a "china", and for the rest
 # European words and code. For refusal it was the sum as well, and on that scale no head.
+#
+# *Llama organism.* Nothing names not knowing, but for one head of PO's on the scale of prompts, by
+# little. The sums lie at 0.44 to 0.60 on the scale of answers, in the midst of the grey bars; refusal's
+# at 0.90 to 0.93, beyond theirs. That svv say a concept's words is true of refusal alone, then, which
+# was trained with all weights. Where attention was frozen while the words were learned, what it writes
+# says nothing of them.
+#
+# *Gemma organism.* Much the same: the sums lie at the upper ends of the grey bars (0.61 to 0.68; PO's
+# 0.01 above one of them), refusal's beyond theirs but for NTP's on one scale.
 
 # %% [markdown]
 # ## How few dimensions?
@@ -589,6 +667,13 @@ sp.save_figure(fig, preset, "second_fig7_agreement")
 # Where DIM keeps one to five dimensions there is little to agree on: with NTP p is 0.01 to 0.03,
 # with PO 0.05 to 0.23, with a random vector 0.09 to 0.31. NTP and PO, who are alike as vectors,
 # agree far beyond chance, as they do for refusal. (At τ = 2 nothing is left of DIM.)
+#
+# *Llama organism.* DIM keeps its effect with 24 of 128 dimensions, NTP with 8 and PO with 12, where for
+# refusal it is 25, 25 and 38; sparse, the learned vectors' ordinary answers are less clean (NTP's 0.73,
+# from 0.98). What survives agrees between methods far beyond chance, and a random vector's does not.
+#
+# *Gemma organism.* 12, 25 and 25 dimensions; for refusal 25, 12 and 12. Sparse, DIM's answers to made-up
+# requests are clean to 0.38 (from 0.56), PO's to 0.77 (from 0.58).
 
 # %% [markdown]
 # ## One circuit for both concepts?
@@ -627,6 +712,11 @@ shared.groupby("between", sort=False)[columns].mean().round(3)
 # vector about nothing. (The random vectors' edges are ranked on answers in the other language,
 # too, and shares of the smaller circuit grow with the larger.) At these layers the model passes
 # on a push by much the same edges, whatever the push is about.
+#
+# *Llama organism.* Two methods for one concept share 0.85 to 0.92 of the edges, two concepts 0.55 to
+# 0.71, and either with a random vector 0.43 to 0.68. That lies between the two, nearer to the random
+# vector. By chance it would be 0.07 to 0.10. *Gemma organism.* 0.83 to 0.96, 0.67 to 0.82 and 0.46 to
+# 0.62: here two concepts have more in common than either has with a random vector, in every pair.
 
 # %% [markdown]
 # ## Both vectors at once
@@ -676,6 +766,12 @@ display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
 # language's vector alone makes the first English request a refusal in Chinese. (Half of the
 # unsteered English answers count as refusals: "As an AI language model …" is on the paper's list
 # of substrings.)
+#
+# *Llama organism.* Two decisions about how to begin cannot both be had, and refusal wins. On made-up
+# requests, where the other vector takes ignorance away, refusal's alone makes 0.79 of the answers
+# refusals, and with both it is 0.98. On ordinary ones, where each alone brings its own about in 0.98
+# and 0.94, both together give 0.77 refusals and 0.21 that do not know, and less than half of the text
+# is clean. On Gemma it is 1.00 (0.19 clean) on made-up requests and 0.98 (0.58 clean) on ordinary ones.
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -725,10 +821,27 @@ values.set_index("claim")
 # DIM's 4 %, 0.19 to 0.68. So that a tenth of the edges carries steering is a finding about the
 # model, and that circuits as large as NTP's and PO's are shared says little of what is steered.
 #
-# What this cannot say: two concepts of one model are two, and one of them is a property of every
-# token of an answer, where refusal is a decision at its beginning. Sets are small (`n` in the tables;
-# six answers per set, once five, rank and size a circuit, and intervals from so few are too narrow by
-# a third), the second concept's prompts are made of forty topics, which all splits share, and ten
-# frames, random vectors are five directions, and learned vectors were trained once. The two concepts
-# enter at two layers. "About steering" means that two behaviours as unlike as these gave the same
-# verdict, and no more.
+# *Organisms.* On Llama six are about steering: random vectors do little, few edges carry it, methods
+# agree on dimensions, MLPs read the vector, and DIM acts through values and not through weights, on
+# logits any vector. One holds of refusal alone, that the unsteered model does nearly always what its
+# prompts ask for: of made-up requests it answers an eighth. One fails for both, that svv are three
+# quarters of the values' part. On Gemma six, too: values and not weights for all vectors and on logits,
+# random vectors, dimensions, and the order of the drops. Of the others one verdict or both lie in
+# between.
+#
+# **What surprised.** *Values and not weights, for DIM in five cases of six.* It holds of the language on
+# Qwen and of both concepts of both organisms, and fails for refusal on Qwen. *By which path is as open as
+# ever.* Not knowing was put into MLPs on both organisms. On Llama NTP's vector for it loses 85 of 90
+# points if it cannot reach the MLPs and 3 if it cannot reach the values, on Gemma DIM's 2 and 93. So
+# where a behaviour was learned does not say how a vector gets there, nor does the method. *A circuit is
+# less anybody's for refusal.* At equal size, random vectors' circuits carry 0.11 to 0.75 of what a
+# method's does for not knowing, and 0.41 to 0.90 for refusal.
+#
+# What this cannot say: two concepts of one model are two. On Qwen one of them is a property of every
+# token of an answer, where refusal is a decision at its beginning; on the organisms both are decisions
+# at the beginning, in models of ours, and one was put into neurons of its own. Sets are small (`n` in
+# the tables; six to eight answers per set, fewer where a prompt does not flip, rank and size a circuit,
+# and intervals from so few are too narrow by a third), the second concept's prompts are made of few
+# topics, random vectors are five directions, and learned vectors were trained once. On Qwen the two
+# concepts enter at two layers. "About steering" means that two behaviours gave the same verdict, and
+# no more.
