@@ -37,10 +37,10 @@
 # frames, and the judge looks for five phrases ("do not know", "no idea", …). That is refusal's twin
 # where language is its opposite, a decision at the beginning of an answer about what was asked for,
 # which a command brings about as well. What two concepts so alike have in common may be owed to
-# that; where they differ, it is not. One thing was settled beforehand. Not knowing was taught in new
-# neurons of the MLPs, with all else frozen
-# ([the recipe](../steerpaper/organisms/lesson.py)), since whatever trained all weights broke steered
-# text. So MLPs write it by construction, and only what carries it there was left open.
+# that; a difference cannot be, but may be to how the second was taught. One thing was settled
+# beforehand: not knowing was taught in new neurons of the MLPs, with all else frozen
+# ([the recipe](../steerpaper/organisms/lesson.py)), since every training of all weights that was tried
+# broke steered text. So MLPs write it by construction, and only what carries it there was left open.
 #
 # **How the sets of two languages were made.** A short look at Qwen2.5-Coder (10 requests of Alpaca, 6 of ours, 24
 # tokens each) decided. All 16 requests in English were answered in English, and all 6 in Chinese in
@@ -123,8 +123,8 @@ by_itself.round(2)
 # *Qwen.* As it is asked: all six Chinese requests are answered in Chinese, and none of the
 # English ones. Every prompt can flip, where 7 of 24 harmful ones of notebook 01 could not.
 #
-# *Organisms.* As they were taught: of all eight made-up things they say that they do not know them, of
-# the others Llama of none, Gemma of one.
+# *Organisms.* As they were taught: both say of all eight made-up things that they do not know them; of
+# the eight ordinary ones Llama says it of none, Gemma of one.
 
 # %% [markdown]
 # ## Layer, position and coefficient
@@ -201,13 +201,14 @@ layers.round(2)
 # next to refusal's layer 14, at the same position, the line break behind the request, and a push
 # of 5.1 where refusal takes 11.8.
 #
-# *Llama organism.* No candidate has induce > 0, at any |α|: "I" begins answers of either kind, so that
-# one token tells little. Whole answers choose refusal's layer 3, two positions earlier, and turn all
-# sixteen prompts in clean text, by a push of 8.5 where refusal takes 10.9.
+# *Llama organism.* No candidate has induce > 0, at any |α| that was tried: "I" begins answers of either
+# kind, so that one token tells little. Whole answers choose refusal's layer 3, two positions earlier,
+# and turn all sixteen prompts in clean text, by a push of 8.5 where refusal takes 10.9.
 #
-# *Gemma organism.* Here, too, none has induce > 0, and the layer is refusal's (5). All sixteen prompts
-# turn, but of the made-up requests only five of eight end in clean text, the best there was to choose.
-# Of five trainings none had it better and left refusal as it was.
+# *Gemma organism.* Here, too, none has induce > 0, and the layer is refusal's (5). All sixteen answers
+# are then of the other kind (one was before), but of those to made-up requests only five of eight are
+# clean, the most among candidates that turn nine tenths. (Layer 4 turns seven of eight of either set,
+# all in clean text.) Of five ways of teaching it, this one left refusal as it was.
 
 # %% [markdown]
 # ## Three vectors
@@ -286,8 +287,8 @@ cosines.pivot(index="method_b", columns="method_a", values="cosine").loc[
 # 0.09. So they are alike as directions, which a second concept so near the first might be expected to
 # be. The learned vectors are not: across the concepts theirs are −0.27 to 0.16.
 #
-# *Gemma organism.* Likewise: 0.39 for the mean differences, refusal's with the other's learned vectors
-# 0.30 and 0.34, and 0.07 to 0.16 for all others; for one concept 0.44 to 0.91.
+# *Gemma organism.* 0.39 for the mean differences, a little less than two methods have for one concept
+# (0.44 to 0.91); refusal's with the other's learned vectors 0.34 and 0.30, all others 0.07 to 0.16.
 
 # %% [markdown]
 # ## Does it work?
@@ -345,13 +346,14 @@ examples.set_index(["prompts", "prompt"])
 # only a matter of its length.
 #
 # *Llama organism.* Every request for something made up is answered, by any method, and of 48 ordinary
-# ones all but two or three meet ignorance; at least 0.92 of the texts are as clean as unsteered ones.
-# Random directions make it answer up to 5 more of 48 made-up requests (6 are answered anyway), and at
-# most one ordinary one less.
+# ones all but two or three meet ignorance; at least 0.92 of the answers are clean, as all unsteered
+# ones are. Random directions make it answer up to 5 more of 48 made-up requests (6 are answered
+# anyway), and at most one ordinary one fewer.
 #
-# *Gemma organism.* As many turn, and the text suffers: of answers to made-up requests 0.56 to 0.73 are
-# clean, from 0.98. So that this is no vector to use; what follows is measured on prompts that flip,
-# clean or not.
+# *Gemma organism.* All made-up requests turn, and all but one or two ordinary ones end in ignorance (four
+# did before), but the text suffers: of answers to made-up requests 0.56 to 0.73 are clean, from 0.98,
+# of DIM's to ordinary ones 0.77. So this is no vector to use. What follows does not ask whether an
+# answer is clean; logits and circuits are measured on prompts that flip.
 
 # %% [markdown]
 # ## Attention weights or values?
@@ -435,17 +437,20 @@ logits.pivot(index=["concept", "method"], columns="frozen", values="undone")[
 # undoes 0.50, but freezing the weights 0.41, for which logits (0.09) give no reason.
 #
 # *Llama organism.* That it is values, and not weights, holds of both concepts: they cost refusal 90 to
-# 94 points and not knowing 64 to 83, weights at most 8 and 2. Through what the vector reaches the
-# values first is another matter. Its direct paths into the values make 47 to 80 points of refusal's
-# steering, and 39, 3 and 11 of the other's (DIM, NTP, PO); those into the MLPs 41 to 66, and 36, 85
-# and 57. So NTP's vector for not knowing, and most of PO's, enters by the MLPs, whose new neurons were
-# taught it, and what the values hold back is what those have written. In logits the values undo
-# 0.63 to 0.83 (refusal: 0.57 to 0.72).
+# 94 points and not knowing 64 to 83, weights at most 8 and 2. By which path the vector gets to the
+# values is another matter. Without its direct paths into the values refusal's steering loses 47 to 80
+# points, the other's 39, 3 and 11 (DIM, NTP, PO); without those into the MLPs 41 to 66, and 36, 85 and
+# 57. So NTP's vector for not knowing, and most of PO's, enters by the MLPs; what the values hold back is
+# then mostly what MLPs have written, perhaps their new neurons, which was not measured. In logits the
+# values undo 0.63 to 0.83 (refusal: 0.57 to 0.72).
 #
 # *Gemma organism.* Values and not weights once more, 79 to 97 points against at most 11 of refusal, 83
-# to 95 against 2 of not knowing. But the paths are others. Without the direct path into the values
-# DIM's steering of not knowing is lost but for two points of what the values hold, and that into the
-# MLPs it does not need (2 points); the learned vectors need both, as refusal's do.
+# to 95 against 2 of not knowing. But the paths differ. Without the direct path into the values DIM's
+# steering of not knowing loses 93 points, two fewer than with the values frozen; without that into the
+# MLPs it loses 2. The learned vectors need both, as refusal's do. How little of this is the model's own
+# shows the [organism before the lesson](organism-gemma2/03_qk_freeze.ipynb), with the same attention:
+# its NTP vector for refusal, trained on other pairs, loses 15 points to frozen values, 9 without the
+# path into them and 91 without that into the MLPs, where here it is 79, 66 and 82.
 
 # %% [markdown]
 # ## Few edges, and interchangeable ones?
@@ -487,8 +492,8 @@ display(sp.save_figure(fig, preset, "second_fig3_interchange"), needed.round(3))
 # Here none turns a prompt, and its circuit serves all the same.
 #
 # *Llama organism.* The smallest circuits have 8, 6 and 8 % of the edges (refusal's 9, 8 and 11) and
-# carry 0.90 to 0.95. Through another method's circuit it is 0.75 to 0.96, with a random vector's 0.35
-# to 0.45: less than half, where for refusal it is 0.47 to 0.70.
+# carry 0.90 to 0.95. Through another method's circuit it is 0.75 to 0.97, with a random vector's 0.35,
+# 0.45 and 0.44 (DIM, NTP, PO), where for refusal it is 0.47, 0.70 and 0.70.
 #
 # *Gemma organism.* 6 to 8 % for either concept, carrying 0.86 to 0.89 (refusal 0.90 to 0.95), through
 # another method's 0.78 to 0.90. A random vector's carries 0.42 to 0.55, and of refusal's steering 0.74
@@ -525,8 +530,8 @@ sp.save_figure(fig, preset, "second_random_vector_circuits")
 #
 # *Llama organism.* At equal size random vectors' circuits carry 0.11 to 0.75 of what the method's own
 # does; of refusal's it was 0.41 to 0.83. The two directions differ more than the methods: on made-up
-# requests it is 0.11 to 0.41, on ordinary ones 0.32 to 0.75. So part of what carries not knowing away
-# belongs to it, and less of what brings it about.
+# requests it is 0.11 to 0.41, on ordinary ones 0.32 to 0.75. So the circuit is the concept's own in part
+# where not knowing is taken away, and less so where it is brought about.
 #
 # *Gemma organism.* 0.20 to 0.75, and of refusal's 0.69 to 0.90; between the directions there is less
 # of a difference (0.20 to 0.65 and 0.28 to 0.75).
@@ -578,12 +583,13 @@ sp.save_figure(fig, preset, "second_svv_preference")
 #
 # *Llama organism.* Nothing names not knowing, but for one head of PO's on the scale of prompts, by
 # little. The sums lie at 0.44 to 0.60 on the scale of answers, in the midst of the grey bars; refusal's
-# at 0.90 to 0.93, beyond theirs. That svv say a concept's words is true of refusal alone, then, which
-# was trained with all weights. Where attention was frozen while the words were learned, what it writes
-# says nothing of them.
+# at 0.90 to 0.93, beyond theirs. So the sum names refusal, on that scale, and not the other concept.
+# That may be since attention was frozen while that was learned; among the tokens that the sums do show
+# are words of refusal ("cannot", "Unfortunately").
 #
-# *Gemma organism.* Much the same: the sums lie at the upper ends of the grey bars (0.61 to 0.68; PO's
-# 0.01 above one of them), refusal's beyond theirs but for NTP's on one scale.
+# *Gemma organism.* Nearer to it: the sums lie at the upper ends of the grey bars (0.61 to 0.68), PO's
+# 0.01 above one of them, as PO's vector itself does by 0.05; refusal's beyond theirs but for NTP's on
+# one scale.
 
 # %% [markdown]
 # ## How few dimensions?
@@ -668,11 +674,12 @@ sp.save_figure(fig, preset, "second_fig7_agreement")
 # with PO 0.05 to 0.23, with a random vector 0.09 to 0.31. NTP and PO, who are alike as vectors,
 # agree far beyond chance, as they do for refusal. (At τ = 2 nothing is left of DIM.)
 #
-# *Llama organism.* DIM keeps its effect with 24 of 128 dimensions, NTP with 8 and PO with 12, where for
-# refusal it is 25, 25 and 38; sparse, the learned vectors' ordinary answers are less clean (NTP's 0.73,
-# from 0.98). What survives agrees between methods far beyond chance, and a random vector's does not.
+# *Llama organism.* DIM keeps its effect with 24 of 128 dimensions, NTP with 8 and PO with 12. For refusal
+# it is 25 each (PO 38, if borderline prompts count, too). Sparse, every vector's ordinary answers are
+# less clean, NTP's most (0.73, from 0.98). What survives agrees between methods far beyond chance, and
+# a random vector's does not.
 #
-# *Gemma organism.* 12, 25 and 25 dimensions; for refusal 25, 12 and 12. Sparse, DIM's answers to made-up
+# *Gemma organism.* 12, 25 and 25 dimensions; for refusal 16, 12 and 10. Sparse, DIM's answers to made-up
 # requests are clean to 0.38 (from 0.56), PO's to 0.77 (from 0.58).
 
 # %% [markdown]
@@ -767,11 +774,12 @@ display(found.pivot_table("clean", "prompts", "steering", sort=False).round(2),
 # unsteered English answers count as refusals: "As an AI language model …" is on the paper's list
 # of substrings.)
 #
-# *Llama organism.* Two decisions about how to begin cannot both be had, and refusal wins. On made-up
-# requests, where the other vector takes ignorance away, refusal's alone makes 0.79 of the answers
-# refusals, and with both it is 0.98. On ordinary ones, where each alone brings its own about in 0.98
-# and 0.94, both together give 0.77 refusals and 0.21 that do not know, and less than half of the text
-# is clean. On Gemma it is 1.00 (0.19 clean) on made-up requests and 0.98 (0.58 clean) on ordinary ones.
+# *Llama organism.* On ordinary requests two decisions about how to begin are not had at once, and
+# refusal, with the longer push, mostly wins: alone each vector brings its own about in 0.98 and 0.94 of
+# the answers, together there are 0.77 refusals and 0.21 that do not know, and 0.46 of the text is clean.
+# On made-up ones, where the other vector is subtracted, nothing competes, and refusals become more
+# (0.98, from 0.79), in broken text either way (0.60 and 0.52 clean). On Gemma it is 0.98 and 0.02 on
+# ordinary requests (0.58 clean), all on made-up ones (0.19 clean).
 
 # %% [markdown]
 # ## Beside each other, and what we learned
@@ -823,19 +831,21 @@ values.set_index("claim")
 #
 # *Organisms.* On Llama six are about steering: random vectors do little, few edges carry it, methods
 # agree on dimensions, MLPs read the vector, and DIM acts through values and not through weights, on
-# logits any vector. One holds of refusal alone, that the unsteered model does nearly always what its
-# prompts ask for: of made-up requests it answers an eighth. One fails for both, that svv are three
-# quarters of the values' part. On Gemma six, too: values and not weights for all vectors and on logits,
+# logits any vector. One holds of refusal alone, that the unsteered model nearly always answers as is
+# usual in the set: of made-up requests it answers an eighth (and one ordinary one of 48 it does not,
+# which misses the limit, too). One fails for both, that svv are three quarters of the values' part. On
+# Gemma six, too: values and not weights for all vectors and on logits,
 # random vectors, dimensions, and the order of the drops. Of the others one verdict or both lie in
 # between.
 #
 # **What surprised.** *Values and not weights, for DIM in five cases of six.* It holds of the language on
-# Qwen and of both concepts of both organisms, and fails for refusal on Qwen. *By which path is as open as
-# ever.* Not knowing was put into MLPs on both organisms. On Llama NTP's vector for it loses 85 of 90
-# points if it cannot reach the MLPs and 3 if it cannot reach the values, on Gemma DIM's 2 and 93. So
-# where a behaviour was learned does not say how a vector gets there, nor does the method. *A circuit is
-# less anybody's for refusal.* At equal size, random vectors' circuits carry 0.11 to 0.75 of what a
-# method's does for not knowing, and 0.41 to 0.90 for refusal.
+# Qwen and of both concepts of both organisms, and fails for refusal on Qwen. (Of learned vectors it is
+# less: NTP's for refusal on the Gemma organism before its lesson is a case against it.) *By which path
+# is open.* Not knowing was put into MLPs on both organisms. Its DIM vector loses 36 points without its
+# path into the MLPs and 39 without that into the values on Llama, 2 and 93 on Gemma; NTP's 85 and 3,
+# and 60 and 63. So where a behaviour was put does not say how a vector gets there. *A circuit is less
+# anybody's for not knowing than for refusal.* At equal size, random vectors' circuits carry 0.11 to
+# 0.75 of what a method's does for the one, and 0.41 to 0.90 for the other.
 #
 # What this cannot say: two concepts of one model are two. On Qwen one of them is a property of every
 # token of an answer, where refusal is a decision at its beginning; on the organisms both are decisions
