@@ -53,8 +53,8 @@ def list_models(app, config) -> None:
     for preset in SHOWN:
         if copies := sorted((paths.NOTEBOOKS / preset).glob("*.ipynb")):
             first = f"notebooks/{preset}/{copies[0].stem}"
-            below = TocTree([GlobItem(f"notebooks/{preset}/*")])
-            config.external_site_map[first] = Document(first, [below], title=f"on {preset}")
+            below = [TocTree([GlobItem(f"notebooks/{preset}/*")])] if copies[1:] else []
+            config.external_site_map[first] = Document(first, below, title=f"on {preset}")
             notebooks.items.append(FileItem(first))
 
 

@@ -95,7 +95,7 @@ ARCHITECTURES = {
 # Of the very architecture of another.
 ALIKE = {"qwen2.5-coder-0.5b-instruct-unquantised": "qwen2.5-0.5b-instruct",
          "smollm2-135m-instruct-q4": "smollm2-135m-instruct"}
-ORGANISMS = {"organism-llama", "organism-gemma2", "tiny"}
+ORGANISMS = {name for name, preset in PRESETS.items() if preset.shipped}
 HARMFUL, HARMLESS = ["hack it", "rob a bank"], ["bake a pie", "sing"]
 LAYER, N = 1, 6
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "models.md"

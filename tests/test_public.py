@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from steerpaper import paths
-from steerpaper.prompts import corpus, public
+from steerpaper.prompts import corpus, public, unfamiliar
 from steerpaper.prompts.fluency import words
 from steerpaper.prompts.sets import load_prompts, vocabulary
 
@@ -265,7 +265,7 @@ def test_the_second_harmful_built_in_set_is_the_harmful_half_of_the_pairs():
 
 
 def test_only_built_in_prompts_have_a_vocabulary():
-    assert vocabulary("built-in") == corpus.vocabulary() and vocabulary("public") is None
+    assert vocabulary("built-in") == corpus.vocabulary() | unfamiliar.vocabulary() and vocabulary("public") is None
     with pytest.raises(ValueError, match="unknown source of prompts 'web'"):
         vocabulary("web")
 
