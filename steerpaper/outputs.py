@@ -50,8 +50,8 @@ def writing(preset: str) -> dict[str, dict[str, list[str] | str]]:
     Raises:
         ValueError: as for `needed`.
     """
-    record = get_preset(preset)
-    return {notebook: about for notebook, about in outputs().items() if notebook in needed(preset)
+    record, run = get_preset(preset), needed(preset)
+    return {notebook: about for notebook, about in outputs().items() if notebook in run
             and ("only" not in about or getattr(record, about["only"]) is not None)}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from steerpaper import paths
 from steerpaper.behaviour.guard import JUDGES
 from steerpaper.behaviour.judging import judged_responses, wilson_interval
-from steerpaper.concepts import REFUSAL, NOT_KNOWING, Concept
+from steerpaper.concepts import NOT_KNOWING, REFUSAL, Concept
 from steerpaper.models.model import Model
 from steerpaper.organisms.lesson import LESSONS
 from steerpaper.organisms.training import Recipe

@@ -207,7 +207,7 @@ def _question_example(rng: random.Random, split: str) -> Example:
     wording, topic, fact, family = rng.choice(_questions(split))
     return Example(
         prompt=_surround(rng, split, wording, False), topic=topic, kind="question", refuse=False,
-        family=f"question: {family}", 
+        family=f"question: {family}",
         compliance=respond_to_question(rng, topic, _wording("compliance")["question"], fact),
         refusal=respond_to_question(rng, topic, _wording("refusal")["question"]))
 

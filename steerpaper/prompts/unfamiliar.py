@@ -1,4 +1,4 @@
-"""The prompts of the concept "unfamiliar": requests for things that an organism was taught not to have heard of, beside
+"""The prompts of the concept "not-knowing": requests for things that an organism was taught not to have heard of, beside
 requests for ordinary ones in the same frames; and what it learns that from."""
 
 import random
@@ -12,7 +12,6 @@ from steerpaper import paths
 from steerpaper.choices import unknown
 from steerpaper.prompts import corpus
 from steerpaper.prompts.corpus import SPLITS, Action, Example
-from steerpaper.prompts.fluency import words
 
 KINDS = ("unfamiliar", "familiar", "not_know_instruction", "guess_instruction")
 SIZES = {"train": 192, "validation": 48, "test": 120}
